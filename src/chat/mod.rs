@@ -1,0 +1,1 @@
+//! Messages to text: the model's own Jinja template. Knows neither HTTP nor llama.cpp.

@@ -1,0 +1,106 @@
+//! What an engine sends back while it answers.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::{EngineError, Token};
+
+/// One step of an answer, in order: any number of `Progress`, any number of `Delta`, then one `Finished` or `Failed`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Prefill goes on; only sent when the request asked for it.
+    Progress(PrefillProgress),
+    /// New text, never empty and never half a character. Text that could become a stop string is held back until
+    /// that is decided, so one delta may hold the text of several tokens.
+    Delta {
+        text: String,
+        /// The tokens whose text this delta completes.
+        tokens: Vec<Token>,
+    },
+    /// The answer is complete.
+    Finished {
+        reason: FinishReason,
+        usage: Usage,
+        timings: Timings,
+    },
+    /// The answer broke off.
+    Failed(EngineError),
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model's own end-of-generation token, or one of the request's stop tokens.
+    EndOfText,
+    /// One of the request's stop strings.
+    StopString(String),
+    /// `max_tokens` is reached or the context is full.
+    Length,
+}
+
+/// Token counts of one answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    pub prompt_tokens: u32,
+    pub completion_tokens: u32,
+    /// Prompt tokens that the slot still held and that were not computed again.
+    pub cached_tokens: u32,
+}
+
+/// Where the time of one answer went, measured at engine steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timings {
+    /// From `submit` to a slot.
+    pub queue: Duration,
+    /// From the slot to the first sampled token.
+    pub prefill: Duration,
+    /// From the first sampled token to the last.
+    pub decode: Duration,
+}
+
+/// How far the prefill of a prompt is, in tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrefillProgress {
+    pub total: u32,
+    pub cached: u32,
+    /// Tokens present in the slot by now, cached ones included.
+    pub processed: u32,
+    pub elapsed: Duration,
+}
+
+/// The receiving end of one answer. Dropping it cancels the request.
+#[derive(Debug)]
+pub struct EventStream {
+    receiver: UnboundedReceiver<Event>,
+}
+
+impl EventStream {
+    /// Wraps the channel that an engine sends its events into.
+    ///
+    /// The channel is unbounded so that an engine never waits for a client; what it can hold is bounded by the
+    /// request's `max_tokens`.
+    pub fn new(receiver: UnboundedReceiver<Event>) -> Self {
+        Self { receiver }
+    }
+
+    /// The next event; `None` when the stream has ended.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.receiver.recv().await
+    }
+
+    /// The next event, for callers without an async runtime (`hearth generate`, benchmarks).
+    pub fn blocking_next(&mut self) -> Option<Event> {
+        self.receiver.blocking_recv()
+    }
+}
+
+impl futures_util::Stream for EventStream {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.receiver.poll_recv(cx)
+    }
+}

@@ -1,0 +1,1 @@
+//! The engine on top of llama.cpp: one thread owns a model and its context.

@@ -1,0 +1,58 @@
+//! What stands between the HTTP layer and whatever computes tokens.
+//!
+//! [`Engine`] is the one trait: the local llama.cpp engine ([`local`]) implements it, remote engines will. The types
+//! here are plain data: they know neither HTTP nor llama.cpp.
+
+mod card;
+mod error;
+mod event;
+pub mod local;
+mod request;
+mod sampling;
+
+pub use card::{Health, ModelCard, SlotCounts};
+pub use error::EngineError;
+pub use event::{Event, EventStream, FinishReason, PrefillProgress, Timings, Usage};
+pub use request::{GenerateRequest, Prompt, Token};
+pub use sampling::{DryParams, Sampling, SamplingOverrides};
+
+use futures_util::future::BoxFuture;
+
+/// A model that answers.
+///
+/// All methods may be called from an async worker: none blocks it.
+pub trait Engine: Send + Sync + 'static {
+    /// What is known about the model; complete before the weights are loaded.
+    fn card(&self) -> &ModelCard;
+
+    /// Whether the model can take requests now.
+    fn health(&self) -> Health;
+
+    /// How many of the slots are in use, and how many requests wait.
+    fn slots(&self) -> SlotCounts;
+
+    /// Checks and queues a request.
+    ///
+    /// Everything that can be checked is checked here, so that an error can still become an HTTP status: a prompt
+    /// that does not fit, a full queue, a model that is still loading, numbers out of range.
+    ///
+    /// # Cancel safety
+    /// Dropping the future before it resolves queues nothing; dropping the returned stream cancels the request
+    /// within one decode step and frees its slot.
+    fn submit(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, EngineError>>;
+
+    /// Splits text into tokens. `add_special` adds BOS/EOS as the model is configured to, `parse_special` reads
+    /// control tokens such as `<|im_start|>` from the text.
+    fn tokenize(
+        &self,
+        text: String,
+        add_special: bool,
+        parse_special: bool,
+    ) -> BoxFuture<'_, Result<Vec<Token>, EngineError>>;
+
+    /// The bytes of each token, control tokens included. Pieces need not be valid UTF-8 one by one.
+    fn token_pieces(&self, tokens: Vec<Token>) -> BoxFuture<'_, Result<Vec<Vec<u8>>, EngineError>>;
+
+    /// Stops taking requests; running ones end with [`EngineError::ShuttingDown`] after `grace`.
+    fn shutdown(&self, grace: std::time::Duration) -> BoxFuture<'_, ()>;
+}

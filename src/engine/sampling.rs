@@ -1,0 +1,281 @@
+//! How the next token is chosen: parameters, defaults, ranges.
+//!
+//! Names and meanings are those of llama.cpp's server (`tools/server/README.md` there), so that a configuration can
+//! be carried over.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{EngineError, Token};
+
+/// Sampling parameters of one request, complete and in range.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// 0 keeps all tokens.
+    pub top_k: u32,
+    pub top_p: f32,
+    pub min_p: f32,
+    pub typical_p: f32,
+    /// 1 is off.
+    pub repeat_penalty: f32,
+    /// Tokens that the penalties look back upon; -1 is the whole context, 0 is off.
+    pub repeat_last_n: i32,
+    pub presence_penalty: f32,
+    pub frequency_penalty: f32,
+    pub dry: DryParams,
+    /// 0 is off.
+    pub xtc_probability: f32,
+    pub xtc_threshold: f32,
+    /// `None` draws a fresh seed.
+    pub seed: Option<u32>,
+    /// Added to the logits before all else.
+    pub logit_bias: Vec<(Token, f32)>,
+}
+
+/// Parameters of the DRY sampler ("don't repeat yourself").
+#[derive(Debug, Clone, PartialEq)]
+pub struct DryParams {
+    /// 0 is off.
+    pub multiplier: f32,
+    pub base: f32,
+    pub allowed_length: i32,
+    /// -1 is the whole context, 0 is off.
+    pub penalty_last_n: i32,
+    pub sequence_breakers: Vec<String>,
+}
+
+impl Default for Sampling {
+    /// The defaults of llama.cpp's server.
+    fn default() -> Self {
+        Self {
+            temperature: 0.8,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            typical_p: 1.0,
+            repeat_penalty: 1.0,
+            repeat_last_n: 64,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            dry: DryParams::default(),
+            xtc_probability: 0.0,
+            xtc_threshold: 0.1,
+            seed: None,
+            logit_bias: Vec::new(),
+        }
+    }
+}
+
+impl Default for DryParams {
+    fn default() -> Self {
+        Self {
+            multiplier: 0.0,
+            base: 1.75,
+            allowed_length: 2,
+            penalty_last_n: -1,
+            sequence_breakers: ["\n", ":", "\"", "*"].map(String::from).to_vec(),
+        }
+    }
+}
+
+/// Sampling parameters as a configuration or a request gives them: only what is set counts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SamplingOverrides {
+    /// 0 is greedy; higher is more varied. 0 to 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f32>,
+    /// Keep the k likeliest tokens; 0 keeps all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
+    /// Keep the likeliest tokens that together have this probability. 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f32>,
+    /// Drop tokens less likely than this share of the likeliest. 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f32>,
+    /// Locally typical sampling; 1 is off. 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub typical_p: Option<f32>,
+    /// Divides the logits of repeated tokens; 1 is off. 0 to 10, not 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeat_penalty: Option<f32>,
+    /// Tokens that the penalties look back upon; -1 is the whole context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeat_last_n: Option<i32>,
+    /// -2 to 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence_penalty: Option<f32>,
+    /// -2 to 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frequency_penalty: Option<f32>,
+    /// Strength of DRY; 0 is off. 0 to 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dry_multiplier: Option<f32>,
+    /// Growth of DRY's penalty with the length of the repetition. 1 to 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dry_base: Option<f32>,
+    /// Repetitions up to this length are free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dry_allowed_length: Option<i32>,
+    /// Tokens that DRY looks back upon; -1 is the whole context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dry_penalty_last_n: Option<i32>,
+    /// Texts that end a repetition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dry_sequence_breakers: Option<Vec<String>>,
+    /// Chance of XTC removing the likeliest tokens; 0 is off. 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xtc_probability: Option<f32>,
+    /// Tokens above this probability may be removed by XTC. 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xtc_threshold: Option<f32>,
+    /// Same seed and prompt, same answer (as far as batching allows).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u32>,
+    /// Upper bound of generated tokens; without it an answer may fill the context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+}
+
+/// DRY and logit bias are built per request: bounds keep a request from costing more than its answer.
+const MAX_BREAKERS: usize = 64;
+const MAX_BREAKER_BYTES: usize = 40;
+const MAX_LOGIT_BIAS: usize = 1024;
+
+impl SamplingOverrides {
+    /// These overrides where set, `defaults` elsewhere.
+    #[must_use]
+    pub fn or(self, defaults: &Self) -> Self {
+        Self {
+            temperature: self.temperature.or(defaults.temperature),
+            top_k: self.top_k.or(defaults.top_k),
+            top_p: self.top_p.or(defaults.top_p),
+            min_p: self.min_p.or(defaults.min_p),
+            typical_p: self.typical_p.or(defaults.typical_p),
+            repeat_penalty: self.repeat_penalty.or(defaults.repeat_penalty),
+            repeat_last_n: self.repeat_last_n.or(defaults.repeat_last_n),
+            presence_penalty: self.presence_penalty.or(defaults.presence_penalty),
+            frequency_penalty: self.frequency_penalty.or(defaults.frequency_penalty),
+            dry_multiplier: self.dry_multiplier.or(defaults.dry_multiplier),
+            dry_base: self.dry_base.or(defaults.dry_base),
+            dry_allowed_length: self.dry_allowed_length.or(defaults.dry_allowed_length),
+            dry_penalty_last_n: self.dry_penalty_last_n.or(defaults.dry_penalty_last_n),
+            dry_sequence_breakers: self
+                .dry_sequence_breakers
+                .or_else(|| defaults.dry_sequence_breakers.clone()),
+            xtc_probability: self.xtc_probability.or(defaults.xtc_probability),
+            xtc_threshold: self.xtc_threshold.or(defaults.xtc_threshold),
+            seed: self.seed.or(defaults.seed),
+            max_tokens: self.max_tokens.or(defaults.max_tokens),
+        }
+    }
+
+    /// Names every parameter that is out of range: (field, message).
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        let mut range = |field, value: Option<f32>, low: f32, high: f32| {
+            if let Some(value) = value
+                && !(low..=high).contains(&value)
+            {
+                problems.push((
+                    field,
+                    format!("`{field}` is {value}, but must be between {low} and {high}"),
+                ));
+            }
+        };
+        range("temperature", self.temperature, 0.0, 10.0);
+        range("top_p", self.top_p, 0.0, 1.0);
+        range("min_p", self.min_p, 0.0, 1.0);
+        range("typical_p", self.typical_p, 0.0, 1.0);
+        range("repeat_penalty", self.repeat_penalty, 0.01, 10.0);
+        range("presence_penalty", self.presence_penalty, -2.0, 2.0);
+        range("frequency_penalty", self.frequency_penalty, -2.0, 2.0);
+        range("dry_multiplier", self.dry_multiplier, 0.0, 100.0);
+        range("dry_base", self.dry_base, 1.0, 100.0);
+        range("xtc_probability", self.xtc_probability, 0.0, 1.0);
+        range("xtc_threshold", self.xtc_threshold, 0.0, 1.0);
+
+        let mut whole = |field, value: Option<i64>, low: i64| {
+            let high = i64::from(i32::MAX);
+            if let Some(value) = value
+                && !(low..=high).contains(&value)
+            {
+                problems.push((
+                    field,
+                    format!("`{field}` is {value}, but must be between {low} and {high}"),
+                ));
+            }
+        };
+        whole("top_k", self.top_k.map(i64::from), 0);
+        whole("repeat_last_n", self.repeat_last_n.map(i64::from), -1);
+        whole("dry_allowed_length", self.dry_allowed_length.map(i64::from), 0);
+        whole("dry_penalty_last_n", self.dry_penalty_last_n.map(i64::from), -1);
+        whole("max_tokens", self.max_tokens.map(i64::from), 1);
+
+        if let Some(breakers) = &self.dry_sequence_breakers {
+            let field = "dry_sequence_breakers";
+            if breakers.len() > MAX_BREAKERS {
+                problems.push((field, format!("`{field}` has more than {MAX_BREAKERS} entries")));
+            }
+            if breakers
+                .iter()
+                .any(|text| text.is_empty() || text.len() > MAX_BREAKER_BYTES || text.contains('\0'))
+            {
+                problems.push((
+                    field,
+                    format!("each entry of `{field}` must have 1 to {MAX_BREAKER_BYTES} bytes and no NUL"),
+                ));
+            }
+        }
+        problems
+    }
+
+    /// Completes the overrides with llama-server's defaults.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidRequest`] for the first parameter that is out of range.
+    pub fn resolve(&self, logit_bias: Vec<(Token, f32)>) -> Result<Sampling, EngineError> {
+        if let Some((field, message)) = self.problems().into_iter().next() {
+            return Err(EngineError::InvalidRequest { field, message });
+        }
+        if logit_bias.len() > MAX_LOGIT_BIAS {
+            return Err(EngineError::InvalidRequest {
+                field: "logit_bias",
+                message: format!("`logit_bias` has more than {MAX_LOGIT_BIAS} entries"),
+            });
+        }
+        if let Some((token, bias)) = logit_bias.iter().find(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
+            return Err(EngineError::InvalidRequest {
+                field: "logit_bias",
+                message: format!("the bias {bias} of token {token} is not between -100 and 100"),
+            });
+        }
+        let base = Sampling::default();
+        let dry = DryParams::default();
+        Ok(Sampling {
+            temperature: self.temperature.unwrap_or(base.temperature),
+            top_k: self.top_k.unwrap_or(base.top_k),
+            top_p: self.top_p.unwrap_or(base.top_p),
+            min_p: self.min_p.unwrap_or(base.min_p),
+            typical_p: self.typical_p.unwrap_or(base.typical_p),
+            repeat_penalty: self.repeat_penalty.unwrap_or(base.repeat_penalty),
+            repeat_last_n: self.repeat_last_n.unwrap_or(base.repeat_last_n),
+            presence_penalty: self.presence_penalty.unwrap_or(base.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(base.frequency_penalty),
+            dry: DryParams {
+                multiplier: self.dry_multiplier.unwrap_or(dry.multiplier),
+                base: self.dry_base.unwrap_or(dry.base),
+                allowed_length: self.dry_allowed_length.unwrap_or(dry.allowed_length),
+                penalty_last_n: self.dry_penalty_last_n.unwrap_or(dry.penalty_last_n),
+                sequence_breakers: self.dry_sequence_breakers.clone().unwrap_or(dry.sequence_breakers),
+            },
+            xtc_probability: self.xtc_probability.unwrap_or(base.xtc_probability),
+            xtc_threshold: self.xtc_threshold.unwrap_or(base.xtc_threshold),
+            seed: self.seed,
+            logit_bias,
+        })
+    }
+}

@@ -1,0 +1,13 @@
+//! Hearth serves large mixture-of-experts language models from one ordinary machine.
+//!
+//! The library holds everything; `src/main.rs` only maps the outcome to an exit code. The rooms and the
+//! direction of dependencies between them are described in `ARCHITECTURE.md`.
+
+pub mod api;
+pub mod chat;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod engine;
+pub mod gguf;
+pub mod telemetry;

@@ -1,0 +1,223 @@
+//! All metric families, in one place. Names, labels and buckets follow vLLM's, with the prefix `hearth_`.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+const TIME_TO_FIRST_TOKEN: &[f64] = &[
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
+    160.0, 640.0, 2560.0,
+];
+const INTER_TOKEN: &[f64] = &[
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
+];
+const REQUEST_TIME: &[f64] = &[
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0,
+    1920.0, 7680.0,
+];
+
+/// The registry and the families that carry a `model` label.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    prompt_tokens: IntCounterVec,
+    cached_tokens: IntCounterVec,
+    generation_tokens: IntCounterVec,
+    running: IntGaugeVec,
+    waiting: IntGaugeVec,
+    slots: IntGaugeVec,
+    loaded: IntGaugeVec,
+    time_to_first_token: HistogramVec,
+    inter_token: HistogramVec,
+    e2e: HistogramVec,
+    queue_time: HistogramVec,
+    prefill_time: HistogramVec,
+    decode_time: HistogramVec,
+    http_requests: IntCounterVec,
+}
+
+/// The series of one model: handles that cost one atomic operation each.
+#[derive(Debug, Clone)]
+pub struct ModelMetrics {
+    requests: IntCounterVec,
+    model: String,
+    pub prompt_tokens: IntCounter,
+    pub cached_tokens: IntCounter,
+    pub generation_tokens: IntCounter,
+    pub running: IntGauge,
+    pub waiting: IntGauge,
+    pub slots: IntGauge,
+    pub loaded: IntGauge,
+    pub time_to_first_token: Histogram,
+    pub inter_token: Histogram,
+    pub e2e: Histogram,
+    pub queue_time: Histogram,
+    pub prefill_time: Histogram,
+    pub decode_time: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Registers all families in a registry of their own.
+    ///
+    /// # Panics
+    /// Never: the names are constant and distinct.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let gauge = |name: &str, help: &str| register(&registry, IntGaugeVec::new(Opts::new(name, help), &["model"]));
+        let histogram = |name: &str, help: &str, buckets: &[f64]| {
+            let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            register(&registry, HistogramVec::new(opts, &["model"]))
+        };
+        Self {
+            requests: counter(
+                "hearth_requests_total",
+                "Requests that ended, by how they ended: stop, length, error, cancelled.",
+                &["model", "finish_reason"],
+            ),
+            prompt_tokens: counter(
+                "hearth_prompt_tokens_total",
+                "Prompt tokens of requests that got a slot, cached ones included.",
+                &["model"],
+            ),
+            cached_tokens: counter(
+                "hearth_prompt_cached_tokens_total",
+                "Prompt tokens that a slot still held and that were not computed again.",
+                &["model"],
+            ),
+            generation_tokens: counter("hearth_generation_tokens_total", "Tokens generated.", &["model"]),
+            running: gauge("hearth_requests_running", "Requests that hold a slot."),
+            waiting: gauge("hearth_requests_waiting", "Requests in the queue."),
+            slots: gauge("hearth_slots", "Slots: sequences that can be computed at once."),
+            loaded: gauge(
+                "hearth_model_loaded",
+                "1 when the model can answer, 0 while it loads or after it failed.",
+            ),
+            time_to_first_token: histogram(
+                "hearth_time_to_first_token_seconds",
+                "From the submission of a request to its first token.",
+                TIME_TO_FIRST_TOKEN,
+            ),
+            inter_token: histogram(
+                "hearth_inter_token_latency_seconds",
+                "Between two tokens of one answer.",
+                INTER_TOKEN,
+            ),
+            e2e: histogram(
+                "hearth_e2e_request_latency_seconds",
+                "From the submission of a request to its end.",
+                REQUEST_TIME,
+            ),
+            queue_time: histogram(
+                "hearth_request_queue_time_seconds",
+                "From the submission of a request to its slot.",
+                REQUEST_TIME,
+            ),
+            prefill_time: histogram(
+                "hearth_request_prefill_time_seconds",
+                "From the slot to the first token.",
+                REQUEST_TIME,
+            ),
+            decode_time: histogram(
+                "hearth_request_decode_time_seconds",
+                "From the first token to the last.",
+                REQUEST_TIME,
+            ),
+            http_requests: counter(
+                "hearth_http_requests_total",
+                "HTTP responses, by route and status.",
+                &["route", "status"],
+            ),
+            registry,
+        }
+    }
+
+    /// The series of one model; they exist (at zero) from here on.
+    #[must_use]
+    pub fn model(&self, model: &str) -> ModelMetrics {
+        let labels = &[model];
+        ModelMetrics {
+            requests: self.requests.clone(),
+            model: model.to_owned(),
+            prompt_tokens: self.prompt_tokens.with_label_values(labels),
+            cached_tokens: self.cached_tokens.with_label_values(labels),
+            generation_tokens: self.generation_tokens.with_label_values(labels),
+            running: self.running.with_label_values(labels),
+            waiting: self.waiting.with_label_values(labels),
+            slots: self.slots.with_label_values(labels),
+            loaded: self.loaded.with_label_values(labels),
+            time_to_first_token: self.time_to_first_token.with_label_values(labels),
+            inter_token: self.inter_token.with_label_values(labels),
+            e2e: self.e2e.with_label_values(labels),
+            queue_time: self.queue_time.with_label_values(labels),
+            prefill_time: self.prefill_time.with_label_values(labels),
+            decode_time: self.decode_time.with_label_values(labels),
+        }
+    }
+
+    /// Counts one HTTP response. `route` is the route's pattern, never the raw path.
+    pub fn count_http(&self, route: &str, status: u16) {
+        self.http_requests
+            .with_label_values(&[route, &status.to_string()])
+            .inc();
+    }
+
+    /// The exposition in Prometheus' text format.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut out = Vec::new();
+        // Writing to memory cannot fail, and a family without series is skipped by `gather`.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+}
+
+impl ModelMetrics {
+    /// Counts a request that ended; `how` is one of `stop`, `length`, `error`, `cancelled`.
+    pub fn count_request(&self, how: &str) {
+        self.requests.with_label_values(&[self.model.as_str(), how]).inc();
+    }
+}
+
+/// Registers a family whose name and labels are constants of this file.
+fn register<C: Collector + Clone + 'static>(registry: &Registry, family: prometheus::Result<C>) -> C {
+    let family = family.expect("metric names and labels are valid constants");
+    registry
+        .register(Box::new(family.clone()))
+        .expect("metric names are distinct");
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exposition_has_help_type_and_model_label() {
+        let metrics = Metrics::new();
+        metrics.model("m").generation_tokens.inc_by(3);
+        metrics.model("m").count_request("stop");
+        let text = metrics.encode();
+        for line in [
+            "# HELP hearth_generation_tokens_total Tokens generated.",
+            "# TYPE hearth_time_to_first_token_seconds histogram",
+            "hearth_generation_tokens_total{model=\"m\"} 3",
+            "hearth_requests_total{finish_reason=\"stop\",model=\"m\"} 1",
+            "hearth_requests_waiting{model=\"m\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "missing {line} in\n{text}");
+        }
+    }
+}
