@@ -1,1 +1,360 @@
 //! The engine on top of llama.cpp: one thread owns a model and its context.
+//!
+//! [`LocalEngine`] is the handle: it checks and tokenizes requests on the caller's side and puts them into a bounded
+//! queue. The thread ([`worker`]) takes them into slots and sends events back.
+
+mod load;
+mod queue;
+mod sampler;
+mod schedule;
+mod slot;
+mod text;
+pub mod threads;
+mod worker;
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use futures_util::future::{BoxFuture, FutureExt};
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::token::LlamaToken;
+use tokio::sync::mpsc::unbounded_channel;
+
+pub use load::LoadSpec;
+
+use self::queue::{Job, Refused, Shared, fail};
+use self::worker::Worker;
+use super::{Engine, EngineError, EventStream, GenerateRequest, Health, ModelCard, Prompt, SlotCounts, Token};
+use crate::telemetry::ModelMetrics;
+
+/// Texts up to this size are tokenized where they arrive; longer ones would block an async worker for too long.
+const INLINE_TEXT: usize = 16 * 1024;
+
+/// A model that llama.cpp computes in this process.
+#[derive(Debug)]
+pub struct LocalEngine {
+    card: ModelCard,
+    shared: Arc<Shared>,
+    model: Arc<OnceLock<Arc<LlamaModel>>>,
+}
+
+impl LocalEngine {
+    /// Starts the engine thread and returns at once; the model loads in the background.
+    ///
+    /// `queue` is the number of requests that may wait for a slot.
+    ///
+    /// # Errors
+    /// When the system does not give a thread.
+    pub fn start(card: ModelCard, spec: LoadSpec, queue: usize, metrics: ModelMetrics) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::new(spec.parallel, queue));
+        let model = Arc::new(OnceLock::new());
+        metrics.slots.set(i64::from(spec.parallel));
+        let thread = Thread {
+            name: card.name.clone(),
+            spec,
+            shared: shared.clone(),
+            model: model.clone(),
+            metrics,
+        };
+        std::thread::Builder::new()
+            .name(format!("engine {}", card.name))
+            .spawn(move || thread.main())?;
+        Ok(Self { card, shared, model })
+    }
+
+    /// Blocks until the model is loaded. `progress` hears llama.cpp's own progress, 0 to 1, a few times a second.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] when the load failed.
+    pub fn wait_until_loaded(&self, progress: impl FnMut(f32)) -> Result<(), EngineError> {
+        match self.shared.wait_until_loaded(progress) {
+            Health::Ready => Ok(()),
+            Health::Failed { reason } => Err(self.unavailable(reason)),
+            Health::Loading { .. } | Health::ShuttingDown => Err(EngineError::ShuttingDown),
+        }
+    }
+
+    /// The loaded model, or why there is none.
+    fn model(&self) -> Result<Arc<LlamaModel>, EngineError> {
+        match self.shared.health() {
+            Health::Ready => {}
+            Health::Loading { progress } => {
+                return Err(EngineError::Loading {
+                    model: self.card.name.clone(),
+                    progress,
+                });
+            }
+            Health::Failed { reason } => return Err(self.unavailable(reason)),
+            Health::ShuttingDown => return Err(EngineError::ShuttingDown),
+        }
+        self.model
+            .get()
+            .cloned()
+            .ok_or_else(|| self.unavailable("the model is gone".into()))
+    }
+
+    fn unavailable(&self, reason: String) -> EngineError {
+        EngineError::Unavailable {
+            model: self.card.name.clone(),
+            reason,
+        }
+    }
+
+    async fn prompt_tokens(&self, model: Arc<LlamaModel>, prompt: Prompt) -> Result<Vec<Token>, EngineError> {
+        let mut tokens = match prompt {
+            Prompt::Text { text, add_special } => split(model.clone(), text, add_special, true).await?,
+            Prompt::Tokens(tokens) => {
+                check_tokens("prompt", &tokens, &model)?;
+                tokens
+            }
+        };
+        let vocab = model.vocab();
+        if tokens.is_empty() && vocab.bos().0 >= 0 {
+            tokens.push(vocab.bos().0);
+        }
+        if tokens.is_empty() {
+            return Err(invalid("prompt", "the prompt is empty"));
+        }
+        Ok(tokens)
+    }
+
+    async fn queue(&self, request: GenerateRequest) -> Result<EventStream, EngineError> {
+        let submitted = Instant::now();
+        let model = self.model()?;
+        check_tokens("stop_token_ids", &request.stop_tokens, &model)?;
+        if let Some((token, _)) = request
+            .sampling
+            .logit_bias
+            .iter()
+            .find(|(token, _)| !in_vocabulary(*token, &model))
+        {
+            return Err(invalid(
+                "logit_bias",
+                &format!("token {token} is not in the model's vocabulary"),
+            ));
+        }
+        if request.stop.iter().any(String::is_empty) {
+            return Err(invalid("stop", "a stop string is empty"));
+        }
+        let prompt = self.prompt_tokens(model, request.prompt).await?;
+        let context = self.card.context;
+        let room = usize::try_from(context)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(prompt.len());
+        let room = u32::try_from(room).unwrap_or(u32::MAX);
+        if room == 0 {
+            return Err(EngineError::ContextExceeded {
+                model: self.card.name.clone(),
+                prompt_tokens: prompt.len(),
+                context,
+            });
+        }
+        let (events, receiver) = unbounded_channel();
+        let job = Job {
+            prompt,
+            sampling: request.sampling,
+            max_tokens: request.max_tokens.unwrap_or(room).clamp(1, room),
+            stop: request.stop,
+            stop_tokens: request.stop_tokens,
+            ignore_eos: request.ignore_eos,
+            cache_prompt: request.cache_prompt,
+            special: request.special,
+            progress: request.progress,
+            events,
+            submitted,
+        };
+        match self.shared.push(job) {
+            Ok(()) => Ok(EventStream::new(receiver)),
+            Err(Refused::Full { retry_after }) => Err(EngineError::QueueFull {
+                model: self.card.name.clone(),
+                limit: self.shared.limit(),
+                retry_after,
+            }),
+            Err(Refused::Stopped) => Err(EngineError::ShuttingDown),
+        }
+    }
+}
+
+impl Engine for LocalEngine {
+    fn card(&self) -> &ModelCard {
+        &self.card
+    }
+
+    fn health(&self) -> Health {
+        self.shared.health()
+    }
+
+    fn slots(&self) -> SlotCounts {
+        self.shared.counts()
+    }
+
+    fn submit(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, EngineError>> {
+        self.queue(request).boxed()
+    }
+
+    fn tokenize(
+        &self,
+        text: String,
+        add_special: bool,
+        parse_special: bool,
+    ) -> BoxFuture<'_, Result<Vec<Token>, EngineError>> {
+        async move { split(self.model()?, text, add_special, parse_special).await }.boxed()
+    }
+
+    fn token_pieces(&self, tokens: Vec<Token>) -> BoxFuture<'_, Result<Vec<Vec<u8>>, EngineError>> {
+        async move {
+            let model = self.model()?;
+            check_tokens("tokens", &tokens, &model)?;
+            let vocab = model.vocab();
+            Ok(tokens
+                .into_iter()
+                .map(|token| vocab.token_to_piece(LlamaToken(token), true, None))
+                .collect())
+        }
+        .boxed()
+    }
+
+    fn shutdown(&self, grace: Duration) -> BoxFuture<'_, ()> {
+        async move {
+            self.shared.set_health(Health::ShuttingDown);
+            let deadline = Instant::now() + grace;
+            while !self.shared.idle() && Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            self.shared.stop();
+        }
+        .boxed()
+    }
+}
+
+impl Drop for LocalEngine {
+    fn drop(&mut self) {
+        self.shared.stop();
+    }
+}
+
+/// What the engine thread takes with it.
+struct Thread {
+    name: String,
+    spec: LoadSpec,
+    shared: Arc<Shared>,
+    model: Arc<OnceLock<Arc<LlamaModel>>>,
+    metrics: ModelMetrics,
+}
+
+impl Thread {
+    fn main(self) {
+        // A panic of this thread must not take the other models down.
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.serve()));
+        let reason = match outcome {
+            Ok(Ok(())) => None,
+            Ok(Err(reason)) => Some(reason),
+            Err(_) => Some("the engine thread panicked; see the log".to_owned()),
+        };
+        self.metrics.loaded.set(0);
+        let error = match reason {
+            None => {
+                self.shared.set_health(Health::ShuttingDown);
+                EngineError::ShuttingDown
+            }
+            Some(reason) => {
+                tracing::error!(model = self.name, reason, "the model is not available");
+                self.shared.set_health(Health::Failed { reason: reason.clone() });
+                EngineError::Unavailable {
+                    model: self.name.clone(),
+                    reason,
+                }
+            }
+        };
+        self.shared.stop();
+        for job in self.shared.drain() {
+            fail(&job, error.clone());
+        }
+    }
+
+    fn serve(&self) -> Result<(), String> {
+        let started = Instant::now();
+        let model = Arc::new(load::load_model(&self.spec, &self.shared)?);
+        let context = load::new_context(&self.spec, &model)?;
+        let mut worker = Worker::new(
+            self.name.clone(),
+            &model,
+            context,
+            self.spec.parallel,
+            self.spec.context,
+            self.shared.clone(),
+            self.metrics.clone(),
+        );
+        worker.warm_up()?;
+        // Set once, here.
+        let _ = self.model.set(model.clone());
+        self.metrics.loaded.set(1);
+        self.shared.set_health(Health::Ready);
+        tracing::info!(
+            model = self.name,
+            seconds = started.elapsed().as_secs_f32(),
+            slots = self.spec.parallel,
+            context = self.spec.context,
+            "model is ready"
+        );
+        worker.run();
+        Ok(())
+    }
+}
+
+/// Tokenizes, away from the async workers when it may take long.
+async fn split(
+    model: Arc<LlamaModel>,
+    text: String,
+    add_special: bool,
+    parse_special: bool,
+) -> Result<Vec<Token>, EngineError> {
+    let short = text.len() <= INLINE_TEXT;
+    let work = move || {
+        let vocab = model.vocab();
+        let mut tokens: Vec<Token> = vocab
+            .tokenize(text.as_bytes(), add_special, parse_special)
+            .into_iter()
+            .map(|token| token.0)
+            .collect();
+        // Chat templates often write the BOS that the tokenizer adds as well.
+        let bos = vocab.bos().0;
+        if add_special && tokens.len() > 1 && tokens[0] == bos && tokens[1] == bos {
+            tokens.remove(0);
+        }
+        tokens
+    };
+    if short {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| EngineError::Compute {
+            model: String::new(),
+            reason: format!("tokenizing failed: {error}"),
+        })
+}
+
+fn in_vocabulary(token: Token, model: &LlamaModel) -> bool {
+    (0..model.n_vocab()).contains(&token)
+}
+
+fn check_tokens(field: &'static str, tokens: &[Token], model: &LlamaModel) -> Result<(), EngineError> {
+    match tokens.iter().find(|token| !in_vocabulary(**token, model)) {
+        Some(token) => Err(invalid(
+            field,
+            &format!(
+                "token {token} is not in the model's vocabulary of {} tokens",
+                model.n_vocab()
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn invalid(field: &'static str, message: &str) -> EngineError {
+    EngineError::InvalidRequest {
+        field,
+        message: message.to_owned(),
+    }
+}

@@ -1,0 +1,273 @@
+//! What the engine thread and its callers share: the bounded queue of jobs, and the state of the engine.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::engine::{EngineError, Event, Health, Sampling, SlotCounts, Token};
+
+/// A request that passed every check, on its way to a slot.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// Not empty, shorter than the context, each token in the vocabulary.
+    pub(super) prompt: Vec<Token>,
+    pub(super) sampling: Sampling,
+    /// Tokens to generate at most; at least 1, and with the prompt within the context.
+    pub(super) max_tokens: u32,
+    pub(super) stop: Vec<String>,
+    pub(super) stop_tokens: Vec<Token>,
+    pub(super) ignore_eos: bool,
+    pub(super) cache_prompt: bool,
+    pub(super) special: bool,
+    pub(super) progress: bool,
+    pub(super) events: UnboundedSender<Event>,
+    pub(super) submitted: Instant,
+}
+
+/// State that is read from any thread. The engine thread takes the lock only when a job waits or it has nothing to do.
+#[derive(Debug)]
+pub(super) struct Shared {
+    jobs: Mutex<VecDeque<Job>>,
+    wake: Condvar,
+    health: Mutex<Health>,
+    healthy: Condvar,
+    waiting: AtomicU32,
+    busy: AtomicU32,
+    /// Requests that were taken and have not ended: waiting or in a slot.
+    in_flight: AtomicU32,
+    stop: AtomicBool,
+    slots: u32,
+    limit: u32,
+    /// Moving average of the seconds that a request holds its slot, as bits of an f64.
+    slot_seconds: AtomicU64,
+}
+
+/// Why a job was not taken.
+pub(super) enum Refused {
+    Full { retry_after: Duration },
+    Stopped,
+}
+
+impl Shared {
+    /// `slots` requests may run and `limit` more may wait.
+    pub(super) fn new(slots: u32, limit: usize) -> Self {
+        Self {
+            jobs: Mutex::new(VecDeque::new()),
+            wake: Condvar::new(),
+            health: Mutex::new(Health::Loading { progress: 0.0 }),
+            healthy: Condvar::new(),
+            waiting: AtomicU32::new(0),
+            busy: AtomicU32::new(0),
+            in_flight: AtomicU32::new(0),
+            stop: AtomicBool::new(false),
+            slots,
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+            slot_seconds: AtomicU64::new(1.0_f64.to_bits()),
+        }
+    }
+
+    /// Queues a job, or refuses it at once.
+    pub(super) fn push(&self, job: Job) -> Result<(), Refused> {
+        if self.stopping() {
+            return Err(Refused::Stopped);
+        }
+        let mut jobs = self.jobs.lock();
+        if self.in_flight.load(Ordering::Relaxed) >= self.slots.saturating_add(self.limit) {
+            // Those who left no longer count.
+            self.purge(&mut jobs);
+        }
+        if self.in_flight.load(Ordering::Relaxed) >= self.slots.saturating_add(self.limit) {
+            return Err(Refused::Full {
+                retry_after: self.expected_wait(),
+            });
+        }
+        jobs.push_back(job);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.waiting.store(count(jobs.len()), Ordering::Release);
+        drop(jobs);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// The next job whose client is still there.
+    pub(super) fn pop(&self) -> Option<Job> {
+        if self.waiting.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let mut jobs = self.jobs.lock();
+        self.purge(&mut jobs);
+        let job = jobs.pop_front();
+        self.waiting.store(count(jobs.len()), Ordering::Release);
+        job
+    }
+
+    /// Sleeps until there is a job, or the engine is to stop.
+    pub(super) fn wait(&self) {
+        let mut jobs = self.jobs.lock();
+        while jobs.is_empty() && !self.stopping() {
+            self.wake.wait(&mut jobs);
+        }
+    }
+
+    /// Empties the queue, for an engine that will not answer any more.
+    pub(super) fn drain(&self) -> Vec<Job> {
+        let jobs: Vec<Job> = self.jobs.lock().drain(..).collect();
+        self.waiting.store(0, Ordering::Release);
+        self.in_flight.fetch_sub(count(jobs.len()), Ordering::Relaxed);
+        jobs
+    }
+
+    fn purge(&self, jobs: &mut VecDeque<Job>) {
+        let before = jobs.len();
+        jobs.retain(|job| !job.events.is_closed());
+        self.in_flight.fetch_sub(count(before - jobs.len()), Ordering::Relaxed);
+        self.waiting.store(count(jobs.len()), Ordering::Release);
+    }
+
+    /// A job got its slot.
+    pub(super) fn slot_taken(&self) {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request left its slot after `held`.
+    pub(super) fn slot_freed(&self, held: Duration) {
+        self.busy.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let average = f64::from_bits(self.slot_seconds.load(Ordering::Relaxed));
+        let average = 0.9 * average + 0.1 * held.as_secs_f64();
+        self.slot_seconds.store(average.to_bits(), Ordering::Relaxed);
+    }
+
+    fn expected_wait(&self) -> Duration {
+        let average = f64::from_bits(self.slot_seconds.load(Ordering::Relaxed));
+        let turns = f64::from(self.limit.max(1)) / f64::from(self.slots.max(1));
+        Duration::from_secs_f64((average * turns).clamp(1.0, 60.0))
+    }
+
+    pub(super) fn counts(&self) -> SlotCounts {
+        SlotCounts {
+            total: self.slots,
+            busy: self.busy.load(Ordering::Relaxed),
+            waiting: self.waiting.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How many requests may wait.
+    pub(super) fn limit(&self) -> usize {
+        usize::try_from(self.limit).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn idle(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) == 0
+    }
+
+    pub(super) fn health(&self) -> Health {
+        self.health.lock().clone()
+    }
+
+    /// A stopping or failed engine stays so.
+    pub(super) fn set_health(&self, next: Health) {
+        let mut health = self.health.lock();
+        if !matches!(*health, Health::Failed { .. } | Health::ShuttingDown) {
+            *health = next;
+            self.healthy.notify_all();
+        }
+    }
+
+    /// Waits until the model is loaded, or the load has failed. `progress` is called a few times a second.
+    pub(super) fn wait_until_loaded(&self, mut progress: impl FnMut(f32)) -> Health {
+        let mut health = self.health.lock();
+        while let Health::Loading { progress: done } = *health {
+            progress(done);
+            self.healthy.wait_for(&mut health, Duration::from_millis(100));
+        }
+        health.clone()
+    }
+
+    /// Makes the engine thread end after its current step.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        // The lock orders this with the check in `wait`: no wake-up is lost.
+        let _jobs = self.jobs.lock();
+        self.wake.notify_all();
+    }
+
+    pub(super) fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+}
+
+/// Tells a client that its request ends unanswered.
+pub(super) fn fail(job: &Job, error: EngineError) {
+    // The client may be gone.
+    let _ = job.events.send(Event::Failed(error));
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    fn job(token: Token) -> (Job, UnboundedReceiver<Event>) {
+        let (events, receiver) = unbounded_channel();
+        let job = Job {
+            prompt: vec![token],
+            sampling: Sampling::default(),
+            max_tokens: 1,
+            stop: vec![],
+            stop_tokens: vec![],
+            ignore_eos: false,
+            cache_prompt: true,
+            special: false,
+            progress: false,
+            events,
+            submitted: Instant::now(),
+        };
+        (job, receiver)
+    }
+
+    #[test]
+    fn takes_slots_and_queue_then_refuses() {
+        let shared = Shared::new(1, 1);
+        let (first, _keep_first) = job(1);
+        let (second, keep_second) = job(2);
+        let (third, _keep_third) = job(3);
+        assert!(shared.push(first).is_ok());
+        assert!(shared.push(second).is_ok());
+        assert!(matches!(shared.push(third), Err(Refused::Full { .. })));
+        // A client that leaves the queue makes room at once.
+        drop(keep_second);
+        let (fourth, _keep_fourth) = job(4);
+        assert!(shared.push(fourth).is_ok());
+        assert_eq!(shared.pop().map(|job| job.prompt), Some(vec![1]));
+        assert_eq!(shared.pop().map(|job| job.prompt), Some(vec![4]));
+        assert!(shared.pop().is_none());
+    }
+
+    #[test]
+    fn a_stopped_queue_wakes_and_refuses() {
+        let shared = std::sync::Arc::new(Shared::new(1, 1));
+        let waiter = std::thread::spawn({
+            let shared = shared.clone();
+            move || shared.wait()
+        });
+        shared.stop();
+        waiter.join().unwrap();
+        assert!(matches!(shared.push(job(1).0), Err(Refused::Stopped)));
+    }
+
+    #[test]
+    fn a_failed_engine_stays_failed() {
+        let shared = Shared::new(1, 1);
+        shared.set_health(Health::Failed { reason: "x".into() });
+        shared.set_health(Health::Ready);
+        assert!(matches!(shared.health(), Health::Failed { .. }));
+    }
+}

@@ -1,0 +1,177 @@
+//! llama.cpp's sampling chain for one request, in the order of llama.cpp's server.
+
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::sampling::LlamaSampler;
+use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token::logit_bias::LlamaLogitBias;
+
+use crate::engine::{Sampling, Token};
+
+/// Chooses the tokens of one request.
+#[derive(Debug)]
+pub(super) enum Sampler {
+    /// The likeliest token, with nothing to look back upon: a plain maximum is faster than a chain over candidates.
+    Greedy,
+    Chain {
+        chain: LlamaSampler,
+        /// How many of the last prompt tokens the penalties want to see.
+        look_back: usize,
+    },
+}
+
+impl Sampler {
+    /// Builds the chain. `banned` tokens are never chosen; `context` bounds what the penalties look back upon.
+    pub(super) fn new(sampling: &Sampling, banned: &[Token], model: &LlamaModel, context: u32) -> Self {
+        let vocabulary = model.n_vocab();
+        let context = i32::try_from(context).unwrap_or(i32::MAX);
+        // llama.cpp's samplers allocate what they look back upon, and know no -1.
+        let bounded = |last_n: i32| if last_n < 0 { context } else { last_n.min(context) };
+        let mut samplers = Vec::new();
+        let mut look_back = 0;
+
+        if !sampling.logit_bias.is_empty() || !banned.is_empty() {
+            let banned = banned.iter().map(|token| (*token, f32::NEG_INFINITY));
+            let biases: Vec<LlamaLogitBias> = sampling
+                .logit_bias
+                .iter()
+                .copied()
+                .chain(banned)
+                .map(|(token, bias)| LlamaLogitBias::new(LlamaToken(token), bias))
+                .collect();
+            samplers.push(LlamaSampler::logit_bias(vocabulary, &biases));
+        }
+        let last_n = bounded(sampling.repeat_last_n);
+        let off = |value: f32, neutral: f32| (value - neutral).abs() < f32::EPSILON;
+        let penalties_off = off(sampling.repeat_penalty, 1.0)
+            && off(sampling.presence_penalty, 0.0)
+            && off(sampling.frequency_penalty, 0.0);
+        if last_n > 0 && !penalties_off {
+            look_back = look_back.max(last_n);
+            samplers.push(LlamaSampler::penalties(
+                vocabulary,
+                last_n,
+                sampling.repeat_penalty,
+                sampling.frequency_penalty,
+                sampling.presence_penalty,
+            ));
+        }
+        let dry = &sampling.dry;
+        let last_n = bounded(dry.penalty_last_n);
+        if last_n > 0 && dry.multiplier > 0.0 {
+            look_back = look_back.max(last_n);
+            samplers.push(LlamaSampler::dry(
+                model,
+                dry.multiplier,
+                dry.base,
+                dry.allowed_length,
+                last_n,
+                &dry.sequence_breakers,
+            ));
+        }
+        if sampling.temperature <= 0.0 {
+            if samplers.is_empty() {
+                return Self::Greedy;
+            }
+            samplers.push(LlamaSampler::greedy());
+        } else {
+            let seed = sampling.seed.unwrap_or_else(fresh_seed);
+            if sampling.top_k > 0 {
+                samplers.push(LlamaSampler::top_k(i32::try_from(sampling.top_k).unwrap_or(i32::MAX)));
+            }
+            if sampling.typical_p < 1.0 {
+                samplers.push(LlamaSampler::typical(sampling.typical_p, 1));
+            }
+            if sampling.top_p < 1.0 {
+                samplers.push(LlamaSampler::top_p(sampling.top_p, 1));
+            }
+            if sampling.min_p > 0.0 {
+                samplers.push(LlamaSampler::min_p(sampling.min_p, 1));
+            }
+            if sampling.xtc_probability > 0.0 {
+                samplers.push(LlamaSampler::xtc(
+                    sampling.xtc_probability,
+                    sampling.xtc_threshold,
+                    1,
+                    seed,
+                ));
+            }
+            samplers.push(LlamaSampler::temp(sampling.temperature));
+            samplers.push(LlamaSampler::dist(seed));
+        }
+        Self::Chain {
+            chain: LlamaSampler::chain(samplers, true),
+            look_back: usize::try_from(look_back).unwrap_or(0),
+        }
+    }
+
+    /// Shows the penalties the end of the prompt.
+    pub(super) fn prime(&mut self, prompt: &[Token]) {
+        if let Self::Chain { chain, look_back } = self {
+            let from = prompt.len().saturating_sub(*look_back);
+            chain.accept_many(prompt[from..].iter().map(|token| LlamaToken(*token)));
+        }
+    }
+
+    /// Chooses a token from the logits of position `index` of the last batch, and remembers it.
+    pub(super) fn sample(&mut self, context: &LlamaContext<'_>, index: i32) -> Token {
+        match self {
+            Self::Greedy => argmax(context.get_logits_ith(index)),
+            Self::Chain { chain, .. } => chain.sample(context, index).0,
+        }
+    }
+}
+
+/// The index of the largest logit; the first one of equals.
+pub(super) fn argmax(logits: &[f32]) -> Token {
+    // Two passes over independent lanes: the compiler vectorises both, which it cannot do for a running index.
+    const LANES: usize = 16;
+    let mut best = [f32::NEG_INFINITY; LANES];
+    let mut chunks = logits.chunks_exact(LANES);
+    for chunk in &mut chunks {
+        for (best, logit) in best.iter_mut().zip(chunk) {
+            *best = if *logit > *best { *logit } else { *best };
+        }
+    }
+    let best = best
+        .iter()
+        .chain(chunks.remainder())
+        .fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    let index = logits.iter().position(|logit| *logit >= best).unwrap_or(0);
+    Token::try_from(index).unwrap_or(0)
+}
+
+/// A seed that differs from request to request.
+fn fresh_seed() -> u32 {
+    use std::hash::{BuildHasher, RandomState};
+    // RandomState is seeded from the system's randomness once per thread and differs with each instance.
+    #[expect(clippy::cast_possible_truncation, reason = "any 32 bits of the hash will do")]
+    let seed = RandomState::new().hash_one(0u8) as u32;
+    seed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::argmax;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_first_of_equals_wins() {
+        assert_eq!(argmax(&[1.0, 3.0, 3.0]), 1);
+        assert_eq!(argmax(&[]), 0);
+        assert_eq!(argmax(&[f32::NEG_INFINITY; 3]), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_plain_loop(logits in prop::collection::vec(-50f32..50.0, 1..200)) {
+            let mut expect = 0;
+            for (index, logit) in logits.iter().enumerate() {
+                if *logit > logits[expect] {
+                    expect = index;
+                }
+            }
+            prop_assert_eq!(argmax(&logits), i32::try_from(expect).unwrap());
+        }
+    }
+}
