@@ -1,1 +1,62 @@
 //! The command line, one file per subcommand.
+
+mod inspect;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Declares the subcommands: one line each. A subcommand is a module with `Args` (what clap parses) and
+/// `run(Args) -> anyhow::Result<()>`.
+macro_rules! subcommands {
+    ($($(#[$about:meta])* $variant:ident($module:ident),)*) => {
+        #[derive(Debug, Subcommand)]
+        enum Command {
+            $($(#[$about])* $variant($module::Args),)*
+        }
+
+        impl Command {
+            fn run(self) -> anyhow::Result<()> {
+                match self {
+                    $(Self::$variant(args) => $module::run(args),)*
+                }
+            }
+        }
+    };
+}
+
+subcommands! {
+    /// Show what is in a GGUF file.
+    Inspect(inspect),
+}
+
+/// Serves large mixture-of-experts language models from one ordinary machine.
+#[derive(Debug, Parser)]
+#[command(name = "hearth", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// What to log to standard error: a level, or tracing directives such as `hearth=debug,llama-cpp-2=info`.
+    #[arg(long, global = true, env = "HEARTH_LOG", value_name = "FILTER")]
+    log: Option<String>,
+
+    /// How log lines are written.
+    #[arg(long, global = true, env = "HEARTH_LOG_FORMAT", value_enum, default_value_t = crate::telemetry::LogFormat::Text)]
+    log_format: crate::telemetry::LogFormat,
+}
+
+/// Runs the command line: exit code 0 for success, 1 for failure, 2 for mistakes in the arguments or configuration.
+#[must_use]
+pub fn main() -> ExitCode {
+    // clap prints its own errors and exits with 2.
+    let cli = Cli::parse();
+    if let Err(error) = crate::telemetry::init_logs(cli.log.as_deref(), cli.log_format) {
+        return output::fail(&error);
+    }
+    match cli.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::fail(&error),
+    }
+}

@@ -74,3 +74,8 @@ pub enum ModelSource {
     /// One of the built-in models.
     Demo(crate::demo::DemoModel),
 }
+
+/// All mistakes of a configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("TODO")]
+pub struct ConfigErrors;

@@ -1,5 +1,7 @@
 //! Metrics for Prometheus and logs for people.
 
+mod logs;
 mod metrics;
 
+pub use logs::{LogFormat, init_logs};
 pub use metrics::{Metrics, ModelMetrics};

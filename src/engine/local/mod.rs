@@ -3,6 +3,8 @@
 //! [`LocalEngine`] is the handle: it checks and tokenizes requests on the caller's side and puts them into a bounded
 //! queue. The thread ([`worker`]) takes them into slots and sends events back.
 
+mod bare;
+mod card;
 mod load;
 mod queue;
 mod sampler;
@@ -20,6 +22,7 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use tokio::sync::mpsc::unbounded_channel;
 
+pub use card::describe;
 pub use load::LoadSpec;
 
 use self::queue::{Job, Refused, Shared, fail};
@@ -34,6 +37,7 @@ const INLINE_TEXT: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct LocalEngine {
     card: ModelCard,
+    spec: LoadSpec,
     shared: Arc<Shared>,
     model: Arc<OnceLock<Arc<LlamaModel>>>,
 }
@@ -51,7 +55,7 @@ impl LocalEngine {
         metrics.slots.set(i64::from(spec.parallel));
         let thread = Thread {
             name: card.name.clone(),
-            spec,
+            spec: spec.clone(),
             shared: shared.clone(),
             model: model.clone(),
             metrics,
@@ -59,7 +63,12 @@ impl LocalEngine {
         std::thread::Builder::new()
             .name(format!("engine {}", card.name))
             .spawn(move || thread.main())?;
-        Ok(Self { card, shared, model })
+        Ok(Self {
+            card,
+            spec,
+            shared,
+            model,
+        })
     }
 
     /// Blocks until the model is loaded. `progress` hears llama.cpp's own progress, 0 to 1, a few times a second.
@@ -72,6 +81,18 @@ impl LocalEngine {
             Health::Failed { reason } => Err(self.unavailable(reason)),
             Health::Loading { .. } | Health::ShuttingDown => Err(EngineError::ShuttingDown),
         }
+    }
+
+    /// Measures a bare `llama_decode` loop on this engine's model: the time of `steps` greedy tokens after `prompt`.
+    /// The engine must be idle. Blocks.
+    ///
+    /// # Errors
+    /// [`EngineError::Compute`] when llama.cpp fails, or the model is not loaded.
+    pub fn bare_decode(&self, prompt: &[Token], steps: u32) -> Result<Duration, EngineError> {
+        bare::decode(&self.spec, &*self.model()?, prompt, steps).map_err(|reason| EngineError::Compute {
+            model: self.card.name.clone(),
+            reason,
+        })
     }
 
     /// The loaded model, or why there is none.

@@ -1,0 +1,245 @@
+//! `hearth benchmark`: what the layers above llama.cpp cost.
+//!
+//! Every round measures the bare loop, the engine and HTTP one after the other; the ratios are formed within a round
+//! and the median of them is reported, so that a machine that changes its speed does not change the result.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+
+use super::engines::{self, Started};
+use super::output;
+use crate::config::Overrides;
+use crate::engine::{Engine, Event, GenerateRequest, Prompt, SamplingOverrides, Token};
+
+/// Arguments of `hearth benchmark`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Compare a bare llama_decode loop, the engine, and HTTP streaming.
+    #[arg(long, required = true)]
+    overhead: bool,
+
+    /// Name, alias or role of the model; the first one if not given.
+    #[arg(long, short)]
+    model: Option<String>,
+
+    /// Tokens to decode in each measurement.
+    #[arg(long, default_value_t = 256)]
+    tokens: u32,
+
+    /// Rounds of measurements.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+/// The result. Rates are tokens per second, medians over the rounds; ratios are medians of each round's ratio.
+#[derive(Debug, Serialize)]
+struct Report {
+    model: String,
+    tokens: u32,
+    rounds: usize,
+    threads: u32,
+    bare_per_second: f64,
+    engine_per_second: f64,
+    http_per_second: f64,
+    engine_to_bare: f64,
+    http_to_bare: f64,
+    streams: u32,
+    streams_per_second: f64,
+    streams_to_engine: f64,
+}
+
+/// Tokens per second of one round.
+struct Round {
+    bare: f64,
+    engine: f64,
+    http: f64,
+    streams: f64,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let started = engines::start_one(&args.overrides, args.model.as_deref())?;
+    let card = started.engine.card();
+    let prompt_text = "Once upon a time";
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let prompt = runtime.block_on(started.engine.tokenize(prompt_text.into(), true, true))?;
+    let room = card.context.saturating_sub(u32::try_from(prompt.len())?);
+    if args.tokens < 2 || args.tokens > room {
+        bail!("--tokens must be between 2 and {room}, what the context has room for");
+    }
+    let address = engines::serve_in_background(&started)?;
+    let bar = output::progress_bar(args.rounds as u64 + 1, "rounds");
+    // The first round warms caches and clocks and is not counted.
+    round(&started, &runtime, &prompt, address, args.tokens)?;
+    bar.inc(1);
+    let mut rounds = Vec::new();
+    for _ in 0..args.rounds.max(1) {
+        rounds.push(round(&started, &runtime, &prompt, address, args.tokens)?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+
+    let median_of = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
+    let report = Report {
+        model: card.name.clone(),
+        tokens: args.tokens,
+        rounds: rounds.len(),
+        threads: started.threads,
+        bare_per_second: median_of(|round| round.bare),
+        engine_per_second: median_of(|round| round.engine),
+        http_per_second: median_of(|round| round.http),
+        engine_to_bare: median_of(|round| round.engine / round.bare),
+        http_to_bare: median_of(|round| round.http / round.bare),
+        streams: card.parallel,
+        streams_per_second: median_of(|round| round.streams),
+        streams_to_engine: median_of(|round| round.streams / round.engine),
+    };
+    if args.json {
+        return output::print_json(&report);
+    }
+    let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
+        "{}: {} greedy tokens, median of {} rounds, {} threads",
+        report.model, report.tokens, report.rounds, report.threads
+    )?;
+    let mut line = |what: &str, rate: f64, ratio: f64| writeln!(out, "  {what:<24} {rate:>9.1} tokens/s  {ratio:>6.3} x");
+    line("bare llama_decode loop", report.bare_per_second, 1.0)?;
+    line("engine", report.engine_per_second, report.engine_to_bare)?;
+    line("HTTP streaming", report.http_per_second, report.http_to_bare)?;
+    line(
+        &format!("engine, {} streams", report.streams),
+        report.streams_per_second,
+        report.streams_to_engine * report.engine_to_bare,
+    )?;
+    Ok(())
+}
+
+fn round(
+    started: &Started,
+    runtime: &tokio::runtime::Runtime,
+    prompt: &[Token],
+    address: SocketAddr,
+    tokens: u32,
+) -> anyhow::Result<Round> {
+    // The first token comes with the prompt: `tokens - 1` steps are left, here as in the engine.
+    let steps = f64::from(tokens - 1);
+    let bare = steps / started.engine.bare_decode(prompt, tokens - 1)?.as_secs_f64();
+    let request = request(started, prompt, tokens)?;
+    let engine = steps / runtime.block_on(decode(&*started.engine, request.clone()))?.as_secs_f64();
+    let http = steps / over_http(address, &started.engine.card().name, prompt, tokens)?.as_secs_f64();
+    let count = started.engine.card().parallel;
+    let begin = Instant::now();
+    runtime.block_on(futures_util::future::try_join_all(
+        (0..count).map(|_| decode(&*started.engine, request.clone())),
+    ))?;
+    let streams = f64::from(count) * steps / begin.elapsed().as_secs_f64();
+    Ok(Round {
+        bare,
+        engine,
+        http,
+        streams,
+    })
+}
+
+fn request(started: &Started, prompt: &[Token], tokens: u32) -> anyhow::Result<GenerateRequest> {
+    let greedy = SamplingOverrides {
+        temperature: Some(0.0),
+        ..SamplingOverrides::default()
+    };
+    let _ = started;
+    Ok(GenerateRequest {
+        prompt: Prompt::Tokens(prompt.to_vec()),
+        sampling: greedy.resolve(Vec::new())?,
+        max_tokens: Some(tokens),
+        stop: Vec::new(),
+        stop_tokens: Vec::new(),
+        ignore_eos: true,
+        cache_prompt: false,
+        special: true,
+        progress: false,
+    })
+}
+
+/// Time from the first token to the last, as the receiver sees it.
+async fn decode(engine: &dyn Engine, request: GenerateRequest) -> anyhow::Result<Duration> {
+    let mut events = engine.submit(request).await?;
+    let mut first = None;
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Delta { .. } => {
+                first.get_or_insert_with(Instant::now);
+            }
+            Event::Finished { timings, .. } => {
+                // A model may start with tokens that print nothing; the engine's own clock knows all of them.
+                return Ok(timings.decode.max(first.map_or(Duration::ZERO, |first| first.elapsed())));
+            }
+            Event::Failed(error) => return Err(error.into()),
+            Event::Progress(_) => {}
+        }
+    }
+    bail!("the engine ended without an answer")
+}
+
+/// The same over a socket, read by the smallest client there is.
+fn over_http(address: SocketAddr, model: &str, prompt: &[Token], tokens: u32) -> anyhow::Result<Duration> {
+    let body = serde_json::json!({
+        "model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0.0,
+        "stream": true, "ignore_eos": true, "cache_prompt": false, "special": true,
+    })
+    .to_string();
+    let mut socket = TcpStream::connect(address).context("cannot connect to the server under test")?;
+    socket.set_nodelay(true)?;
+    write!(
+        socket,
+        "POST /v1/completions HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nConnection: close\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut reader = BufReader::new(socket);
+    let mut line = String::new();
+    let mut first = None;
+    loop {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            bail!("the server closed the stream before its end");
+        }
+        if line.starts_with("data: [DONE]") {
+            let first: Instant = first.context("the stream was empty")?;
+            return Ok(first.elapsed());
+        }
+        if line.starts_with("HTTP/1.1") && !line.contains(" 200 ") {
+            bail!("the server answered {}", line.trim());
+        }
+        if line.starts_with("data: ") {
+            first.get_or_insert_with(Instant::now);
+        }
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert!((super::median(vec![3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
+        assert!(super::median(vec![]).is_nan());
+    }
+}

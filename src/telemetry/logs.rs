@@ -1,0 +1,36 @@
+//! Logs to standard error; llama.cpp's own lines among them.
+
+use std::io::IsTerminal;
+
+use anyhow::Context;
+use tracing_subscriber::EnvFilter;
+
+/// llama.cpp prints pages while it loads; its warnings are worth seeing, once.
+const DEFAULT_FILTER: &str = "info,llama-cpp-2=warn,actix_server=warn";
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Starts logging for the whole process.
+///
+/// # Errors
+/// When `filter` is not a level or a list of tracing directives.
+pub fn init_logs(filter: Option<&str>, format: LogFormat) -> anyhow::Result<()> {
+    let filter = filter.unwrap_or(DEFAULT_FILTER);
+    let filter = EnvFilter::try_new(filter).with_context(|| format!("`{filter}` is not a log filter"))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}
