@@ -1,5 +1,6 @@
 //! The command line, one file per subcommand.
 
+mod config;
 mod inspect;
 mod output;
 
@@ -29,6 +30,8 @@ macro_rules! subcommands {
 subcommands! {
     /// Show what is in a GGUF file.
     Inspect(inspect),
+    /// Check, show or describe the configuration.
+    Config(config),
 }
 
 /// Serves large mixture-of-experts language models from one ordinary machine.

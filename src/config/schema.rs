@@ -1,0 +1,93 @@
+//! The JSON schema of `models.toml`, for editors and for the check of our own example.
+
+use schemars::{JsonSchema, schema_for};
+use serde::Serialize;
+
+use crate::engine::SamplingOverrides;
+
+/// The file, as the schema describes it. Reading is done in `file.rs`, which reports all mistakes at once; a test holds
+/// the two together.
+#[derive(JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "hearth models.toml")]
+struct File {
+    /// How the server listens and what it accepts.
+    server: Option<Server>,
+    /// What the models together may take.
+    memory: Option<Memory>,
+    /// The models.
+    model: Vec<Model>,
+}
+
+#[derive(JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Server {
+    /// IP address to listen on; default 127.0.0.1.
+    host: Option<String>,
+    /// Port that serves all models; default 8080, 0 lets the system choose.
+    #[schemars(range(min = 0, max = 65535))]
+    port: Option<u32>,
+    /// Async worker threads of the HTTP server; default 2.
+    #[schemars(range(min = 1, max = 256))]
+    threads: Option<u32>,
+    /// Largest request body; default "8MiB".
+    body_limit: Option<String>,
+    /// How long running answers may go on after a stop signal; default "30s".
+    shutdown_grace: Option<String>,
+}
+
+#[derive(JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Memory {
+    /// GPU memory: "auto" or an amount such as "16GiB".
+    vram: Option<String>,
+    /// Main memory: "auto" or an amount.
+    ram: Option<String>,
+    /// Memory that stays free: "auto" or an amount.
+    headroom: Option<String>,
+}
+
+#[derive(JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Model {
+    /// Name under which clients ask for the model.
+    name: String,
+    /// Any word, such as reasoning or narrator; requests may name it instead of the model.
+    role: Option<String>,
+    /// Further names.
+    aliases: Option<Vec<String>>,
+    /// A GGUF file (of a split model its first part), demo:reasoner or demo:narrator.
+    path: String,
+    /// A second listener that serves only this model.
+    #[schemars(range(min = 0, max = 65535))]
+    port: Option<u32>,
+    /// Tokens per slot; default: what the model was trained for, 32768 at most.
+    #[schemars(range(min = 32, max = 4_194_304))]
+    context: Option<u32>,
+    /// Slots: sequences that are computed at once; default 4.
+    #[schemars(range(min = 1, max = 64))]
+    parallel: Option<u32>,
+    /// Threads that compute; default: one per physical core.
+    #[schemars(range(min = 1, max = 1024))]
+    threads: Option<u32>,
+    /// Requests that may wait for a slot; default 64.
+    #[schemars(range(min = 0, max = 100_000))]
+    queue: Option<u32>,
+    /// Sampling where a request says nothing.
+    sampling: Option<SamplingOverrides>,
+}
+
+/// The schema as JSON.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    schema_for!(File).to_value()
+}
+
+/// The keys of `sampling`, as the type that holds them declares them.
+pub(super) fn sampling_keys() -> Vec<String> {
+    let schema = schema_for!(SamplingOverrides).to_value();
+    let properties = schema["properties"].as_object();
+    properties
+        .map(|properties| properties.keys().cloned().collect())
+        .unwrap_or_default()
+}

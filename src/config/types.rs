@@ -1,0 +1,141 @@
+//! The checked configuration: plain data, every number in range.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::demo::DemoModel;
+use crate::engine::SamplingOverrides;
+
+/// The whole configuration, checked: every number in range, every name unique, every file present.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub memory: MemoryConfig,
+    /// At least one.
+    pub models: Vec<ModelConfig>,
+}
+
+/// How the HTTP server listens and what it accepts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerConfig {
+    pub host: IpAddr,
+    /// The port that serves all models; 0 lets the system choose.
+    pub port: u16,
+    /// Async worker threads of the HTTP server.
+    pub http_threads: usize,
+    /// Largest request body, in bytes.
+    pub body_limit: usize,
+    /// How long running answers may go on after a stop signal.
+    pub shutdown_grace: Duration,
+}
+
+/// What the models together may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemoryConfig {
+    pub vram: MemoryLimit,
+    pub ram: MemoryLimit,
+    /// Left free on each tier.
+    pub headroom: MemoryLimit,
+}
+
+/// `"auto"` or an amount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MemoryLimit {
+    #[default]
+    Auto,
+    Bytes(u64),
+}
+
+/// One model to be served.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    pub name: String,
+    pub role: Option<String>,
+    pub aliases: Vec<String>,
+    pub source: ModelSource,
+    /// A second listener that serves only this model.
+    pub port: Option<u16>,
+    /// Tokens per slot; `None` takes what the model was trained for, up to a bound that the engine documents.
+    pub context: Option<u32>,
+    /// Slots: sequences that are computed at once.
+    pub parallel: u32,
+    /// Threads of the compute loop; `None`: one per physical core.
+    pub threads: Option<u32>,
+    /// Requests that may wait for a slot.
+    pub queue: usize,
+    pub sampling: SamplingOverrides,
+}
+
+/// Where the weights come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSource {
+    /// A GGUF file; of a split model, its first part.
+    File(PathBuf),
+    /// One of the built-in models.
+    Demo(DemoModel),
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 8080,
+            http_threads: 2,
+            body_limit: 8 * 1024 * 1024,
+            shutdown_grace: Duration::from_secs(30),
+        }
+    }
+}
+
+impl ModelConfig {
+    /// A model with the defaults of everything but its name and source.
+    #[must_use]
+    pub fn new(name: impl Into<String>, source: ModelSource) -> Self {
+        Self {
+            name: name.into(),
+            role: None,
+            aliases: Vec::new(),
+            source,
+            port: None,
+            context: None,
+            parallel: 4,
+            threads: None,
+            queue: 64,
+            sampling: SamplingOverrides::default(),
+        }
+    }
+}
+
+/// What hearth serves when nothing is configured.
+pub(super) fn built_in_pair() -> Vec<ModelConfig> {
+    let model = |demo: DemoModel, role: &str, sampling| ModelConfig {
+        role: Some(role.to_owned()),
+        sampling,
+        ..ModelConfig::new(format!("demo-{}", demo.name()), ModelSource::Demo(demo))
+    };
+    vec![
+        model(
+            DemoModel::Reasoner,
+            "reasoning",
+            SamplingOverrides {
+                temperature: Some(0.7),
+                top_p: Some(0.8),
+                top_k: Some(20),
+                min_p: Some(0.0),
+                max_tokens: Some(1024),
+                ..SamplingOverrides::default()
+            },
+        ),
+        model(
+            DemoModel::Narrator,
+            "narrator",
+            SamplingOverrides {
+                temperature: Some(1.25),
+                min_p: Some(0.2),
+                max_tokens: Some(1024),
+                ..SamplingOverrides::default()
+            },
+        ),
+    ]
+}
