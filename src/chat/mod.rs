@@ -1,1 +1,6 @@
 //! Messages to text: the model's own Jinja template. Knows neither HTTP nor llama.cpp.
+
+mod json;
+mod template;
+
+pub use template::{RenderInput, Template, TemplateError};

@@ -1,0 +1,306 @@
+//! Renders a model's Jinja template as Hugging Face's `apply_chat_template` does.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde, Value};
+use minijinja::{Environment, Error, ErrorKind};
+use minijinja_contrib::pycompat::unknown_method_callback;
+
+use super::json::{Style, dumps};
+use crate::engine::ModelCard;
+
+/// For models whose file has no template; most instruction-tuned models without one were trained on ChatML.
+const CHATML: &str = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n\
+                      {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+/// Steps of the template engine: enough for thousands of messages, and the end of a template that loops.
+const FUEL: u64 = 20_000_000;
+const NAME: &str = "chat_template";
+
+/// A compiled template with the texts of its special tokens.
+#[derive(Debug)]
+pub struct Template {
+    environment: Environment<'static>,
+    bos: String,
+    eos: String,
+}
+
+/// What goes into a template.
+#[derive(Debug, Clone, Default)]
+pub struct RenderInput {
+    /// Messages with `role`, `content` and whatever else the template reads, in the order of their keys.
+    pub messages: Vec<serde_json::Value>,
+    /// Tools as the client sent them; empty for none.
+    pub tools: Vec<serde_json::Value>,
+    /// Ends with the header of the assistant's answer.
+    pub add_generation_prompt: bool,
+    /// Further variables, such as `enable_thinking`.
+    pub variables: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Why a template gave no text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// The template itself is broken.
+    #[error("the model's chat template cannot be used: {0}")]
+    Broken(String),
+    /// The template refuses these messages, in its own words.
+    #[error("the model's chat template refuses the messages: {0}")]
+    Refused(String),
+}
+
+impl Template {
+    /// The template of a model, ChatML if it has none.
+    ///
+    /// # Errors
+    /// [`TemplateError::Broken`] when it cannot be compiled.
+    pub fn of(card: &ModelCard) -> Result<Self, TemplateError> {
+        let source = card.chat_template.as_deref().unwrap_or(CHATML);
+        Self::compile(source, &card.bos_token, &card.eos_token)
+    }
+
+    /// Compiles a template.
+    ///
+    /// # Errors
+    /// [`TemplateError::Broken`] with the line that is wrong.
+    pub fn compile(source: &str, bos: &str, eos: &str) -> Result<Self, TemplateError> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|error| TemplateError::Broken(describe(&error)))?);
+        environment.set_fuel(Some(FUEL));
+        environment.set_unknown_method_callback(unknown_method_callback);
+        environment.add_filter("tojson", tojson);
+        environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment.add_function("strftime_now", strftime_now);
+        environment
+            .add_template_owned(NAME, without_generation_tags(source))
+            .map_err(|error| TemplateError::Broken(describe(&error)))?;
+        Ok(Self {
+            environment,
+            bos: bos.to_owned(),
+            eos: eos.to_owned(),
+        })
+    }
+
+    /// The text of a conversation.
+    ///
+    /// # Errors
+    /// [`TemplateError::Refused`] when the template raises an exception or runs for too long.
+    pub fn render(&self, input: &RenderInput) -> Result<String, TemplateError> {
+        let mut variables: serde_json::Map<String, serde_json::Value> = input.variables.clone();
+        let tools = if input.tools.is_empty() {
+            serde_json::Value::Null
+        } else {
+            input.tools.clone().into()
+        };
+        variables.insert("messages".into(), input.messages.clone().into());
+        variables.insert("tools".into(), tools);
+        variables.insert("add_generation_prompt".into(), input.add_generation_prompt.into());
+        variables.insert("bos_token".into(), self.bos.clone().into());
+        variables.insert("eos_token".into(), self.eos.clone().into());
+        self.environment
+            .get_template(NAME)
+            .and_then(|template| template.render(Serde(&variables)))
+            .map_err(|error| TemplateError::Refused(describe(&error)))
+    }
+}
+
+/// What went wrong and where, in one line.
+fn describe(error: &Error) -> String {
+    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    match error.line() {
+        Some(line) => format!("{what} (line {line} of the template)"),
+        None => what,
+    }
+}
+
+/// `{% generation %}` marks what is learnt in training; it prints nothing.
+fn without_generation_tags(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let (before, tag) = rest.split_at(start);
+        let Some(end) = tag.find("%}") else { break };
+        let name = tag[2..end].trim_matches(['-', '+']).trim();
+        if matches!(name, "generation" | "endgeneration") {
+            let trims_left = tag[2..].starts_with('-');
+            let trims_right = tag[..end].ends_with('-');
+            out.push_str(if trims_left { before.trim_end() } else { before });
+            rest = &tag[end + 2..];
+            if trims_right {
+                rest = rest.trim_start();
+            }
+        } else {
+            out.push_str(before);
+            out.push_str(&tag[..end + 2]);
+            rest = &tag[end + 2..];
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The filter `tojson`, with the arguments of Python's `json.dumps`.
+fn tojson(value: Value, kwargs: Kwargs) -> Result<Value, Error> {
+    let style = Style {
+        ensure_ascii: kwargs.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        indent: kwargs.get::<Option<usize>>("indent")?.map(|indent| indent.min(16)),
+        separators: kwargs
+            .get::<Option<Vec<String>>>("separators")?
+            .and_then(|pair| Some((pair.first()?.clone(), pair.get(1)?.clone()))),
+        sort_keys: kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+    };
+    kwargs.assert_all_used()?;
+    let json =
+        serde_json::to_value(&value).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
+    Ok(Value::from_safe_string(dumps(&json, &style)))
+}
+
+/// Today's date in the few formats that templates ask for, in UTC.
+fn strftime_now(format: String) -> Result<String, Error> {
+    let now = time::OffsetDateTime::now_utc();
+    let mut out = String::new();
+    let mut chars = format.chars();
+    while let Some(c) = chars.next() {
+        if c != '%' {
+            out.push(c);
+            continue;
+        }
+        let spec = chars.next();
+        let text = match spec {
+            Some('Y') => now.year().to_string(),
+            Some('m') => format!("{:02}", u8::from(now.month())),
+            Some('d') => format!("{:02}", now.day()),
+            Some('B') => now.month().to_string(),
+            Some('b') => now.month().to_string().chars().take(3).collect(),
+            Some('A') => now.weekday().to_string(),
+            Some('a') => now.weekday().to_string().chars().take(3).collect(),
+            Some('H') => format!("{:02}", now.hour()),
+            Some('M') => format!("{:02}", now.minute()),
+            Some('S') => format!("{:02}", now.second()),
+            Some('j') => format!("{:03}", now.ordinal()),
+            Some('%') => "%".to_owned(),
+            _ => {
+                let problem = format!("strftime_now does not know %{}", spec.unwrap_or(' '));
+                return Err(Error::new(ErrorKind::InvalidOperation, problem));
+            }
+        };
+        out.push_str(&text);
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[track_caller]
+    fn check(template: &str, messages: serde_json::Value, expect: &str) {
+        let template = Template::compile(template, "<s>", "</s>").unwrap();
+        let input = RenderInput {
+            messages: messages.as_array().unwrap().clone(),
+            tools: vec![json!({"name": "f", "description": "a <b> & 'c'"})],
+            add_generation_prompt: true,
+            variables: json!({"enable_thinking": false}).as_object().unwrap().clone(),
+        };
+        assert_eq!(template.render(&input).as_deref(), Ok(expect));
+    }
+
+    #[test]
+    fn renders_the_constructs_that_templates_use() {
+        let two =
+            json!([{"role": "user", "content": " hi "}, {"role": "assistant", "content": "<think>\nx\n</think>\nyes"}]);
+        check(
+            CHATML,
+            json!([{"role": "user", "content": "hi"}]),
+            "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
+        );
+        check(
+            "{{ bos_token }}{{ messages[0]['content'] | trim }}{{ eos_token }}",
+            two.clone(),
+            "<s>hi</s>",
+        );
+        check(
+            "{{ messages[-1].content.split('</think>')[-1].lstrip('\\n') }}",
+            two.clone(),
+            "yes",
+        );
+        check(
+            "{% for m in messages[::-1] %}{{ loop.index0 }}{{ m.role[0] }}{% endfor %}",
+            two.clone(),
+            "0a1u",
+        );
+        check(
+            "{%- set ns = namespace(n=0) -%}\n{%- for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
+            two.clone(),
+            "2",
+        );
+        check(
+            "{% if enable_thinking is defined and enable_thinking is false %}off{% endif %}",
+            two.clone(),
+            "off",
+        );
+        check(
+            "{% if not (messages[0].content is string) %}no{% else %}yes{% endif %}",
+            two.clone(),
+            "yes",
+        );
+        check(
+            "{{ tools[0] | tojson }}",
+            two.clone(),
+            r#"{"name": "f", "description": "a <b> & 'c'"}"#,
+        );
+        check(
+            "{{ tools | tojson(indent=1) }}",
+            two.clone(),
+            "[\n {\n  \"name\": \"f\",\n  \"description\": \"a <b> & 'c'\"\n }\n]",
+        );
+        check(
+            "{% for k, v in tools[0].items() %}{{ k }}={{ v | length }};{% endfor %}",
+            two.clone(),
+            "name=1;description=11;",
+        );
+        check("a{% generation %} b {%- endgeneration %}c", two.clone(), "a bc");
+        check(
+            "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m.role }}{% break %}{% endfor %}",
+            two.clone(),
+            "assistant",
+        );
+        check(
+            "{{ '%d-%s' | format(3, 'x') }}{{ none_here.x if none_here else '' }}",
+            two,
+            "3-x",
+        );
+    }
+
+    #[test]
+    fn a_template_can_refuse() {
+        let template = Template::compile("{{ raise_exception('only users') }}", "", "").unwrap();
+        let refused = template.render(&RenderInput::default()).unwrap_err();
+        assert_eq!(
+            refused,
+            TemplateError::Refused("only users (line 1 of the template)".into())
+        );
+        assert!(matches!(
+            Template::compile("{% if %}", "", ""),
+            Err(TemplateError::Broken(_))
+        ));
+    }
+
+    #[test]
+    fn a_template_that_loops_ends() {
+        let source = "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}";
+        let template = Template::compile(source, "", "").unwrap();
+        assert!(matches!(
+            template.render(&RenderInput::default()),
+            Err(TemplateError::Refused(_))
+        ));
+    }
+
+    #[test]
+    fn dates_are_written() {
+        assert_eq!(strftime_now("%Y%%".into()).unwrap().len(), 5);
+        assert!(strftime_now("%Q".into()).is_err());
+    }
+}
