@@ -116,7 +116,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         "{}: {} greedy tokens, median of {} rounds, {} threads",
         report.model, report.tokens, report.rounds, report.threads
     )?;
-    let mut line = |what: &str, rate: f64, ratio: f64| writeln!(out, "  {what:<24} {rate:>9.1} tokens/s  {ratio:>6.3} x");
+    let mut line =
+        |what: &str, rate: f64, ratio: f64| writeln!(out, "  {what:<24} {rate:>9.1} tokens/s  {ratio:>6.3} x");
     line("bare llama_decode loop", report.bare_per_second, 1.0)?;
     line("engine", report.engine_per_second, report.engine_to_bare)?;
     line("HTTP streaming", report.http_per_second, report.http_to_bare)?;
@@ -139,7 +140,10 @@ fn round(
     let steps = f64::from(tokens - 1);
     let bare = steps / started.engine.bare_decode(prompt, tokens - 1)?.as_secs_f64();
     let request = request(started, prompt, tokens)?;
-    let engine = steps / runtime.block_on(decode(&*started.engine, request.clone()))?.as_secs_f64();
+    let engine = steps
+        / runtime
+            .block_on(decode(&*started.engine, request.clone()))?
+            .as_secs_f64();
     let http = steps / over_http(address, &started.engine.card().name, prompt, tokens)?.as_secs_f64();
     let count = started.engine.card().parallel;
     let begin = Instant::now();
@@ -185,7 +189,9 @@ async fn decode(engine: &dyn Engine, request: GenerateRequest) -> anyhow::Result
             }
             Event::Finished { timings, .. } => {
                 // A model may start with tokens that print nothing; the engine's own clock knows all of them.
-                return Ok(timings.decode.max(first.map_or(Duration::ZERO, |first| first.elapsed())));
+                return Ok(timings
+                    .decode
+                    .max(first.map_or(Duration::ZERO, |first| first.elapsed())));
             }
             Event::Failed(error) => return Err(error.into()),
             Event::Progress(_) => {}

@@ -2,7 +2,6 @@
 
 use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use futures_util::StreamExt;
@@ -148,7 +147,10 @@ impl Style {
             }
         };
         Ok(GenerateRequest {
-            prompt: Prompt::Text { text, add_special: true },
+            prompt: Prompt::Text {
+                text,
+                add_special: true,
+            },
             max_tokens: sampling.max_tokens,
             sampling: sampling.resolve(Vec::new())?,
             stop: Vec::new(),
@@ -180,7 +182,10 @@ async fn single(args: &Args, started: &Started, style: &Style, item: &Item) -> a
                 writeln!(stdout)?;
                 tracing::debug!(?reason, ?usage, ?timings, "finished");
                 if reason == FinishReason::Length {
-                    tracing::warn!("the answer was cut off at {} tokens (--max-tokens)", usage.completion_tokens);
+                    tracing::warn!(
+                        "the answer was cut off at {} tokens (--max-tokens)",
+                        usage.completion_tokens
+                    );
                 }
                 return Ok(());
             }
@@ -193,12 +198,12 @@ async fn single(args: &Args, started: &Started, style: &Style, item: &Item) -> a
 
 /// Answers all items, as many at once as the model has slots, and prints them in order.
 async fn batch(args: &Args, started: &Started, style: &Style, items: Vec<Item>) -> anyhow::Result<()> {
-    let engine: &Arc<dyn Engine> = &started.engine;
+    let engine: &dyn Engine = &*started.engine;
     let bar = output::progress_bar(items.len() as u64, "prompts");
     let at_once = engine.card().parallel as usize;
     let mut answers = futures_util::stream::iter(items.into_iter().enumerate().map(|(index, item)| async move {
-        let request = style.request(args, &item, &**engine)?;
-        complete(&**engine, request, Some(index)).await
+        let request = style.request(args, &item, engine)?;
+        complete(engine, request, Some(index)).await
     }))
     .buffered(at_once.max(1));
     while let Some(answer) = answers.next().await {
@@ -217,7 +222,14 @@ async fn complete(engine: &dyn Engine, request: GenerateRequest, index: Option<u
         match event {
             Event::Delta { text: delta, .. } => text.push_str(&delta),
             Event::Finished { reason, usage, timings } => {
-                return Ok(Answer::new(engine.card().name.clone(), index, text, &reason, usage, timings));
+                return Ok(Answer::new(
+                    engine.card().name.clone(),
+                    index,
+                    text,
+                    &reason,
+                    usage,
+                    timings,
+                ));
             }
             Event::Failed(error) => return Err(error.into()),
             Event::Progress(_) => {}

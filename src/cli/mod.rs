@@ -1,8 +1,13 @@
 //! The command line, one file per subcommand.
 
+mod benchmark;
 mod config;
+mod engines;
+mod generate;
 mod inspect;
+mod models;
 mod output;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -28,10 +33,18 @@ macro_rules! subcommands {
 }
 
 subcommands! {
+    /// Serve the models over HTTP.
+    Serve(serve),
+    /// Answer a prompt, or a file of prompts, without a server.
+    Generate(generate),
+    /// List the models that would be served.
+    Models(models),
     /// Show what is in a GGUF file.
     Inspect(inspect),
     /// Check, show or describe the configuration.
     Config(config),
+    /// Measure what the engine and HTTP cost.
+    Benchmark(benchmark),
 }
 
 /// Serves large mixture-of-experts language models from one ordinary machine.

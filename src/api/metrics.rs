@@ -1,0 +1,16 @@
+//! `GET /metrics` for Prometheus.
+
+use actix_web::HttpResponse;
+use actix_web::web::{Data, ServiceConfig, get};
+
+use super::state::State;
+
+pub(super) fn routes(config: &mut ServiceConfig) {
+    config.route("/metrics", get().to(scrape));
+}
+
+async fn scrape(state: Data<State>) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("text/plain; version=0.0.4; charset=utf-8")
+        .body(state.metrics.encode())
+}

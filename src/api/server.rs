@@ -1,0 +1,136 @@
+//! Listeners, the actix application, and its end.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::web::{Data, to};
+use actix_web::{App, HttpRequest, HttpServer};
+use anyhow::Context;
+
+use super::body::BodyLimit;
+use super::error::ApiError;
+use super::routes;
+use super::state::State;
+use crate::config::ServerConfig;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Time for a client to send its headers.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections per worker; beyond it new ones wait in the system's backlog.
+const MAX_CONNECTIONS: usize = 4096;
+
+/// Listeners that are bound but do not answer yet.
+pub struct Bound {
+    /// Each listener, and the index of the one model it serves.
+    listeners: Vec<(TcpListener, Option<usize>)>,
+    /// Where the server that serves all models listens.
+    pub address: SocketAddr,
+    /// Where models listen on ports of their own, by their index.
+    pub own: Vec<(usize, SocketAddr)>,
+}
+
+/// Takes the ports, before any model is loaded: a port in use must not cost minutes.
+///
+/// `own` are the ports of single models, by the index of the model.
+///
+/// # Errors
+/// When an address is taken or cannot be used.
+pub fn bind(host: IpAddr, port: u16, own: &[(usize, u16)]) -> anyhow::Result<Bound> {
+    let listen = |port: u16| -> anyhow::Result<(TcpListener, SocketAddr)> {
+        let address = SocketAddr::new(host, port);
+        let listener = TcpListener::bind(address)
+            .with_context(|| format!("cannot listen on {address}; --port or `port` in models.toml chooses another"))?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    let (shared, address) = listen(port)?;
+    let mut bound = Bound {
+        listeners: vec![(shared, None)],
+        address,
+        own: Vec::new(),
+    };
+    for (index, port) in own {
+        let (listener, address) = listen(*port)?;
+        bound.listeners.push((listener, Some(*index)));
+        bound.own.push((*index, address));
+    }
+    Ok(bound)
+}
+
+impl Bound {
+    /// Starts to answer on all listeners. The servers run until their handles stop them; no signal is handled here.
+    ///
+    /// # Errors
+    /// When a listener cannot be used.
+    pub fn start(self, state: &State, config: &ServerConfig) -> anyhow::Result<Vec<Server>> {
+        let limit = BodyLimit(config.body_limit);
+        let mut servers = Vec::new();
+        for (listener, only) in self.listeners {
+            let state = only.map_or_else(|| state.clone(), |index| state.only(index));
+            let server = HttpServer::new(move || {
+                App::new()
+                    .app_data(Data::new(state.clone()))
+                    .app_data(limit)
+                    .wrap(from_fn(observe))
+                    .configure(routes)
+                    .default_service(to(nothing_here))
+            })
+            .workers(config.http_threads)
+            .max_connections(MAX_CONNECTIONS)
+            .client_request_timeout(REQUEST_TIMEOUT)
+            // A client that leaves ends its request at once, and so frees its slot.
+            .h1_allow_half_closed(false)
+            .tcp_nodelay(true)
+            .disable_signals()
+            .shutdown_timeout(config.shutdown_grace.as_secs())
+            .listen(listener)?
+            .run();
+            servers.push(server);
+        }
+        Ok(servers)
+    }
+}
+
+/// Gives every response a request id, and counts and logs it.
+async fn observe(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let id = request
+        .headers()
+        .get(&REQUEST_ID)
+        .filter(|id| id.len() <= 128)
+        .cloned()
+        .or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
+    let metrics = request.app_data::<Data<State>>().map(|state| state.metrics.clone());
+    let mut response = next.call(request).await?;
+    // Patterns only: a raw path would let clients make series without end.
+    let route = response.request().match_pattern().unwrap_or_else(|| "other".into());
+    let status = response.status().as_u16();
+    if let Some(metrics) = metrics {
+        metrics.count_http(&route, status);
+    }
+    tracing::debug!(
+        method = %response.request().method(),
+        path = response.request().path(),
+        status,
+        id = id.as_ref().and_then(|id| id.to_str().ok()),
+        "request"
+    );
+    if let Some(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    Ok(response)
+}
+
+async fn nothing_here(request: HttpRequest) -> Result<&'static str, ApiError> {
+    let (method, path) = (request.method().as_str(), request.path());
+    if request.resource_map().has_resource(path) {
+        return Err(ApiError::wrong_method(method, path));
+    }
+    Err(ApiError::no_route(method, path))
+}

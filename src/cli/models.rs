@@ -1,0 +1,63 @@
+//! `hearth models`: what would be served.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::{engines, output};
+use crate::config::{ModelSource, Overrides};
+use crate::engine::local;
+use crate::gguf::Gguf;
+
+/// Arguments of `hearth models`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let loaded = engines::load_config(&args.overrides)?;
+    let mut listed = Vec::new();
+    for model in &loaded.config.models {
+        let path = match &model.source {
+            ModelSource::File(path) => path.clone(),
+            ModelSource::Demo(demo) => demo.unpack()?,
+        };
+        let card = local::describe(model, &Gguf::open(&path)?)?;
+        listed.push((card, path, model.port));
+    }
+    if args.json {
+        let models: Vec<Value> = listed
+            .iter()
+            .map(|(card, path, port)| {
+                json!({
+                    "name": card.name, "role": card.role, "aliases": card.aliases, "path": path, "port": port,
+                    "architecture": card.architecture, "parameters": card.parameters, "bytes": card.size_bytes,
+                    "context": card.context, "parallel": card.parallel,
+                })
+            })
+            .collect();
+        return output::print_json(&models);
+    }
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["name", "role", "architecture", "size", "slots", "context", "port"]);
+    for (card, _, port) in listed {
+        table.add_row([
+            card.name,
+            card.role.unwrap_or_default(),
+            card.architecture,
+            output::bytes(card.size_bytes),
+            card.parallel.to_string(),
+            card.context.to_string(),
+            port.map(|port| port.to_string()).unwrap_or_default(),
+        ]);
+    }
+    writeln!(std::io::stdout().lock(), "{table}")?;
+    Ok(())
+}
