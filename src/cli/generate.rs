@@ -112,7 +112,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 /// How prompts become text.
 enum Style {
     Raw,
-    Chat(chat::Template),
+    Chat(Box<chat::Template>),
 }
 
 impl Style {
@@ -121,7 +121,7 @@ impl Style {
         if args.raw || (card.chat_template.is_none() && !args.chat && args.system.is_none()) {
             return Ok(Self::Raw);
         }
-        Ok(Self::Chat(chat::Template::of(card)?))
+        Ok(Self::Chat(Box::new(chat::Template::of(card)?)))
     }
 
     fn request(&self, args: &Args, item: &Item, engine: &dyn Engine) -> anyhow::Result<GenerateRequest> {

@@ -5,8 +5,9 @@ use std::io::IsTerminal;
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
-/// llama.cpp prints pages while it loads; its warnings are worth seeing, once.
-const DEFAULT_FILTER: &str = "info,llama-cpp-2=warn,actix_server=warn";
+/// llama.cpp prints pages while it loads, and warns of what is as it should be (unused MTP tensors, a context for several
+/// slots): `--log llama-cpp-2=info` shows it.
+const DEFAULT_FILTER: &str = "info,llama-cpp-2=error,actix_server=warn";
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

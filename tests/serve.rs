@@ -1,0 +1,320 @@
+//! The real server with the built-in pair, seen from outside.
+#![cfg(feature = "demo")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Server, post, raw_post, stream, streamed_text};
+use serde_json::{Value, json};
+
+fn chat(model: &str, text: &str) -> Value {
+    json!({
+        "model": model, "temperature": 0, "max_tokens": 48,
+        "messages": [{"role": "user", "content": text}],
+    })
+}
+
+fn endless(model: &str, max_tokens: u32) -> Value {
+    json!({"model": model, "prompt": "Once", "max_tokens": max_tokens, "ignore_eos": true, "stream": true})
+}
+
+#[test]
+fn answers_whole_and_streamed() {
+    let server = Server::start("");
+    let request = chat("demo-reasoner", "What is hearth?");
+    let (status, whole) = server.post("/v1/chat/completions", &request);
+    assert_eq!(status, 200, "{whole}");
+    let parsed: async_openai::types::chat::CreateChatCompletionResponse =
+        serde_json::from_value(whole.clone()).unwrap();
+    let text = parsed.choices[0].message.content.clone().unwrap();
+    assert!(!text.is_empty());
+    let usage = parsed.usage.unwrap();
+    assert_eq!(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens);
+    assert_eq!(whole["timings"]["predicted_n"], usage.completion_tokens);
+
+    let mut streaming = request.clone();
+    streaming["stream"] = true.into();
+    let lines = stream(server.address, "/v1/chat/completions", &streaming);
+    for line in &lines[..lines.len() - 1] {
+        let chunk: Value = serde_json::from_str(line).unwrap();
+        assert!(chunk.get("usage").is_none());
+    }
+    assert_eq!(streamed_text(&lines), text);
+
+    streaming["stream_options"] = json!({"include_usage": true});
+    let lines = stream(server.address, "/v1/chat/completions", &streaming);
+    let last: Value = serde_json::from_str(&lines[lines.len() - 2]).unwrap();
+    assert_eq!(last["choices"], json!([]));
+    assert_eq!(last["usage"]["completion_tokens"], usage.completion_tokens);
+    let first: Value = serde_json::from_str(&lines[0]).unwrap();
+    assert_eq!(first["usage"], Value::Null);
+
+    let (status, same) = server.post("/api/v1/chat/completions", &request);
+    assert_eq!(
+        (status, &same["choices"][0]["message"]),
+        (200, &whole["choices"][0]["message"])
+    );
+}
+
+#[test]
+fn other_endpoints_answer() {
+    let server = Server::start("context = 1024");
+    let (status, models) = server.get("/v1/models");
+    assert_eq!((status, models["data"].as_array().unwrap().len()), (200, 2));
+    assert_eq!(models["data"][0]["context_length"], 1024);
+    assert_eq!(server.get("/v1/models/narrator").1["id"], "demo-narrator");
+    assert_eq!(server.get("/v1/models/unknown").0, 404);
+    assert_eq!(server.get("/health"), (200, json!({"status": "ok"})));
+    assert_eq!(server.get("/livez").0, 200);
+    assert!(server.get("/version").1["version"].is_string());
+
+    let (status, tokens) = server.post("/tokenize", &json!({"content": "Hello wörld <|im_end|>"}));
+    assert_eq!(status, 200);
+    let (_, text) = server.post("/detokenize", &tokens);
+    assert_eq!(text["content"], "Hello wörld <|im_end|>");
+    let (_, plain) = server.post("/tokenize", &json!({"content": "<|im_end|>", "parse_special": false}));
+    assert!(plain["tokens"].as_array().unwrap().len() > 1);
+
+    let messages = json!([{"role": "user", "content": "hi"}]);
+    let (_, prompt) = server.post("/apply-template", &json!({ "messages": messages }));
+    assert_eq!(
+        prompt["prompt"],
+        "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    );
+    let tool = json!({"type": "function", "function": {"name": "f", "parameters": {"x": "<&>"}}});
+    let (_, prompt) = server.post("/apply-template", &json!({"messages": messages, "tools": [tool]}));
+    assert!(
+        prompt["prompt"]
+            .as_str()
+            .unwrap()
+            .contains(r#""parameters": {"x": "<&>"}"#)
+    );
+
+    let (status, text) = server.post(
+        "/api/v1/generate",
+        &json!({"prompt": "The", "max_tokens": 3, "temperature": 0}),
+    );
+    assert_eq!(status, 200, "{text}");
+    assert!(text["text"].is_string());
+    let (_, completion) = server.post(
+        "/v1/completions",
+        &json!({"prompt": "The", "max_tokens": 3, "ignore_eos": true}),
+    );
+    assert_eq!(completion["usage"]["completion_tokens"], 3);
+    assert_eq!(completion["choices"][0]["finish_reason"], "length");
+    assert!(server.metric("hearth_requests_total", "demo-reasoner") >= 2.0);
+}
+
+#[test]
+fn a_port_of_its_own_serves_one_model() {
+    let server = Server::start("");
+    let (status, answer) = post(server.own[1], "/v1/chat/completions", &chat("", "hello"));
+    assert_eq!((status, &answer["model"]), (200, &json!("demo-narrator")));
+    let (status, error) = post(server.own[1], "/v1/chat/completions", &chat("demo-reasoner", "hello"));
+    assert_eq!((status, &error["error"]["code"]), (404, &json!("model_not_found")));
+    for name in ["narrator", "openai:demo-narrator"] {
+        let (status, answer) = server.post("/v1/chat/completions", &chat(name, "hello"));
+        assert_eq!((status, &answer["model"]), (200, &json!("demo-narrator")));
+    }
+}
+
+#[test]
+fn many_streams_give_the_same_text_as_one() {
+    let server = Server::start("parallel = 4");
+    let prompts = [
+        "hello",
+        "What is hearth?",
+        "Who are you?",
+        "What can you do?",
+        "I open the door.",
+        "thanks",
+        "bye",
+        "Tell me a joke",
+    ];
+    let alone: Vec<String> = ["demo-reasoner", "demo-narrator"]
+        .iter()
+        .flat_map(|model| prompts.iter().map(|prompt| chat(model, prompt)))
+        .map(|mut request| {
+            request["cache_prompt"] = false.into();
+            let (status, answer) = server.post("/v1/chat/completions", &request);
+            assert_eq!(status, 200, "{answer}");
+            answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    let together: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = ["demo-reasoner", "demo-narrator"]
+            .iter()
+            .flat_map(|model| prompts.iter().map(|prompt| chat(model, prompt)))
+            .map(|mut request| {
+                request["stream"] = true.into();
+                let address = server.address;
+                scope.spawn(move || streamed_text(&stream(address, "/v1/chat/completions", &request)))
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(alone, together);
+}
+
+#[test]
+fn an_extended_prompt_is_not_computed_again() {
+    let server = Server::start("");
+    let prompt = "one two three four five six seven eight nine ten";
+    let first = json!({"prompt": prompt, "max_tokens": 1, "ignore_eos": true});
+    server.post("/v1/completions", &first);
+    let longer = json!({"prompt": format!("{prompt} eleven twelve"), "max_tokens": 1, "ignore_eos": true});
+    let (_, answer) = server.post("/v1/completions", &longer);
+    let cached = answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+        .as_u64()
+        .unwrap();
+    assert!(cached > 5, "{answer}");
+    let mut fresh = longer;
+    fresh["cache_prompt"] = false.into();
+    let (_, answer) = server.post("/v1/completions", &fresh);
+    assert_eq!(answer["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
+}
+
+#[test]
+fn who_leaves_frees_the_slot() {
+    let server = Server::start("parallel = 1");
+    let soon = Duration::from_secs(2);
+    for model in ["demo-reasoner", "demo-narrator"] {
+        // While decoding, streamed and not.
+        for streams in [true, false] {
+            let mut request = endless(model, 4000);
+            request["stream"] = streams.into();
+            let socket = raw_post(server.address, "/v1/completions", &request);
+            server.wait_for("hearth_requests_running", model, 1.0, soon);
+            drop(socket);
+            server.wait_for("hearth_requests_running", model, 0.0, soon);
+        }
+    }
+    assert!(server.metric("hearth_requests_total", "demo-reasoner") >= 2.0);
+}
+
+#[test]
+fn a_full_queue_says_so() {
+    let server = Server::start("parallel = 1\nqueue = 1");
+    let model = "demo-narrator";
+    let _running = raw_post(server.address, "/v1/completions", &endless(model, 4000));
+    server.wait_for("hearth_requests_running", model, 1.0, Duration::from_secs(5));
+    let _waiting = raw_post(server.address, "/v1/completions", &endless(model, 4000));
+    let response = (0..200)
+        .map(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            let body = json!({"model": model, "prompt": "x", "max_tokens": 1}).to_string();
+            common::client()
+                .post(format!("http://{}/v1/completions", server.address))
+                .body(body)
+                .send()
+                .unwrap()
+        })
+        .find(|response| response.status() == 429)
+        .expect("the third request is refused");
+    assert!(
+        response.headers()["retry-after"]
+            .to_str()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            >= 1
+    );
+    let body: Value = response.json().unwrap();
+    assert_eq!(body["error"]["code"], "queue_full");
+}
+
+#[test]
+fn bad_requests_are_named_and_hurt_nobody() {
+    let server = Server::start("context = 512");
+    let victim = endless("demo-narrator", 400);
+    let address = server.address;
+    let stream = std::thread::spawn(move || stream(address, "/v1/completions", &victim));
+    let check = |body: Value, status: u16, expect: &str| {
+        let (found, error) = server.post("/v1/chat/completions", &body);
+        let message = error["error"]["message"].as_str().unwrap_or_default();
+        assert!(
+            found == status && message.contains(expect),
+            "{found} {error}\nfor {body:.200}"
+        );
+    };
+    let with = |field: &str, value: Value| {
+        let mut request = chat("demo-reasoner", "hello");
+        request[field] = value;
+        request
+    };
+    check(with("model", json!("nobody")), 404, "there is no model `nobody`");
+    check(with("messages", json!([{"role": 1}])), 400, "messages[0].role");
+    check(
+        with("messages", json!(vec![json!({"role": "user", "content": "x"}); 10_000])),
+        400,
+        "at most 4096",
+    );
+    check(
+        with("messages", json!([{"role": "user", "content": "word ".repeat(2000)}])),
+        400,
+        "context of 512 tokens",
+    );
+    check(with("temperature", json!(1e30)), 400, "`temperature`");
+    check(with("temperature", json!("hot")), 400, "temperature");
+    check(with("max_tokens", json!(-1)), 400, "max_tokens");
+    check(with("max_tokens", json!(0)), 400, "max_tokens");
+    check(with("n", json!(3)), 400, "`n`");
+    check(with("logprobs", json!(true)), 400, "`logprobs`");
+    check(with("stop", json!([""])), 400, "stop string");
+    check(
+        with("logit_bias", json!({"999999": 1})),
+        400,
+        "not in the model's vocabulary",
+    );
+    check(
+        with("stop_token_ids", json!([-5])),
+        400,
+        "not in the model's vocabulary",
+    );
+    check(
+        with("response_format", json!({"type": "json_object"})),
+        400,
+        "response_format",
+    );
+    check(with("tool_choice", json!("required")), 400, "tool_choice");
+    check(json!([1, 2]), 400, "must be a JSON object");
+
+    let raw = |body: Vec<u8>| {
+        let response = common::client()
+            .post(format!("http://{address}/v1/chat/completions"))
+            .body(body)
+            .send()
+            .unwrap();
+        (response.status().as_u16(), response.text().unwrap())
+    };
+    assert_eq!(raw(b"{\"model\": ".to_vec()).0, 400);
+    let (status, text) = raw(b"{\"model\": \"\xFF\"}".to_vec());
+    assert!(status == 400 && text.contains("not valid UTF-8 at byte 11"), "{text}");
+    assert_eq!(raw(b"{\"temperature\": 1e999, \"messages\": []}".to_vec()).0, 400);
+    assert_eq!(raw("[".repeat(100_000).into_bytes()).0, 400);
+    // The server may close before the client has sent it all.
+    let huge = common::client()
+        .post(format!("http://{address}/v1/chat/completions"))
+        .body(vec![b' '; 100 << 20])
+        .send();
+    assert!(huge.is_err() || huge.is_ok_and(|response| response.status() == 413));
+    assert_eq!(server.get("/nothing").0, 404);
+    assert_eq!(server.get("/v1/chat/completions").0, 405);
+    assert_eq!(
+        server.post("/v1/completions", &json!({"prompt": [1, 99_999_999]})).0,
+        400
+    );
+
+    let lines = stream.join().unwrap();
+    assert_eq!(lines.last().unwrap(), "[DONE]");
+    let end: Value = serde_json::from_str(&lines[lines.len() - 2]).unwrap();
+    assert_eq!(end["timings"]["predicted_n"], 400);
+}
+
+#[test]
+fn a_stop_signal_ends_it_cleanly() {
+    let server = Server::start("");
+    let _socket = raw_post(server.address, "/v1/completions", &endless("demo-narrator", 4000));
+    assert!(server.terminate().success());
+}
