@@ -1,0 +1,79 @@
+"""A real `hearth serve` with the built-in pair, for the official OpenAI client."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from openai import OpenAI
+
+CONFIG = """
+[server]
+port = 0
+[[model]]
+name = "demo-reasoner"
+role = "reasoning"
+path = "demo:reasoner"
+port = 0
+[[model]]
+name = "demo-narrator"
+role = "narrator"
+path = "demo:narrator"
+port = 0
+"""
+
+
+@dataclass
+class Server:
+    """Base URLs: of all models, and of each model alone."""
+
+    url: str
+    reasoner: str
+    narrator: str
+
+    def client(self, url: str | None = None) -> OpenAI:
+        return OpenAI(base_url=f"{url or self.url}/v1", api_key="none", max_retries=0, timeout=60)
+
+    def metrics(self) -> str:
+        with urllib.request.urlopen(f"{self.url}/metrics") as response:
+            return response.read().decode()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("hearth")
+    config = folder / "models.toml"
+    config.write_text(CONFIG)
+    binary = os.environ.get("HEARTH_BIN") or Path(__file__).parents[2] / "target/release/hearth"
+    process = subprocess.Popen(
+        [str(binary), "serve", "--config", str(config)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "HEARTH_CACHE": str(folder / "cache")},
+    )
+    try:
+        urls: list[str] = []
+        while len(urls) < 3:
+            line = process.stdout.readline()
+            assert line, "the server ended before it listened"
+            urls += re.findall(r"http://\S+", line)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{urls[0]}/readyz")
+                break
+            except urllib.error.HTTPError:
+                assert time.monotonic() < deadline, "the models are not ready after a minute"
+                time.sleep(0.1)
+        yield Server(*urls)
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) == 0
