@@ -54,9 +54,15 @@ fn damaged_models_exit_with_1() {
     ] {
         std::fs::write(&file, content).unwrap();
         let path = file.to_str().unwrap();
+        let inspected = hearth(&["inspect", path]).code(1);
+        assert!(stderr(&inspected).contains("at byte"), "{}", stderr(&inspected));
+        if !content.starts_with(b"GGUF") {
+            // No model at all: a mistake in the arguments.
+            hearth(&["serve", "--port", "0", "--model-path", path]).code(2);
+            continue;
+        }
         for args in [
-            &["inspect", path][..],
-            &["generate", "x", "--model-path", path],
+            &["generate", "x", "--model-path", path][..],
             &["serve", "--port", "0", "--model-path", path],
         ] {
             let failed = hearth(args).code(1);

@@ -1,118 +1,103 @@
-//! `hearth config`: checks, shows and describes the configuration.
+//! `hearth config`: checks and explains the configuration without loading a model.
 
-use std::io::Write;
+use std::io::{self, Write};
 
-use clap::Subcommand;
 use serde_json::json;
 
 use super::output;
-use crate::config::{self, Config, ConfigErrors, Loaded, ModelSource, Overrides};
+use crate::config::{self, Loaded, Overrides};
 
 /// Arguments of `hearth config`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
-    action: Action,
+    command: Command,
 }
 
-#[derive(Debug, Subcommand)]
-enum Action {
-    /// Report all mistakes; exit code 2 if there are any.
-    Check(Source),
-    /// Print the configuration as it is after the file, the environment and the flags.
-    Show(Source),
-    /// Print the JSON schema of models.toml.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Report every mistake of the configuration at once; exit 2 if there is any.
+    Check(InputArgs),
+    /// Print the configuration that is in effect after file, environment and flags.
+    Show(InputArgs),
+    /// Print the JSON schema of models.toml, for editors.
     Schema,
 }
 
 #[derive(Debug, clap::Args)]
-struct Source {
+struct InputArgs {
+    #[command(flatten)]
+    overrides: Overrides,
     /// Print JSON.
     #[arg(long)]
     json: bool,
-
-    #[command(flatten)]
-    overrides: Overrides,
 }
 
+/// Runs the command; all output for programs goes to stdout.
+///
+/// # Errors
+/// [`config::ConfigErrors`] if the configuration has mistakes (the caller exits with 2), or that of writing.
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    match args.action {
-        Action::Check(source) => check(&source),
-        Action::Show(source) => {
-            let loaded = config::load(&source.overrides)?;
-            if source.json {
-                return output::print_json(&as_json(&loaded));
-            }
-            let mut out = std::io::stdout().lock();
-            match &loaded.file {
-                Some(file) => writeln!(out, "# {}, with the environment and the flags", file.display())?,
-                None => writeln!(
-                    out,
-                    "# no configuration file: the defaults, the environment and the flags"
-                )?,
-            }
-            let mut shown = as_json(&loaded);
-            shown.as_object_mut().map(|shown| shown.remove("file"));
-            write!(out, "{}", toml::to_string(&shown)?)?;
-            Ok(())
-        }
-        Action::Schema => output::print_json(&config::schema()),
+    match args.command {
+        Command::Check(input) => check(&input),
+        Command::Show(input) => show(&input),
+        Command::Schema => output::print_json(&config::schema()),
     }
 }
 
-fn check(source: &Source) -> anyhow::Result<()> {
-    let result = config::load(&source.overrides);
-    if source.json {
-        let (errors, warnings) = match &result {
-            Ok(loaded) => (None, loaded.warnings.clone()),
-            Err(errors) => (Some(errors), Vec::new()),
+fn check(input: &InputArgs) -> anyhow::Result<()> {
+    let result = config::load(&input.overrides);
+    if input.json {
+        let (file, found) = match &result {
+            Ok(loaded) => (loaded.file.clone(), &loaded.warnings),
+            Err(errors) => (errors.source_file().map(|source| source.path.clone()), errors),
         };
-        let mistakes = errors.map_or_else(|| json!([]), |ConfigErrors { mistakes, .. }| json!(mistakes));
-        output::print_json(&json!({"ok": result.is_ok(), "mistakes": mistakes, "warnings": warnings}))?;
+        let report = json!({ "ok": result.is_ok(), "file": file, "diagnostics": found.to_json() });
+        output::print_json(&report)?;
     }
     let loaded = result?;
-    if !source.json {
-        let mut out = std::io::stdout().lock();
-        for warning in &loaded.warnings {
-            writeln!(out, "warning: {warning}")?;
-        }
-        let names: Vec<&str> = loaded.config.models.iter().map(|model| model.name.as_str()).collect();
-        writeln!(out, "ok: {}", names.join(", "))?;
+    if !input.json {
+        warn(&loaded);
+        summary(&loaded, &mut io::stdout().lock())?;
     }
     Ok(())
 }
 
-/// The configuration in the words of models.toml.
-fn as_json(loaded: &Loaded) -> serde_json::Value {
-    let Config { server, memory, models } = &loaded.config;
-    let models: Vec<serde_json::Value> = models
-        .iter()
-        .map(|model| {
-            let path = match &model.source {
-                ModelSource::File(path) => path.display().to_string(),
-                ModelSource::Demo(demo) => format!("demo:{}", demo.name()),
-            };
-            let mut shown = json!({
-                "name": model.name, "role": model.role, "aliases": model.aliases, "path": path, "port": model.port,
-                "context": model.context, "parallel": model.parallel, "threads": model.threads, "queue": model.queue,
-                "sampling": model.sampling,
-            });
-            if let Some(shown) = shown.as_object_mut() {
-                shown.retain(|_, value| !value.is_null());
-            }
-            shown
-        })
-        .collect();
-    json!({
-        "file": loaded.file,
-        "server": {
-            "host": server.host, "port": server.port, "threads": server.http_threads,
-            "body_limit": format!("{}KiB", server.body_limit / 1024),
-            "shutdown_grace": format!("{}ms", server.shutdown_grace.as_millis()),
-        },
-        "memory": {
-            "vram": memory.vram.to_string(), "ram": memory.ram.to_string(), "headroom": memory.headroom.to_string(),
-        },
-        "model": models,
-    })
+fn show(input: &InputArgs) -> anyhow::Result<()> {
+    let loaded = config::load(&input.overrides)?;
+    if input.json {
+        output::print_json(&loaded.to_json())?;
+    } else {
+        warn(&loaded);
+        write!(io::stdout().lock(), "{}", loaded.to_toml())?;
+    }
+    Ok(())
+}
+
+/// Warnings go where they cannot end up in a redirected configuration.
+fn warn(loaded: &Loaded) {
+    if !loaded.warnings.is_empty() {
+        let _ = writeln!(io::stderr(), "{}", loaded.warnings);
+    }
+}
+
+fn summary(loaded: &Loaded, out: &mut impl Write) -> io::Result<()> {
+    let config = &loaded.config;
+    match &loaded.file {
+        Some(file) => writeln!(out, "ok: {}", file.display())?,
+        None => writeln!(out, "ok: no file was read")?,
+    }
+    let address = |port| std::net::SocketAddr::new(config.server.host, port);
+    writeln!(out, "all models: http://{}", address(config.server.port))?;
+    for model in &config.models {
+        write!(out, "{}", model.name)?;
+        if let Some(role) = &model.role {
+            write!(out, " ({role})")?;
+        }
+        if let Some(port) = model.port {
+            write!(out, ": http://{}", address(port))?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
 }

@@ -1,89 +1,121 @@
 //! From `models.toml`, `HEARTH_*` and flags to a checked [`Config`].
 //!
-//! Precedence, lowest first: the file, the environment, the flags. All mistakes are reported at once.
+//! The layers, lowest first: defaults, the file, the environment, the flags. Each puts its values into a `Draft`
+//! that remembers where every value came from; `check` compares the values with each other and with the disk. No
+//! layer stops at a mistake: all of them are collected and reported at once, as [`ConfigErrors`].
 
+mod builtin;
+mod check;
+mod diagnostic;
+mod draft;
 mod file;
-mod mistakes;
-mod overrides;
+mod knobs;
+mod locate;
+mod path;
+mod reader;
 mod schema;
-mod section;
+mod show;
+mod suggest;
 mod types;
-mod units;
-
-use std::path::{Path, PathBuf};
-
-pub use mistakes::{ConfigErrors, Mistake};
-pub use overrides::Overrides;
-pub use schema::schema;
-pub use types::{Config, MemoryConfig, MemoryLimit, ModelConfig, ModelSource, ServerConfig};
-
-/// A configuration, and the file that it came from.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Loaded {
-    pub config: Config,
-    /// `None`: no file, the built-in pair.
-    pub file: Option<PathBuf>,
-    /// What is legal but may not be meant.
-    pub warnings: Vec<String>,
-}
-
-/// Reads the configuration that the flags and the environment ask for.
-///
-/// The file is the one of `--config` or `HEARTH_CONFIG`, else `hearth/models.toml` in the user's configuration
-/// directory if there is one. Without a file, hearth serves the GGUF files of `--model-path`, or the built-in pair.
-///
-/// # Errors
-/// [`ConfigErrors`] with all mistakes.
-pub fn load(overrides: &Overrides) -> Result<Loaded, ConfigErrors> {
-    let file = overrides.config.clone().or_else(|| {
-        let usual =
-            etcetera::BaseStrategy::config_dir(&etcetera::choose_base_strategy().ok()?).join("hearth/models.toml");
-        (overrides.model_path.is_empty() && usual.is_file()).then_some(usual)
-    });
-    let mut warnings =
-        overrides::unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()));
-    let mut config = match &file {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                ConfigErrors::general(
-                    format!("cannot read {}: {error}", path.display()),
-                    "--config or HEARTH_CONFIG names the configuration file",
-                )
-            })?;
-            parse(&text, path)?
-        }
-        None => Config {
-            server: ServerConfig::default(),
-            memory: MemoryConfig::default(),
-            models: Vec::new(),
-        },
-    };
-    overrides.apply(&mut config)?;
-    if config.models.is_empty() {
-        config.models = types::built_in_pair();
-        overrides.apply_to_models(&mut config.models);
-    }
-    for (index, model) in config.models.iter().enumerate() {
-        let twin = config.models[..index]
-            .iter()
-            .find(|other| other.role.is_some() && other.role == model.role);
-        if let (Some(twin), Some(role)) = (twin, &model.role) {
-            warnings.push(format!(
-                "models `{}` and `{}` have the same role: requests for `{role}` go to the first",
-                twin.name, model.name
-            ));
-        }
-    }
-    Ok(Loaded { config, file, warnings })
-}
-
-/// Reads the text of a configuration file; relative paths in it are relative to the file.
-///
-/// # Errors
-/// [`ConfigErrors`] with all mistakes.
-pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigErrors> {
-    file::parse(text, path)
-}
+mod value;
 
 #[cfg(test)]
 mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use diagnostic::{ConfigErrors, Diagnostic, Origin, Severity, SourceFile};
+pub use knobs::{KNOBS, Knob, OTHER_VARIABLES, Overrides};
+pub use schema::schema;
+pub use types::{Config, MemoryConfig, MemoryLimit, ModelConfig, ModelSource, ServerConfig};
+
+use diagnostic::Problems;
+use draft::Draft;
+use path::Base;
+
+/// The environment as a plain map, so that tests can bring their own.
+pub type Environment = BTreeMap<String, String>;
+
+/// The variables of this process. Text that is not UTF-8 is replaced where it is broken.
+pub fn environment() -> Environment {
+    std::env::vars_os()
+        .map(|(name, value)| {
+            (
+                name.to_string_lossy().into_owned(),
+                value.to_string_lossy().into_owned(),
+            )
+        })
+        .collect()
+}
+
+/// A configuration together with the story of how it came about.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub config: Config,
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+    /// What is legal, but hardly meant.
+    pub warnings: ConfigErrors,
+    draft: Draft,
+}
+
+/// Finds, reads and checks the configuration that the flags and the environment of this process ask for.
+///
+/// # Errors
+/// [`ConfigErrors`] with every mistake that was found in the file, the environment and the flags.
+pub fn load(overrides: &Overrides) -> Result<Loaded, ConfigErrors> {
+    load_from(overrides, &environment())
+}
+
+/// Like [`load`], with another environment.
+///
+/// # Errors
+/// [`ConfigErrors`] with every mistake that was found in the file, the environment and the flags.
+pub fn load_from(overrides: &Overrides, env: &Environment) -> Result<Loaded, ConfigErrors> {
+    match locate::locate(overrides, env) {
+        Ok(locate::Found::File(source)) => resolve(Some(source), overrides, env),
+        Ok(locate::Found::BuiltIn | locate::Found::Flags) => resolve(None, overrides, env),
+        Err(diagnostic) => {
+            // The file is lost, but mistakes in the environment and the flags can still be told.
+            let problems = Problems::new(None);
+            problems.push(*diagnostic);
+            knobs::apply(&mut Draft::default(), overrides, env, &problems);
+            Err(problems.into_errors())
+        }
+    }
+}
+
+/// Like [`load_from`], with the text of the file at hand; `path` is only used for messages and relative paths.
+///
+/// # Errors
+/// [`ConfigErrors`] with every mistake that was found in the text, the environment and the flags.
+pub fn load_text(text: &str, path: &Path, overrides: &Overrides, env: &Environment) -> Result<Loaded, ConfigErrors> {
+    let source = SourceFile {
+        path: path.to_owned(),
+        text: text.to_owned(),
+    };
+    resolve(Some(source), overrides, env)
+}
+
+fn resolve(source: Option<SourceFile>, overrides: &Overrides, env: &Environment) -> Result<Loaded, ConfigErrors> {
+    let problems = Problems::new(source);
+    let mut draft = match problems.source() {
+        Some(source) => file::read(&source.text, &Base::of_file(&source.path, env), &problems),
+        None if overrides.model_path.is_empty() => builtin::draft(&problems),
+        None => knobs::models_of_flags(overrides, env, &problems),
+    };
+    knobs::apply(&mut draft, overrides, env, &problems);
+    check::check(&draft, &problems);
+    let file = problems.source().map(|source| source.path.clone());
+    let problems = problems.into_errors();
+    match draft.build() {
+        Some(config) if !problems.has_errors() => Ok(Loaded {
+            config,
+            file,
+            warnings: problems,
+            draft,
+        }),
+        _ => Err(problems),
+    }
+}

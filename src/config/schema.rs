@@ -82,12 +82,3 @@ struct Model {
 pub fn schema() -> serde_json::Value {
     schema_for!(File).to_value()
 }
-
-/// The keys of `sampling`, as the type that holds them declares them.
-pub(super) fn sampling_keys() -> Vec<String> {
-    let schema = schema_for!(SamplingOverrides).to_value();
-    let properties = schema["properties"].as_object();
-    properties
-        .map(|properties| properties.keys().cloned().collect())
-        .unwrap_or_default()
-}

@@ -1,176 +1,112 @@
-use std::path::Path;
+//! Tests of single values; those of whole files are in `tests/config.rs`.
+
+use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::types::MemoryLimit;
+use super::{suggest, value};
 
-fn errors(text: &str) -> String {
-    match parse(text, Path::new("models.toml")) {
-        Ok(config) => panic!("was accepted: {config:#?}"),
-        Err(errors) => errors.to_string(),
+#[test]
+fn sizes() {
+    let cases = [
+        ("16GiB", 16 << 30),
+        ("16 gib", 16 << 30),
+        ("16GB", 16_000_000_000),
+        ("13.5GB", 13_500_000_000),
+        ("1.5KiB", 1536),
+        ("0B", 0),
+        ("8MiB", 8 << 20),
+    ];
+    for (text, bytes) in cases {
+        assert_eq!(value::size(text).ok(), Some(bytes), "{text}");
+    }
+    for text in [
+        "",
+        "16",
+        "16G",
+        "GiB",
+        "-1GiB",
+        "1.GiB",
+        ".5GiB",
+        "1.2.3GiB",
+        "1e3GiB",
+        "99999999TiB",
+        "1.0000000001GB",
+    ] {
+        let fault = value::size(text).expect_err(text);
+        assert!(fault.hint.is_some(), "{text}: {fault:?}");
+    }
+    assert_eq!(value::memory("auto").ok(), Some(MemoryLimit::Auto));
+}
+
+#[test]
+fn durations() {
+    let cases = [
+        ("30s", Duration::from_secs(30)),
+        ("500 ms", Duration::from_millis(500)),
+        ("2m", Duration::from_secs(120)),
+        ("1h", Duration::from_secs(3600)),
+        ("0s", Duration::ZERO),
+    ];
+    for (text, span) in cases {
+        assert_eq!(value::duration(text).ok(), Some(span), "{text}");
+        assert_eq!(value::duration(&value::duration_text(span)).ok(), Some(span), "{text}");
+    }
+    for text in ["", "30", "s", "-1s", "2h", "1.5s", "18446744073709551615h"] {
+        assert!(value::duration(text).is_err(), "{text}");
     }
 }
 
 #[test]
-fn all_mistakes_are_reported_at_once() {
-    let text = r#"
-[server]
-prot = 8080
-host = "localhost"
-body_limit = "8"
-
-[memory]
-vram = "16 G"
-
-[[model]]
-name = "one"
-path = "demo:reasoner"
-port = 8150
-contxt = 4096
-parallel = 100
-sampling = { temperature = 99.0, topk = 3, top_p = "high" }
-
-[[model]]
-name = "one"
-aliases = ["two words", 7]
-path = "missing.gguf"
-port = 8150
-
-[[model]]
-path = "demo:poet"
-
-[models]
-"#;
-    insta::assert_snapshot!(errors(text));
-}
-
-#[test]
-fn a_syntax_error_is_shown() {
-    insta::assert_snapshot!(errors("[[model]]\nname = \"x\npath = 3\n"));
-}
-
-#[test]
-fn a_file_without_models_is_a_mistake() {
-    assert!(errors("").contains("there is no model in the file"));
-    assert!(errors("model = 3").contains("`model` is not a list of models"));
-}
-
-#[cfg(feature = "demo")]
-#[test]
-fn a_good_file_is_read() {
-    let text = r#"
-[server]
-host = "0.0.0.0"
-port = 9000
-threads = 3
-body_limit = "1MiB"
-shutdown_grace = "5s"
-[memory]
-vram = "14GiB"
-[[model]]
-name = "r"
-role = "reasoning"
-aliases = ["cheap"]
-path = "demo:reasoner"
-port = 8150
-context = 2048
-parallel = 2
-threads = 1
-queue = 0
-sampling = { temperature = 1, top_k = 20, max_tokens = 16 }
-"#;
-    let config = parse(text, Path::new("models.toml")).unwrap();
-    assert_eq!((config.server.port, config.server.body_limit), (9000, 1 << 20));
-    assert_eq!(config.memory.vram, MemoryLimit::Bytes(14 << 30));
-    let model = &config.models[0];
-    assert_eq!(
-        (model.port, model.context, model.parallel, model.queue),
-        (Some(8150), Some(2048), 2, 0)
-    );
-    assert_eq!(
-        (model.sampling.temperature, model.sampling.max_tokens),
-        (Some(1.0), Some(16))
-    );
-}
-
-/// The example at the top of the repository is right but for its paths, which are to be changed.
-#[test]
-fn the_example_has_only_missing_files() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models.toml");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let errors = parse(&text, &path).unwrap_err();
-    assert_eq!(errors.mistakes.len(), 2, "{errors}");
-    for mistake in &errors.mistakes {
-        assert!(mistake.message.contains("does not exist"), "{errors}");
+fn names() {
+    for text in ["qwen3-next", "Qwen/Qwen3-Next-80B", "openai:x", "gpt_4.1", "模型"] {
+        assert!(value::name(text).is_ok(), "{text}");
+    }
+    for text in [
+        "",
+        "a b",
+        "a\tb",
+        "a\u{7}",
+        "/a",
+        "a/",
+        "a//b",
+        "../a",
+        "a,b",
+        "a?b",
+        &"x".repeat(129),
+    ] {
+        assert!(value::name(text).is_err(), "{text:?}");
     }
 }
 
 #[test]
-fn the_published_schema_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/models.schema.json");
-    let current = format!("{:#}\n", schema());
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(&path, &current).unwrap();
+fn suggestions() {
+    let keys = [
+        "name", "role", "aliases", "path", "port", "context", "parallel", "threads", "queue", "sampling",
+    ];
+    let cases = [
+        ("paralel", Some("parallel")),
+        ("Context", Some("context")),
+        ("ctx-size", Some("context")),
+        ("n_parallel", Some("parallel")),
+        ("sampeling", Some("sampling")),
+        ("gpu_layers", None),
+        ("", None),
+    ];
+    for (word, meant) in cases {
+        assert_eq!(suggest::nearest(word, keys), meant, "{word}");
     }
-    let published = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        published == current,
-        "docs/models.schema.json is out of date: run UPDATE_DOCS=1 cargo test --release schema"
-    );
-}
-
-/// The reader knows exactly the keys of the schema.
-#[test]
-fn reader_and_schema_agree() {
-    let schema = schema();
-    let keys =
-        |at: &serde_json::Value| -> Vec<String> { at["properties"].as_object().unwrap().keys().cloned().collect() };
-    let read = |text: &str| -> Vec<String> {
-        let shown = errors(text);
-        let listed = shown
-            .lines()
-            .find_map(|line| line.split_once("known keys: "))
-            .unwrap_or_else(|| panic!("{shown}"))
-            .1;
-        listed.split(", ").map(str::to_owned).collect()
-    };
-    let sorted = |mut keys: Vec<String>| {
-        keys.sort();
-        keys
-    };
-    assert_eq!(
-        sorted(read("[server]\nqqqqqqqq = 1")),
-        sorted(keys(&schema["$defs"]["Server"]))
-    );
-    assert_eq!(
-        sorted(read("[memory]\nqqqqqqqq = 1")),
-        sorted(keys(&schema["$defs"]["Memory"]))
-    );
-    assert_eq!(
-        sorted(read("[[model]]\nqqqqqqqq = 1")),
-        sorted(keys(&schema["$defs"]["Model"]))
-    );
-    assert_eq!(sorted(read("qqqqqqqq = 1")), sorted(keys(&schema)));
-}
-
-#[test]
-fn unknown_variables_are_named() {
-    let names = ["HEARTH_PROT", "HEARTH_PORT", "HEARTH_XYZZY", "PATH"].map(String::from);
-    let warnings = overrides::unknown_variables(names.into_iter());
-    assert_eq!(warnings.len(), 2);
-    assert!(warnings[0].contains("did you mean HEARTH_PORT?"), "{warnings:?}");
 }
 
 proptest! {
     #[test]
-    fn any_text_is_judged(text in "(\\[\\[model\\]\\]\n|\\[server\\]\n|name|path|port|sampling|context|=| |\"a\"|\"16GiB\"|[0-9]{1,12}|\n|\\{|\\}|\\[|\\]|,|ü){0,40}") {
-        if let Err(errors) = parse(&text, Path::new("x.toml")) {
-            let lines = text.lines().count().max(1);
-            for mistake in &errors.mistakes {
-                let (line, _) = mistake.position.unwrap();
-                prop_assert!(line <= lines + 1, "line {line} of {lines}");
-            }
-            let _ = errors.to_string();
-        }
+    fn sizes_are_written_as_they_are_read(bytes: u64) {
+        prop_assert_eq!(value::size(&value::size_text(bytes)).ok(), Some(bytes));
+    }
+
+    #[test]
+    fn no_text_panics(text: String) {
+        let _ = (value::size(&text), value::duration(&text), value::host(&text), value::name(&text));
     }
 }

@@ -89,6 +89,11 @@ impl Default for ServerConfig {
 }
 
 impl ModelConfig {
+    /// Slots of a model that says nothing else.
+    pub const PARALLEL: u32 = 4;
+    /// Length of its queue.
+    pub const QUEUE: usize = 64;
+
     /// A model with the defaults of everything but its name and source.
     #[must_use]
     pub fn new(name: impl Into<String>, source: ModelSource) -> Self {
@@ -99,9 +104,9 @@ impl ModelConfig {
             source,
             port: None,
             context: None,
-            parallel: 4,
+            parallel: Self::PARALLEL,
             threads: None,
-            queue: 64,
+            queue: Self::QUEUE,
             sampling: SamplingOverrides::default(),
         }
     }

@@ -44,7 +44,10 @@ impl Server {
         let mut addresses = Vec::new();
         while addresses.len() < 3 {
             let line = lines.next().expect("the server says where it listens").unwrap();
-            let found = line.split("http://").nth(1).map(|text| text.trim().parse::<SocketAddr>().unwrap());
+            let found = line
+                .split("http://")
+                .nth(1)
+                .map(|text| text.trim().parse::<SocketAddr>().unwrap());
             addresses.extend(found);
         }
         let server = Self {

@@ -1,0 +1,233 @@
+//! What `path = "..."` means, and whether a model can be read from there.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use super::Environment;
+use super::suggest::nearest;
+use super::types::ModelSource;
+use super::value::Fault;
+use crate::demo::DemoModel;
+
+/// What relative paths and `~` are relative to.
+#[derive(Debug, Clone)]
+pub(super) struct Base {
+    folder: PathBuf,
+    home: Option<PathBuf>,
+}
+
+impl Base {
+    /// Relative to the folder of the configuration, wherever hearth is started.
+    pub fn of_file(file: &Path, env: &Environment) -> Self {
+        let folder = file.parent().unwrap_or(Path::new(""));
+        Self {
+            // Absolute, so that messages and `config show` do not depend on where they are read.
+            folder: std::path::absolute(if folder.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                folder
+            })
+            .unwrap_or_else(|_| folder.to_owned()),
+            home: home(env),
+        }
+    }
+
+    /// Relative to where hearth is started, as the paths of any flag.
+    pub fn of_process(env: &Environment) -> Self {
+        Self::of_file(Path::new("flags"), env)
+    }
+
+    /// The file or built-in model that a `path` names.
+    pub fn source(&self, text: &str) -> Result<ModelSource, Fault> {
+        if let Some(name) = text.strip_prefix("demo:") {
+            return demo(name);
+        }
+        if text.trim().is_empty() {
+            return Err(Fault {
+                message: "must not be empty".to_owned(),
+                hint: Some("name a .gguf file, or demo:reasoner or demo:narrator".to_owned()),
+            });
+        }
+        let home = text.strip_prefix("~/").or_else(|| (text == "~").then_some(""));
+        let path = match (home, &self.home) {
+            (Some(rest), Some(home)) => home.join(rest),
+            (Some(_), None) => {
+                return Err(Fault {
+                    message: format!("is {text:?}, but `HOME` is not set"),
+                    hint: Some("write the whole path".to_owned()),
+                });
+            }
+            (None, _) => self.folder.join(text),
+        };
+        Ok(ModelSource::File(path))
+    }
+}
+
+/// The user's home folder.
+pub(super) fn home(env: &Environment) -> Option<PathBuf> {
+    ["HOME", "USERPROFILE"]
+        .iter()
+        .find_map(|name| env.get(*name))
+        .filter(|home| !home.is_empty())
+        .map(PathBuf::from)
+}
+
+fn demo(name: &str) -> Result<ModelSource, Fault> {
+    let known = DemoModel::ALL.into_iter().find(|model| model.name() == name);
+    match known {
+        Some(model) if DemoModel::embedded() => Ok(ModelSource::Demo(model)),
+        Some(_) => Err(Fault {
+            message: format!("is \"demo:{name}\", but this hearth was built without the built-in models"),
+            hint: Some("build it with `--features demo`, or name a .gguf file".to_owned()),
+        }),
+        None => Err(Fault {
+            message: format!(
+                "must be a file or a built-in model, but there is no {:?}",
+                format!("demo:{name}")
+            ),
+            hint: Some(match nearest(name, DemoModel::ALL.map(DemoModel::name)) {
+                Some(meant) => format!("did you mean demo:{meant}?"),
+                None => "the built-in models are demo:reasoner and demo:narrator".to_owned(),
+            }),
+        }),
+    }
+}
+
+/// How a source is written in `models.toml`.
+pub(super) fn source_text(source: &ModelSource) -> String {
+    match source {
+        ModelSource::File(path) => path.display().to_string(),
+        ModelSource::Demo(model) => format!("demo:{}", model.name()),
+    }
+}
+
+/// The name of a model that is served without a configuration: its file's, without part numbers and blanks.
+pub(super) fn name_of_file(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let stem = split_parts(&stem).map_or(&*stem, |split| split.stem);
+    stem.split_whitespace().collect::<Vec<_>>().join("-")
+}
+
+/// `stem-00002-of-00005`.
+struct SplitParts<'a> {
+    stem: &'a str,
+    part: u32,
+    parts: u32,
+}
+
+fn split_parts(stem: &str) -> Option<SplitParts<'_>> {
+    let (rest, parts) = stem.rsplit_once("-of-")?;
+    let (stem, part) = rest.rsplit_once('-')?;
+    let number = |text: &str| (text.len() == 5).then(|| text.parse().ok()).flatten();
+    Some(SplitParts {
+        stem,
+        part: number(part)?,
+        parts: number(parts)?,
+    })
+}
+
+/// Whether a file is there, readable and a GGUF; of a split model, whether it is the first part and all are there.
+pub(super) fn probe(path: &Path) -> Result<(), Fault> {
+    probe_one(path)?;
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let Some(split) = split_parts(&stem) else {
+        return Ok(());
+    };
+    let part = |number: u32| path.with_file_name(format!("{}-{number:05}-of-{:05}.gguf", split.stem, split.parts));
+    if split.part != 1 {
+        return Err(Fault {
+            message: format!("names part {} of a split model", split.part),
+            hint: Some(format!("name its first part: {}", part(1).display())),
+        });
+    }
+    let missing: Vec<String> = (2..=split.parts)
+        .filter(|&number| !part(number).is_file())
+        .map(|number| number.to_string())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Fault {
+        message: format!(
+            "names a model of {} parts, but of those no. {} is missing",
+            split.parts,
+            shorten(&missing)
+        ),
+        hint: Some("all parts must lie in one folder, under the names they were published with".to_owned()),
+    })
+}
+
+fn shorten(numbers: &[String]) -> String {
+    match numbers.get(..5) {
+        Some(first) if numbers.len() > 5 => format!("{} ... ({} in all)", first.join(", "), numbers.len()),
+        _ => numbers.join(", "),
+    }
+}
+
+fn probe_one(path: &Path) -> Result<(), Fault> {
+    let fault = |message: String, hint: &str| Fault {
+        message,
+        hint: Some(hint.to_owned()),
+    };
+    let shown = path.display();
+    let unreadable = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => Fault {
+            message: format!("names a file that is not there: {shown}"),
+            hint: Some(hint_for_missing(path)),
+        },
+        ErrorKind::PermissionDenied => fault(
+            format!("names a file that may not be read: {shown}"),
+            "change its permissions, or run hearth as the user it belongs to",
+        ),
+        _ => fault(
+            format!("names a file that cannot be read: {shown}: {error}"),
+            "check the disk and the path",
+        ),
+    };
+    let about = fs::metadata(path).map_err(unreadable)?;
+    if about.is_dir() {
+        return Err(fault(
+            format!("names a folder: {shown}"),
+            "name the .gguf file in it; of a split model, its first part",
+        ));
+    }
+    // Opening anything else, such as a pipe, might wait forever.
+    if !about.is_file() {
+        return Err(fault(
+            format!("names something that is no file: {shown}"),
+            "name a .gguf file",
+        ));
+    }
+    let mut magic = Vec::with_capacity(4);
+    File::open(path)
+        .and_then(|file| file.take(4).read_to_end(&mut magic))
+        .map_err(unreadable)?;
+    if magic != b"GGUF" {
+        return Err(fault(
+            format!("names a file that is not a GGUF: {shown}"),
+            "hearth serves GGUF files; llama.cpp's convert_hf_to_gguf.py makes them, or download one. \
+             An interrupted download or a Git LFS pointer also looks like this",
+        ));
+    }
+    Ok(())
+}
+
+fn hint_for_missing(path: &Path) -> String {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let Ok(entries) = fs::read_dir(folder) else {
+        return format!("there is no folder {} either; change `path`", folder.display());
+    };
+    // Bounded: a folder may hold anything.
+    let names: Vec<String> = entries
+        .take(1000)
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.ends_with(".gguf"))
+        .collect();
+    let wanted = path.file_name().unwrap_or_default().to_string_lossy();
+    match nearest(&wanted, names.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean {near}?"),
+        None => "relative paths start in the folder of the configuration file, those of flags where hearth starts"
+            .to_owned(),
+    }
+}

@@ -1,0 +1,233 @@
+//! Single values: text and numbers to checked types. Each fault completes a sentence that starts with the key.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::types::MemoryLimit;
+
+/// Why a value cannot be: "must be ..., but is ...".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+impl Fault {
+    fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            hint: Some(hint.into()),
+        }
+    }
+}
+
+/// 0 lets the system choose.
+pub(super) const PORT: RangeInclusive<i64> = 0..=65535;
+pub(super) const HTTP_THREADS: RangeInclusive<i64> = 1..=256;
+pub(super) const THREADS: RangeInclusive<i64> = 1..=1024;
+pub(super) const CONTEXT: RangeInclusive<i64> = 32..=4_194_304;
+pub(super) const PARALLEL: RangeInclusive<i64> = 1..=64;
+pub(super) const QUEUE: RangeInclusive<i64> = 0..=100_000;
+const BODY_LIMIT: RangeInclusive<u64> = 1024..=1 << 30;
+const LONGEST_GRACE: Duration = Duration::from_secs(3600);
+const LONGEST_NAME: usize = 128;
+
+/// Smallest last: text is written with the largest unit that is exact, 1024s before 1000s.
+const UNITS: [(&str, u64); 9] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("TB", 1_000_000_000_000),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("KB", 1_000),
+    ("B", 1),
+];
+
+/// A whole number within a range that `T` can hold.
+pub(super) fn within<T: TryFrom<i64>>(number: i64, range: &RangeInclusive<i64>) -> Result<T, Fault> {
+    let fault = || Fault {
+        message: format!("must be between {} and {}, but is {number}", range.start(), range.end()),
+        hint: None,
+    };
+    if !range.contains(&number) {
+        return Err(fault());
+    }
+    T::try_from(number).map_err(|_| fault())
+}
+
+/// The same from text, for variables and flags.
+pub(super) fn integer<T: TryFrom<i64>>(text: &str, range: &RangeInclusive<i64>) -> Result<T, Fault> {
+    let number = text.trim().parse().map_err(|_| {
+        Fault::new(
+            format!("must be a whole number, but is {text:?}"),
+            format!("{} to {} are possible", range.start(), range.end()),
+        )
+    })?;
+    within(number, range)
+}
+
+/// An IP address; `localhost` is understood too.
+pub(super) fn host(text: &str) -> Result<IpAddr, Fault> {
+    if text == "localhost" {
+        return Ok(Ipv4Addr::LOCALHOST.into());
+    }
+    text.parse().map_err(|_| {
+        Fault::new(
+            format!("must be an IP address, but is {text:?}"),
+            "\"127.0.0.1\" serves this machine only, \"0.0.0.0\" serves the whole network",
+        )
+    })
+}
+
+/// `auto` or a size.
+pub(super) fn memory(text: &str) -> Result<MemoryLimit, Fault> {
+    if text == "auto" {
+        return Ok(MemoryLimit::Auto);
+    }
+    match size(text) {
+        Ok(bytes) => Ok(MemoryLimit::Bytes(bytes)),
+        Err(fault) => Err(Fault {
+            message: fault
+                .message
+                .replacen("must be a size", "must be \"auto\" or a size", 1),
+            ..fault
+        }),
+    }
+}
+
+/// A size that a request body may have.
+pub(super) fn body_limit(text: &str) -> Result<usize, Fault> {
+    let bytes = size(text).map_err(|fault| Fault {
+        // A body of gibibytes is never meant.
+        hint: fault.hint.map(|hint| hint.replace("GiB", "MiB").replace("GB", "MB")),
+        ..fault
+    })?;
+    match usize::try_from(bytes) {
+        Ok(limit) if BODY_LIMIT.contains(&bytes) => Ok(limit),
+        _ => Err(Fault {
+            message: format!(
+                "must be between {} and {}, but is {text:?}",
+                size_text(*BODY_LIMIT.start()),
+                size_text(*BODY_LIMIT.end())
+            ),
+            hint: None,
+        }),
+    }
+}
+
+/// Bytes of a text such as `16GiB`, `13.5 GB` or `500 mb`.
+pub(super) fn size(text: &str) -> Result<u64, Fault> {
+    let fault = |hint: String| Fault::new(format!("must be a size with a unit, but is {text:?}"), hint);
+    let (number, unit) = split_unit(text);
+    let example = if number.is_empty() || number.starts_with('.') {
+        "16"
+    } else {
+        number
+    };
+    let ask = || fault(format!("write \"{example}GiB\" (1024s) or \"{example}GB\" (1000s)"));
+    let Some((_, factor)) = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)) else {
+        // `16G` means 1024s to some programs and 1000s to others: better ask than guess.
+        return Err(match unit.to_ascii_uppercase().as_str() {
+            short @ ("K" | "M" | "G" | "T") => fault(format!(
+                "write \"{example}{short}iB\" (1024s) or \"{example}{short}B\" (1000s)"
+            )),
+            _ => ask(),
+        });
+    };
+    let too_large = || fault("that is more than any machine has".to_owned());
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if fraction.len() > 9 || (number.contains('.') && fraction.is_empty()) {
+        return Err(fault("write the number with one to nine decimals, or none".to_owned()));
+    }
+    if whole.is_empty() {
+        return Err(ask());
+    }
+    let whole: u64 = whole.parse().map_err(|_| too_large())?;
+    let decimals = u32::try_from(fraction.len()).unwrap_or(0);
+    let fraction: u64 = if fraction.is_empty() {
+        0
+    } else {
+        fraction.parse().map_err(|_| ask())?
+    };
+    let bytes = u128::from(whole) * u128::from(*factor)
+        + u128::from(fraction) * u128::from(*factor) / u128::from(10_u64.pow(decimals));
+    u64::try_from(bytes).map_err(|_| too_large())
+}
+
+/// The shortest text that [`size`] reads as exactly these bytes.
+pub(super) fn size_text(bytes: u64) -> String {
+    let (unit, factor) = UNITS
+        .iter()
+        .find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor))
+        .unwrap_or(&UNITS[UNITS.len() - 1]);
+    format!("{}{unit}", bytes / factor)
+}
+
+/// A time span such as `500ms`, `30s`, `2m`.
+pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
+    let (number, unit) = split_unit(text);
+    let fault = |hint: String| Fault::new(format!("must be a time span with a unit, but is {text:?}"), hint);
+    let Ok(number) = number.parse::<u64>() else {
+        return Err(fault("write \"30s\", \"500ms\" or \"2m\"".to_owned()));
+    };
+    let span = match unit {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "m" | "min" => Duration::from_secs(number.saturating_mul(60)),
+        "h" => Duration::from_secs(number.saturating_mul(3600)),
+        _ => {
+            return Err(fault(format!(
+                "write \"{number}s\" for seconds; ms, s, m and h are understood"
+            )));
+        }
+    };
+    if span > LONGEST_GRACE {
+        return Err(Fault::new(
+            format!("must be at most one hour, but is {text:?}"),
+            "the default is \"30s\"",
+        ));
+    }
+    Ok(span)
+}
+
+/// The text that [`duration`] reads as exactly this span.
+pub(super) fn duration_text(span: Duration) -> String {
+    if span.subsec_nanos() == 0 {
+        format!("{}s", span.as_secs())
+    } else {
+        format!("{}ms", span.as_millis())
+    }
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    (&text[..end], text[end..].trim_start())
+}
+
+/// A name, alias or role: it must survive in a URL, in a header and in a list with commas.
+pub(super) fn name(text: &str) -> Result<String, Fault> {
+    let fault = |message: String| Fault::new(message, "letters, digits, `-`, `_`, `.`, `:` and inner `/` are fine");
+    if text.is_empty() {
+        return Err(fault("must not be empty".to_owned()));
+    }
+    if text.len() > LONGEST_NAME {
+        return Err(fault(format!(
+            "must have at most {LONGEST_NAME} bytes, but has {}",
+            text.len()
+        )));
+    }
+    let forbidden = |c: char| c.is_whitespace() || c.is_control() || matches!(c, ',' | '"' | '\\' | '?' | '#' | '%');
+    if let Some(bad) = text.chars().find(|&c| forbidden(c)) {
+        return Err(fault(format!("must not contain {bad:?}, but is {text:?}")));
+    }
+    if text.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(fault(format!("must not look like a path, but is {text:?}")));
+    }
+    Ok(text.to_owned())
+}
