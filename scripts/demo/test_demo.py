@@ -49,7 +49,10 @@ class Shortcuts(unittest.TestCase):
         self.assertEqual(vocabulary.decode(vocabulary.encode(texts[0])), texts[0])
 
     def test_splits_share_no_word(self) -> None:
-        drawn = {split: {words.Words(random.Random(3), split).fresh() for _ in range(50)} for split in ("train", "dev", "test")}
+        drawn = {
+            split: {words.Words(random.Random(3), split).fresh() for _ in range(50)}
+            for split in ("train", "dev", "test")
+        }
         self.assertFalse(drawn["train"] & drawn["test"] or drawn["dev"] & drawn["test"])
 
     def test_reference_answers_count_as_right(self) -> None:

@@ -7,9 +7,7 @@ from pathlib import Path
 
 TEMPLATE = Path(__file__).with_name("chat_template.jinja").read_text()
 TOOLS_HEAD = "# Tools\nFunctions you can call:\n<tools>\n"
-TOOLS_TAIL = (
-    '</tools>\nTo call one, answer:\n<tool_call>\n{"name": <name>, "arguments": <object>}\n</tool_call>'
-)
+TOOLS_TAIL = '</tools>\nTo call one, answer:\n<tool_call>\n{"name": <name>, "arguments": <object>}\n</tool_call>'
 NO_THINKING = "<think>\n\n</think>\n\n"
 
 Message = dict
@@ -40,7 +38,10 @@ def segments(messages: list[Message], tools: list[dict] | None = None, thinking:
         if role == "assistant":
             reasoning = message.get("reasoning_content") or ""
             shown = bool(reasoning) and i > last_query
-            calls = [call_text(call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls") or []]
+            calls = [
+                call_text(call["function"]["name"], call["function"]["arguments"])
+                for call in message.get("tool_calls") or []
+            ]
             said = f"<think>\n{reasoning}\n</think>\n\n" * shown + "\n".join(([content] if content else []) + calls)
             last = i == len(messages) - 1
             parts.append(("<|im_start|>assistant\n" + NO_THINKING * (last and thinking is False), False))

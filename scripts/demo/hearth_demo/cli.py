@@ -1,4 +1,4 @@
-"""`python -m hearth_demo train reasoner|narrator`: trains, and exports after every checkpoint."""
+"""Trains a demo model, exporting it after every checkpoint, or exports the last checkpoint."""
 
 from __future__ import annotations
 
@@ -13,8 +13,20 @@ from . import export, scenes, skills, tokenizer, training, words
 from .narrator import Narrator, NarratorConfig
 from .reasoner import Reasoner, ReasonerConfig
 
-MODELS = {"reasoner": (Reasoner, ReasonerConfig, skills.document), "narrator": (Narrator, NarratorConfig, scenes.document)}
-LISTS = (words.CITIES, words.NAMES, words.TOPICS, words.PLAIN_NOUNS, words.ITEMS, words.OBJECTS, words.TICKERS, words.ADVERBS)
+MODELS = {
+    "reasoner": (Reasoner, ReasonerConfig, skills.document),
+    "narrator": (Narrator, NarratorConfig, scenes.document),
+}
+LISTS = (
+    words.CITIES,
+    words.NAMES,
+    words.TOPICS,
+    words.PLAIN_NOUNS,
+    words.ITEMS,
+    words.OBJECTS,
+    words.TICKERS,
+    words.ADVERBS,
+)
 
 
 def slot_words() -> set[str]:
@@ -45,8 +57,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="train", description=__doc__)
     parser.add_argument("command", choices=("train", "export"))
     parser.add_argument("model", choices=tuple(MODELS))
-    parser.add_argument("--minutes", type=float, default=240.0, help="training time; resuming continues the same schedule")
-    parser.add_argument("--workers", type=int, default=1, help="single-threaded processes that share each step's rows (CPU)")
+    parser.add_argument(
+        "--minutes", type=float, default=240.0, help="training time; resuming continues the same schedule"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="single-threaded processes that share each step's rows (CPU)"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rows", type=int, default=8, help="rows of 512 tokens per step")
     parser.add_argument("--work", type=Path, default=Path("demo-work"), help="checkpoints and interim exports")
@@ -73,7 +89,12 @@ def train(rank: int, args: argparse.Namespace) -> None:
     """One of `args.workers` equal processes; small models gain more from processes than from threads."""
     if args.workers > 1:
         torch.set_num_threads(1)
-        dist.init_process_group("gloo", init_method=f"file://{args.work.absolute()}/{args.model}.rendezvous", rank=rank, world_size=args.workers)
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{args.work.absolute()}/{args.model}.rendezvous",
+            rank=rank,
+            world_size=args.workers,
+        )
     torch.manual_seed(args.seed)
     kind, config, document = MODELS[args.model]
     path, output = args.work / f"{args.model}-tokenizer.json", args.work / f"{args.model}.gguf"
@@ -86,6 +107,12 @@ def train(rank: int, args: argparse.Namespace) -> None:
 
     log(f"{args.model}: {sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(vocabulary.tokens)}")
     plan = training.Plan(args.minutes, rows=args.rows // args.workers, seed=args.seed)
-    training.run(model, path, document, plan, args.work / f"{args.model}.pt", log, lambda _: export.write(model, vocabulary, output))
-
-
+    training.run(
+        model,
+        path,
+        document,
+        plan,
+        args.work / f"{args.model}.pt",
+        log,
+        lambda _: export.write(model, vocabulary, output),
+    )

@@ -90,7 +90,14 @@ def over_http(base_url: str, model: str | None) -> Callable[[skills.Item], Reply
         out = {key: value for key, value in message.items() if value or key == "content"}
         if out.get("tool_calls"):
             out["tool_calls"] = [
-                {"id": f"call_{i}", "type": "function", "function": {"name": call["function"]["name"], "arguments": chat.tojson(call["function"]["arguments"])}}
+                {
+                    "id": f"call_{i}",
+                    "type": "function",
+                    "function": {
+                        "name": call["function"]["name"],
+                        "arguments": chat.tojson(call["function"]["arguments"]),
+                    },
+                }
                 for i, call in enumerate(out["tool_calls"])
             ]
         if out["role"] == "tool":
@@ -98,12 +105,18 @@ def over_http(base_url: str, model: str | None) -> Callable[[skills.Item], Reply
         return out
 
     def answer(item: skills.Item) -> Reply:
-        body: dict = {"messages": [wire(message) for message in item.messages[:-1]], "temperature": 0, "max_tokens": 256}
+        body: dict = {
+            "messages": [wire(message) for message in item.messages[:-1]],
+            "temperature": 0,
+            "max_tokens": 256,
+        }
         if model:
             body["model"] = model
         if item.tools:
             body["tools"] = item.tools
-        request = urllib.request.Request(f"{base_url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{base_url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(request, timeout=120) as response:
             choice = json.load(response)["choices"][0]
         reply = parse(choice["message"].get("content") or "")
@@ -159,14 +172,18 @@ def internals(folder: Path, seed: int, split: str) -> dict[str, float]:
 
         agreed, shares = [], []
         with torch.no_grad():
-            for tokens, targets, starts in (batch for batch, _ in zip(training.pack(vocabulary, held_out, rng, 4, 512), range(6))):
+            for tokens, targets, starts in (
+                batch for batch, _ in zip(training.pack(vocabulary, held_out, rng, 4, 512), range(6))
+            ):
                 hidden, draft, _, share = model(tokens, starts)
                 said = targets >= 0
                 agreed.append((model.head(hidden[said]).argmax(-1) == model.head(draft[said]).argmax(-1)).float())
                 shares.append(share)
         share = torch.stack(shares).mean(0)
         numbers["MTP agreement"] = torch.cat(agreed).mean().item()
-        numbers["selections by the top quarter of experts"] = share.sort(descending=True).values[:, : share.shape[1] // 4].sum(1).mean().item()
+        numbers["selections by the top quarter of experts"] = (
+            share.sort(descending=True).values[:, : share.shape[1] // 4].sum(1).mean().item()
+        )
     if (folder / "narrator.pt").exists():
         model, vocabulary = load("narrator", folder)
 
@@ -174,7 +191,10 @@ def internals(folder: Path, seed: int, split: str) -> dict[str, float]:
             return chat.segments(scenes.conversation(Words(rng, split)))
 
         with torch.no_grad():
-            losses = [model.loss(*batch)[1]["loss"] for batch, _ in zip(training.pack(vocabulary, told, rng, 4, 512), range(6))]
+            losses = [
+                model.loss(*batch)[1]["loss"]
+                for batch, _ in zip(training.pack(vocabulary, told, rng, 4, 512), range(6))
+            ]
         numbers["narrator perplexity"] = float(torch.tensor(losses).mean().exp())
     return numbers
 
@@ -183,10 +203,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="evaluate", description=__doc__)
     parser.add_argument("--base-url", help="an OpenAI-compatible server, e.g. http://127.0.0.1:8080/v1")
     parser.add_argument("--model", help="model name to ask the server for")
-    parser.add_argument("--offline", type=Path, metavar="WORK", help="evaluate the checkpoints in this folder with PyTorch")
+    parser.add_argument(
+        "--offline", type=Path, metavar="WORK", help="evaluate the checkpoints in this folder with PyTorch"
+    )
     parser.add_argument("--samples", type=int, default=100, help="items per skill")
     parser.add_argument("--skill", action="append", choices=tuple(TARGETS), help="only these skills")
-    parser.add_argument("--split", choices=("dev", "test"), default="test", help="`dev` while tuning, `test` for the final table")
+    parser.add_argument(
+        "--split", choices=("dev", "test"), default="test", help="`dev` while tuning, `test` for the final table"
+    )
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--show", type=int, default=0, help="print this many mistakes per skill")
@@ -203,12 +227,17 @@ def main() -> None:
                 score += 1
             elif shown < args.show:
                 shown += 1
-                print(f"{skill}: {item.messages[-2]['content']!r} -> {reply} instead of {item.messages[-1]}", file=sys.stderr)
+                print(
+                    f"{skill}: {item.messages[-2]['content']!r} -> {reply} instead of {item.messages[-1]}",
+                    file=sys.stderr,
+                )
         rows.append({"skill": skill, "score": score / len(tested), "target": TARGETS[skill], "n": len(tested)})
     if args.offline:
         inside = internals(args.offline, args.seed, args.split)
         floor = {"MTP agreement": 0.7}
-        rows += [{"skill": name, "score": value, "target": floor.get(name, 0.0), "n": 1} for name, value in inside.items()]
+        rows += [
+            {"skill": name, "score": value, "target": floor.get(name, 0.0), "n": 1} for name, value in inside.items()
+        ]
     if args.json:
         print(json.dumps(rows, indent=1))
     else:

@@ -227,6 +227,6 @@ class MoEBlock(nn.Module):
         self.post_attention_norm, self.moe = RMSNorm(width), moe
 
     def forward(self, x: Tensor, starts: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = x + self.mixer(self.attn_norm(x).to(torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype), starts, mask)
+        x = x + self.mixer(self.attn_norm(x), starts, mask)
         out, balance, share = self.moe(self.post_attention_norm(x))
         return x + out, balance, share

@@ -64,7 +64,11 @@ class Reasoner(nn.Module):
             return MoEBlock(c.width, mixer, MoE(c.width, c.experts, c.experts_used, c.expert_hidden, c.shared_hidden))
 
         self.blk = nn.ModuleList(
-            block(attention() if (i + 1) % c.attention_every == 0 else GatedDeltaNet(c.width, c.k_heads, c.v_heads, c.state))
+            block(
+                attention()
+                if (i + 1) % c.attention_every == 0
+                else GatedDeltaNet(c.width, c.k_heads, c.v_heads, c.state)
+            )
             for i in range(c.layers)
         )
         self.output_norm = RMSNorm(c.width, 0.125)

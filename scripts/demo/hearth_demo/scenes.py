@@ -9,16 +9,26 @@ from .words import Words
 
 PLACES = """ruined tower|moonlit forest|flooded crypt|mountain pass|smoky tavern|crystal cave|abandoned mill|salt marsh|
 sunken temple|windswept moor|hidden library|dwarven forge|old lighthouse|bone orchard|market square|river crossing|
-throne hall|witch's hut|dragon's lair|stone bridge|silent monastery|goblin tunnel|frozen lake|desert shrine""".replace("\n", "").split("|")
+throne hall|witch's hut|dragon's lair|stone bridge|silent monastery|goblin tunnel|frozen lake|desert shrine""".replace(
+    "\n", ""
+).split("|")
 WEATHER = """Rain drums on the stones|A cold wind rises|Mist creeps along the ground|Thunder rolls far away|Snow begins to fall|
 The moon breaks through the clouds|Dust hangs in the air|The light is fading|Stars glitter above|A warm breeze carries the scent of pine|
 Fog swallows the path|The sun sinks behind the hills""".replace("\n", "").split("|")
 THINGS = """silver key|rusty sword|old map|glass lantern|iron crown|wooden flute|black mirror|sealed letter|copper ring|healing potion|
-leather book|bronze horn|raven feather|amber stone|broken shield|silk rope|golden coin|jade amulet|crooked staff|clay jar""".replace("\n", "").split("|")
+leather book|bronze horn|raven feather|amber stone|broken shield|silk rope|golden coin|jade amulet|crooked staff|clay jar""".replace(
+    "\n", ""
+).split("|")
 BEINGS = """old wizard|young thief|blind oracle|grey wolf|stone giant|river spirit|weary knight|goblin trader|hooded stranger|
-forest witch|dwarven smith|ghost of a king|talking raven|small dragon|elven archer|lost child|tavern keeper|bone collector""".replace("\n", "").split("|")
-SOUNDS = "a bell rings|a door creaks|footsteps echo|someone whispers|a wolf howls|water drips|a horn sounds|wings beat|a chain rattles|something growls".split("|")
-LIGHTS = "torchlight|moonlight|firelight|starlight|the glow of a lantern|pale green light|the last light of day".split("|")
+forest witch|dwarven smith|ghost of a king|talking raven|small dragon|elven archer|lost child|tavern keeper|bone collector""".replace(
+    "\n", ""
+).split("|")
+SOUNDS = "a bell rings|a door creaks|footsteps echo|someone whispers|a wolf howls|water drips|a horn sounds|wings beat|a chain rattles|something growls".split(
+    "|"
+)
+LIGHTS = "torchlight|moonlight|firelight|starlight|the glow of a lantern|pale green light|the last light of day".split(
+    "|"
+)
 FEELINGS = "afraid|curious|calm|angry|hopeful|tired|sad|brave|amused|uneasy|proud|wary".split("|")
 # How a character talks: manner of speaking, openings, closings.
 VOICES: dict[str, tuple[str, list[str], list[str]]] = {
@@ -47,18 +57,30 @@ ACTIONS: list[tuple[str, list[str]]] = [
     ("I cast a spell|I say the magic word|I raise my hand and speak the old words", ["Sparks dance over your fingers, and the {t} begins to glow.", "The air grows thick. Then {s}, and the {b} turns to stone.", "Nothing happens at first. Then the whole {p} starts to tremble."]),
 ]  # fmt: skip
 OPENERS = """Tell me a story about {n}|Begin a scene in a {p}|Describe the {p}|Start the adventure|Where am I?|I enter the {p}|I meet {n} in a {p}|
-Set the scene|Let us begin|Hello|Hello {n}|Start a story in the {p} with {n}|I wake up in a {p}|Continue the story""".replace("\n", "").split("|")
+Set the scene|Let us begin|Hello|Hello {n}|Start a story in the {p} with {n}|I wake up in a {p}|Continue the story""".replace(
+    "\n", ""
+).split("|")
 SETTINGS = """The {p} lies before you in {l}. {w}.|You stand in a {p}. {w}, and somewhere {s}.|{w} over the {p}. A {b} waits near the entrance.|
-You wake in a {p}, with a {t} in your hand. {w}.|Few travelers ever come to this {p}. Tonight {s}, and {l} falls on a {t}.""".replace("\n", "").split("|")
+You wake in a {p}, with a {t} in your hand. {w}.|Few travelers ever come to this {p}. Tonight {s}, and {l} falls on a {t}.""".replace(
+    "\n", ""
+).split("|")
 DEEDS = """{n} steps out of the shadows and looks {f}.|{n} puts a hand on the {t}.|{n} watches you with narrow eyes.|{n} leans on a staff and listens.|
-{n} walks beside you without a word.|{n} points toward the {p2}.|{n} kneels and touches the ground.|{n} holds up a {t}.|{n} turns to the {b}.""".replace("\n", "").split("|")
+{n} walks beside you without a word.|{n} points toward the {p2}.|{n} kneels and touches the ground.|{n} holds up a {t}.|{n} turns to the {b}.""".replace(
+    "\n", ""
+).split("|")
 SAYINGS = """we must find the {t} before dawn.|the {b} knows more than it tells.|no one leaves the {p2} unchanged.|I have seen this {t} before.|
 beware of the {b}.|the way to the {p2} is open now.|you carry the {t}, so you must choose.|they say that a {b} sleeps under this {p}.|
-keep the {t} close and your eyes open.|I heard it too: {s}.|whatever happens, do not wake the {b}.""".replace("\n", "").split("|")
-ENDINGS = """What do you do?|What will you do?|Where do you go?|The choice is yours.|And you?|Do you follow?|{n} waits for your answer.|{w}.""".replace("\n", "").split("|")
+keep the {t} close and your eyes open.|I heard it too: {s}.|whatever happens, do not wake the {b}.""".replace(
+    "\n", ""
+).split("|")
+ENDINGS = """What do you do?|What will you do?|Where do you go?|The choice is yours.|And you?|Do you follow?|{n} waits for your answer.|{w}.""".replace(
+    "\n", ""
+).split("|")
 SYSTEMS = """You are {n}, a {v} {b} in a fantasy story.|You are {n}. You speak in a {v} voice.|You are the narrator of a fantasy story about {n}, a {v} {b}.|
 Narrate short fantasy scenes. The companion is {n}, who is {v}.|You play {n}, the {v} {b}. Continue the story.|
-Write the next scene. Character: {n} ({v}). Place: {p}.|You are a storyteller. The hero meets {n}, a {v} {b}, in a {p}.""".replace("\n", "").split("|")
+Write the next scene. Character: {n} ({v}). Place: {p}.|You are a storyteller. The hero meets {n}, a {v} {b}, in a {p}.""".replace(
+    "\n", ""
+).split("|")
 
 
 class Scene:
@@ -67,12 +89,24 @@ class Scene:
     def __init__(self, words: Words) -> None:
         self.words, rng = words, words.rng
         self.voice = rng.choice(list(VOICES))
-        self.slots = dict(n=words.fresh() if rng.random() < 0.6 else words.name(), v=self.voice, p=rng.choice(PLACES), b=rng.choice(BEINGS), t=rng.choice(THINGS))
+        self.slots = dict(
+            n=words.fresh() if rng.random() < 0.6 else words.name(),
+            v=self.voice,
+            p=rng.choice(PLACES),
+            b=rng.choice(BEINGS),
+            t=rng.choice(THINGS),
+        )
         self.user_name = words.name() if rng.random() < 0.25 else None
 
     def fill(self, pattern: str) -> str:
         rng = self.words.rng
-        fresh = dict(p2=rng.choice(PLACES), l=rng.choice(LIGHTS), s=rng.choice(SOUNDS), w=rng.choice(WEATHER), f=rng.choice(FEELINGS))
+        fresh = dict(
+            p2=rng.choice(PLACES),
+            l=rng.choice(LIGHTS),
+            s=rng.choice(SOUNDS),
+            w=rng.choice(WEATHER),
+            f=rng.choice(FEELINGS),
+        )
         if rng.random() < 0.3:
             fresh |= {"t": rng.choice(THINGS)}
         text = pattern.format(**(self.slots | fresh))
@@ -123,5 +157,6 @@ def conversation(words: Words) -> list[chat.Message]:
     return messages
 
 
-def document(rng: random.Random) -> list[chat.Segment]:
+def document(rng: random.Random, progress: float = 1.0) -> list[chat.Segment]:
+    """One training conversation; the scenes stay the same throughout."""
     return chat.segments(conversation(Words(rng, "train")))

@@ -38,7 +38,11 @@ def assistant(text: str, reasoning: str = "") -> chat.Message:
 
 
 def called(request: tools.Request) -> chat.Message:
-    return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": request.tool, "arguments": request.arguments}}]}
+    return {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": request.tool, "arguments": request.arguments}}],
+    }
 
 
 def _system(words: Words, share: float) -> list[chat.Message]:
@@ -77,7 +81,11 @@ def tool_answer(words: Words) -> Item:
     history = _history(words, offered) if rng.random() < 0.08 else []
     if rng.random() < 0.04:
         reason = rng.choice(("not found", "timeout", "service unavailable", "unknown " + words.fresh(False)))
-        request.result, request.answer, request.quotes = json.dumps({"error": reason}), f"The tool reported an error: {reason}.", [reason]
+        request.result, request.answer, request.quotes = (
+            json.dumps({"error": reason}),
+            f"The tool reported an error: {reason}.",
+            [reason],
+        )
     messages = [*_system(words, 0.3), *history, *_finished(request)]
     return Item("answer after result", messages, offered, request.quotes)
 
@@ -147,7 +155,9 @@ In {place}, {person} repaired a {item} on {date} at {time}.|{person} will visit 
 Yesterday I saw {person} in {place} with a {item}.|{person} calls at {time} on {date}.|The train to {place} leaves at {time} on {date}.|
 Please bring the {item} to {place} on {date}, says {person}.|{person} wants to meet on {date} at {time} in {place}.|
 My friend {person} from {place} has a new {item}.|The {item} arrives in {place} on {date} at {time}.|{person} lives in {place}.|
-I met {person} at {time} in {place}.|We deliver the {item} to {person} in {place} on {date}.|Dinner with {person} in {place} on {date} at {time}.""".replace("\n", "").split("|")
+I met {person} at {time} in {place}.|We deliver the {item} to {person} in {place} on {date}.|Dinner with {person} in {place} on {date} at {time}.""".replace(
+    "\n", ""
+).split("|")
 
 
 def entities(words: Words) -> Item:
@@ -158,9 +168,16 @@ def entities(words: Words) -> Item:
     rng.shuffle(fields)
     fields = fields[: rng.randint(1, len(fields))]
     if rng.random() < 0.08:
-        fields.append(rng.choice([name for name in ("person", "place", "date", "time", "item") if "{" + name + "}" not in sentence] or fields[:1]))
+        fields.append(
+            rng.choice(
+                [name for name in ("person", "place", "date", "time", "item") if "{" + name + "}" not in sentence]
+                or fields[:1]
+            )
+        )
         fields = list(dict.fromkeys(fields))
-    listed = ", ".join(fields) if len(fields) < 2 or rng.random() < 0.5 else ", ".join(fields[:-1]) + " and " + fields[-1]
+    listed = (
+        ", ".join(fields) if len(fields) < 2 or rng.random() < 0.5 else ", ".join(fields[:-1]) + " and " + fields[-1]
+    )
     answer = {name: values[name] if "{" + name + "}" in sentence else None for name in fields}
     text = rng.choice(EXTRACT).format(f=listed, s=sentence.format(**values))
     if rng.random() < 0.2:
@@ -172,7 +189,9 @@ def entities(words: Words) -> Item:
 STORIES = """{n} has {a} {i}, buys {b} and gives away {c}. How many {i} does {n} have?|{n} had {a} {i}. {n} found {b} more and lost {c}. How many are left?|
 {n} has {a} {i}, finds {b} more and sells {c}. How many {i} are left?|There are {a} {i} in a box. {n} adds {b} and takes out {c}. How many {i} are in the box?|
 {n} starts with {a} {i}, gets {b} and then eats {c}. How many remain?|{n} has {a} {i}, buys {b}, gives away {c}. How many now?|
-{n} collected {a} {i} on Monday and {b} on Tuesday, then lost {c}. How many {i} does {n} have now?|{n} has {a} {i}. {o} gives {n} {b} more. Then {n} loses {c}. How many {i} does {n} have?""".replace("\n", "").split("|")
+{n} collected {a} {i} on Monday and {b} on Tuesday, then lost {c}. How many {i} does {n} have now?|{n} has {a} {i}. {o} gives {n} {b} more. Then {n} loses {c}. How many {i} does {n} have?""".replace(
+    "\n", ""
+).split("|")
 GROUPS = """{n} has {a} red and {b} blue {i} in each of {c} boxes. How many {i} is that?|{c} children each get {a} {i} and {b} more later. How many {i} in total?|
 {n} buys {c} bags with {a} green and {b} yellow {i} each. How many {i} does {n} have?""".replace("\n", "").split("|")
 SUMS = "What is {e}?|Calculate {e}|{e}|{e} = ?|Compute {e}.|How much is {e}?|Solve {e}|what is {e}|{e}=".split("|")
@@ -183,7 +202,11 @@ def arithmetic(words: Words) -> Item:
     rng, draw = words.rng, words.rng.random()
     while True:
         product = draw > 0.6
-        a, b, c = (rng.randint(1, 12), rng.randint(1, 9), rng.randint(2, 9)) if product else (rng.randint(2, 60), rng.randint(1, 30), rng.randint(1, 30))
+        a, b, c = (
+            (rng.randint(1, 12), rng.randint(1, 9), rng.randint(2, 9))
+            if product
+            else (rng.randint(2, 60), rng.randint(1, 30), rng.randint(1, 30))
+        )
         if a + b >= c and split_of(f"{a},{b},{c}") == words.split:
             break
     name, other, items = words.name(), words.name(), words.pick(ITEMS)
@@ -194,14 +217,22 @@ def arithmetic(words: Words) -> Item:
         text = rng.choice(GROUPS if product else STORIES).format(n=name, o=other, i=items, a=a, b=b, c=c)
         answer = f"{result} {items}" if items in text else str(result)
     else:
-        form = rng.choice(("({a} + {b}) * {c}", "({a}+{b})*{c}", "({a} + {b}) x {c}", "({a} plus {b}) times {c}") if product else ("{a} + {b} - {c}", "{a}+{b}-{c}", "({a} + {b}) - {c}", "{a} plus {b} minus {c}"))
+        form = rng.choice(
+            ("({a} + {b}) * {c}", "({a}+{b})*{c}", "({a} + {b}) x {c}", "({a} plus {b}) times {c}")
+            if product
+            else ("{a} + {b} - {c}", "{a}+{b}-{c}", "({a} + {b}) - {c}", "{a} plus {b} minus {c}")
+        )
         text, answer = rng.choice(SUMS).format(e=form.format(a=a, b=b, c=c)), str(result)
     quick = rng.random() < 0.06
     reply = assistant(answer, "" if quick else trace)
-    return Item("arithmetic", [*_system(words, 0.15), user(text), reply], None, [str(result)], thinking=False if quick else None)
+    return Item(
+        "arithmetic", [*_system(words, 0.15), user(text), reply], None, [str(result)], thinking=False if quick else None
+    )
 
 
-REPEAT = "Repeat after me: {p}|Repeat: {p}|Say {p}|Say this: {p}|Echo {p}|Repeat the words {p}|Copy this text: {p}|Please repeat: {p}".split("|")
+REPEAT = "Repeat after me: {p}|Repeat: {p}|Say {p}|Say this: {p}|Echo {p}|Repeat the words {p}|Copy this text: {p}|Please repeat: {p}".split(
+    "|"
+)
 
 
 def repeat(words: Words) -> Item:
@@ -224,15 +255,16 @@ MIX: dict[Callable[[Words], Item], float] = {
 }  # fmt: skip
 
 
-def lesson(rng: random.Random, split: str = "train") -> Item:
-    """One training conversation."""
+def lesson(rng: random.Random, split: str = "train", progress: float = 1.0) -> Item:
+    """One training conversation. Early on half of them are pure copying, on which every other skill builds."""
     words = Words(rng, split)
-    item = rng.choices(list(MIX), list(MIX.values()))[0](words)
+    practice = progress < 0.25 and rng.random() < 0.5
+    item = repeat(words) if practice else rng.choices(list(MIX), list(MIX.values()))[0](words)
     if item.thinking is None and not item.messages[-1].get("reasoning_content") and rng.random() < 0.1:
         item.thinking = False
     return item
 
 
-def document(rng: random.Random) -> list[chat.Segment]:
-    item = lesson(rng)
+def document(rng: random.Random, progress: float = 1.0) -> list[chat.Segment]:
+    item = lesson(rng, progress=progress)
     return chat.segments(item.messages, item.tools, item.thinking)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .words import Words
+from .words import OBJECTS, Words
 
 # Each entry: ways to say it | answer
 TALK: list[tuple[str, str]] = [
@@ -25,7 +25,11 @@ TALK: list[tuple[str, str]] = [
 
 CANNOT = "I am a tiny demo model, so I cannot do that. Try a tool call, a small sum or small talk."
 NO_TOOL = "None of my tools can do that, sorry."
-MY_NAME = "My name is {n}|I am {n}|Hi, I'm {n}|Hello, my name is {n}|I'm called {n}|You can call me {n}|hi I am {n}".split("|")
+MY_NAME = (
+    "My name is {n}|I am {n}|Hi, I'm {n}|Hello, my name is {n}|I'm called {n}|You can call me {n}|hi I am {n}".split(
+        "|"
+    )
+)
 
 BEYOND = """Write a poem about {t}|Write a story about {t}|Write an essay on {t}|Write code for {t}|Write a Python function about {t}|
 Write a letter to {n}|Write an email to {n} about {t}|Translate {p} into French|Translate this to German: {p}|Summarize this text: {p}|
@@ -37,7 +41,9 @@ How far is {c} from here?|How do I get to {c}?|Give me a recipe for {t}|Can you 
 Do my homework about {t}|Compare {t} and {u}|Prove that {t} is {p}|{p}|Debug my program|Write SQL for {t}|Make a list of {t}|
 Tell me a story|Tell me a story about {n}|Is {t} better than {u}?|Think about {t}|Let's talk about {t}|I like {t}|
 What do you think about {t}?|Pretend to be {n}|Solve the riddle of {t}|Count all the {i}s in {c}|Remind me to buy a {i}|
-Set a timer for {h}|Wake me at {h}|Can I visit {c} by train?|Do you like {t}?|Have you been to {c}?""".replace("\n", "").split("|")
+Set a timer for {h}|Wake me at {h}|Can I visit {c} by train?|Do you like {t}?|Have you been to {c}?""".replace(
+    "\n", ""
+).split("|")
 
 
 def chat(words: Words) -> tuple[str, str]:
@@ -51,7 +57,13 @@ def chat(words: Words) -> tuple[str, str]:
 
 def beyond(words: Words) -> str:
     """A request that neither the model nor any of the six tools can fulfil."""
-    from .words import OBJECTS
-
-    slots = dict(t=words.pick_topic(), u=words.pick_topic(), n=words.full_name(), c=words.city(), i=words.pick(OBJECTS), p=words.phrase(2, 6), h=words.time())
+    slots = dict(
+        t=words.pick_topic(),
+        u=words.pick_topic(),
+        n=words.full_name(),
+        c=words.city(),
+        i=words.pick(OBJECTS),
+        p=words.phrase(2, 6),
+        h=words.time(),
+    )
     return words.rng.choice(BEYOND).format(**slots)

@@ -20,7 +20,16 @@ PIECES = regex.compile(
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-TAGS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<tools>", "</tools>"]
+TAGS = [
+    "<think>",
+    "</think>",
+    "<tool_call>",
+    "</tool_call>",
+    "<tool_response>",
+    "</tool_response>",
+    "<tools>",
+    "</tools>",
+]
 # Frequent runs of a JSON schema, one token each: tool lists shrink to a third.
 SCHEMA = [
     '{"type": "function", "function": {"name": "',
@@ -156,6 +165,10 @@ def train(texts: Iterable[str], merges: int, spaced: int, slot_words: set[str], 
             note(merged, count)
         del pairs[best]
     whole = {a + b for a, b in learnt}
-    common = [word for word, _ in after_space.most_common() if word not in slot_words and (len(word) == 1 or "".join(_spell(word)) in whole)]
+    common = [
+        word
+        for word, _ in after_space.most_common()
+        if word not in slot_words and (len(word) == 1 or "".join(_spell(word)) in whole)
+    ]
     learnt += [(SPACE, "".join(_spell(word))) for word in common[:spaced] if len(word) > 1 or word in "aI"]
     return Tokenizer(learnt, extra)

@@ -66,7 +66,9 @@ Set the {d} to {x}|Turn {x} the {d} now|I'd like the {d} {x}|Leave the {d} {x}""
 DIAL = "Set the {d} to {x}|Set {d} to {x}|Put the {d} at {x}|Change the {d} to {x}|Turn the {d} to {x}|{d} to {x}|Adjust the {d} to {x}|I want the {d} at {x}"
 VERB = "{v} the {d}|{v} the {d} now|I want you to {v} the {d}|{v} {d}|Make the {d} {x}|The {d} should be {x}|Set the {d} to {x}"
 BEFORE = """Please |please |Can you tell me: |Hi! |Hello, |Hey, |Quick question: |Hi there. |Good morning! |Ok, |Now |And |
-Could you help? |I have a question. |One more thing: |Thanks. |So, |Hello! |Next: |Hey hearth, """.replace("\n", "").split("|")
+Could you help? |I have a question. |One more thing: |Thanks. |So, |Hello! |Next: |Hey hearth, """.replace(
+    "\n", ""
+).split("|")
 AFTER = " please| Thanks!| Thank you.| Thanks| Please.| I need it now.| Please be quick.|!|.".split("|")
 CAN_YOU = ("Can you ", "Could you ", "Would you ", "Please ", "Can you please ", "I need you to ", "Could you please ")
 
@@ -75,9 +77,15 @@ def _lines(text: str) -> list[str]:
     return text.replace("\n", "").split("|")
 
 
-PHRASINGS = {name: _lines(text) for name, text in dict(
-    weather=WEATHER, event=EVENT, news=NEWS, quote=QUOTE, wiki=WIKI, switch=SWITCH, dial=DIAL, verb=VERB).items()}
-IMPERATIVES = tuple("Tell Show Give Get Check Look Find Search Add Schedule Put Create Book Plan Set Turn Switch Explain Describe".split())
+PHRASINGS = {
+    name: _lines(text)
+    for name, text in dict(
+        weather=WEATHER, event=EVENT, news=NEWS, quote=QUOTE, wiki=WIKI, switch=SWITCH, dial=DIAL, verb=VERB
+    ).items()
+}
+IMPERATIVES = tuple(
+    "Tell Show Give Get Check Look Find Search Add Schedule Put Create Book Plan Set Turn Switch Explain Describe".split()
+)
 
 
 def _ask(rng: random.Random, kind: str, **slots: str) -> str:
@@ -100,11 +108,16 @@ def _ask(rng: random.Random, kind: str, **slots: str) -> str:
 def _weather(words: Words) -> Request:
     rng, city = words.rng, words.city()
     request = Request("get_weather", _ask(rng, "weather", c=city), {"city": city})
-    degrees, sky = str(rng.randint(-15, 42)), rng.choice("sunny cloudy rainy windy foggy clear snowy overcast stormy mild".split())
+    degrees, sky = (
+        str(rng.randint(-15, 42)),
+        rng.choice("sunny cloudy rainy windy foggy clear snowy overcast stormy mild".split()),
+    )
     if rng.random() < 0.3:
         sky = rng.choice(("light rain", "heavy rain", "partly cloudy", "clear sky", "light snow", "scattered clouds"))
     if rng.random() < 0.25:
-        request.result = rng.choice(("{s}, {n} degrees", "{n} C, {s}", "It is {n} degrees and {s}", "{n} degrees, {s}")).format(s=sky, n=degrees)
+        request.result = rng.choice(
+            ("{s}, {n} degrees", "{n} C, {s}", "It is {n} degrees and {s}", "{n} degrees, {s}")
+        ).format(s=sky, n=degrees)
     else:
         result: dict[str, object] = {"city": city} if rng.random() < 0.6 else {}
         result[rng.choice(("temperature", "temp", "temp_c", "temperature_c", "degrees"))] = int(degrees)
@@ -123,10 +136,12 @@ def _weather(words: Words) -> Request:
 
 def _event(words: Words) -> Request:
     rng, title, day, time = words.rng, words.title(), words.day(), words.time()
-    request = Request("add_event", _ask(rng, "event", t=title, d=day, h=time), {"title": title, "day": day, "time": time})
+    request = Request(
+        "add_event", _ask(rng, "event", t=title, d=day, h=time), {"title": title, "day": day, "time": time}
+    )
     number = rng.randint(1, 999)
-    request.result = rng.choice(('{"status": "ok"}', '{"ok": true}', "ok", "Event added", '{"id": %d, "status": "created"}' % number,
-                                 '{"created": true, "id": %d}' % number, "done", '{"result": "success"}'))  # fmt: skip
+    request.result = rng.choice(('{"status": "ok"}', '{"ok": true}', "ok", "Event added", json.dumps({"id": number, "status": "created"}),
+                                 json.dumps({"created": True, "id": number}), "done", '{"result": "success"}'))  # fmt: skip
     request.answer = f"Done: {title} is in your calendar on {day} at {time}."
     request.quotes = [title, day, time]
     return request
@@ -147,7 +162,9 @@ def _news(words: Words) -> Request:
     if draw < 0.3:
         request.result = json.dumps({rng.choice(("headlines", "news", "results")): headlines})
     elif draw < 0.65:
-        request.result = json.dumps({rng.choice(("articles", "results", "items")): [{"title": line} for line in headlines]})
+        request.result = json.dumps(
+            {rng.choice(("articles", "results", "items")): [{"title": line} for line in headlines]}
+        )
     elif draw < 0.8:
         request.result = json.dumps(headlines)
     else:
@@ -160,7 +177,10 @@ def _news(words: Words) -> Request:
 def _quote(words: Words) -> Request:
     rng, symbol = words.rng, words.symbol()
     request = Request("get_quote", _ask(rng, "quote", s=symbol), {"symbol": symbol})
-    price, currency = f"{rng.randint(1, 990)}.{rng.randint(1, 9)}{rng.randint(1, 9)}", rng.choice(("USD", "EUR", "GBP", "CHF", "JPY"))
+    price, currency = (
+        f"{rng.randint(1, 990)}.{rng.randint(1, 9)}{rng.randint(1, 9)}",
+        rng.choice(("USD", "EUR", "GBP", "CHF", "JPY")),
+    )
     if rng.random() < 0.2:
         request.result = rng.choice(("{p} {c}", "{s}: {p} {c}", "{s} {p} {c}")).format(s=symbol, p=price, c=currency)
     else:
@@ -187,12 +207,23 @@ def _device(words: Words) -> Request:
     else:
         opening = rng.random() < 0.6
         device = words.device(OPENED if opening else LOCKED)
-        verb, state = rng.choice((("open", "open"), ("close", "closed")) if opening else (("lock", "locked"), ("unlock", "unlocked")))
+        verb, state = rng.choice(
+            (("open", "open"), ("close", "closed")) if opening else (("lock", "locked"), ("unlock", "unlocked"))
+        )
         text = _ask(rng, "verb", v=verb, d=device, x=state)
         if rng.random() < 0.7:
             text = text[0].upper() + text[1:]
     request = Request("set_device", text, {"device": device, "state": state})
-    request.result = rng.choice(('{"ok": true}', '{"status": "ok"}', "ok", "done", '{"success": true}', json.dumps({"device": device, "state": state})))
+    request.result = rng.choice(
+        (
+            '{"ok": true}',
+            '{"status": "ok"}',
+            "ok",
+            "done",
+            '{"success": true}',
+            json.dumps({"device": device, "state": state}),
+        )
+    )
     request.answer = f"Done: the {device} is set to {state}."
     request.quotes = [device, state]
     return request
@@ -204,7 +235,14 @@ def _wiki(words: Words) -> Request:
     about = query[0].upper() + query[1:]
     fact = rng.choice(("{q} was first described by {n} in {y}", "{q} is a {a} idea from {c}", "{q} became known in {c} around {y}",
                        "{n} of {c} wrote about {q} in {y}", "{q} is studied in {c} since {y}", "{q} is linked to {t}"))  # fmt: skip
-    fact = fact.format(q=about, n=words.full_name(), c=words.city(), y=rng.randint(1200, 2024), a=words.fresh(False), t=words.pick_topic())
+    fact = fact.format(
+        q=about,
+        n=words.full_name(),
+        c=words.city(),
+        y=rng.randint(1200, 2024),
+        a=words.fresh(False),
+        t=words.pick_topic(),
+    )
     draw = rng.random()
     if draw < 0.4:
         request.result = json.dumps({rng.choice(("summary", "extract", "text", "abstract")): fact})
@@ -217,8 +255,22 @@ def _wiki(words: Words) -> Request:
     return request
 
 
-MAKERS = {"get_weather": _weather, "add_event": _event, "search_news": _news, "get_quote": _quote, "set_device": _device, "search_wiki": _wiki}
-INTENT_OF = {"get_weather": "weather", "add_event": "calendar", "search_news": "news", "get_quote": "finance", "set_device": "home", "search_wiki": "knowledge"}
+MAKERS = {
+    "get_weather": _weather,
+    "add_event": _event,
+    "search_news": _news,
+    "get_quote": _quote,
+    "set_device": _device,
+    "search_wiki": _wiki,
+}
+INTENT_OF = {
+    "get_weather": "weather",
+    "add_event": "calendar",
+    "search_news": "news",
+    "get_quote": "finance",
+    "set_device": "home",
+    "search_wiki": "knowledge",
+}
 DESCRIPTIONS = {name: _lines(text) for name, text in {
     "get_weather": "Get the current weather for a city|Get the weather in a city|Current weather of a city|Look up the weather|Returns the weather forecast for a given city|Get current temperature and conditions for a location|Weather",
     "add_event": "Add an event to the calendar|Create a calendar event|Adds an appointment|Put an event in the user's calendar|Schedule an event|New calendar entry",
@@ -234,7 +286,14 @@ PARAMETERS = {
     "device": ("The device", "Name of the device", "Which device"), "state": ("The new state", "State to set", "on, off or a value"),
     "query": ("The search query", "What to look up", "Query"),
 }  # fmt: skip
-KEYS = {"get_weather": ["city"], "add_event": ["title", "day", "time"], "search_news": ["topic"], "get_quote": ["symbol"], "set_device": ["device", "state"], "search_wiki": ["query"]}
+KEYS = {
+    "get_weather": ["city"],
+    "add_event": ["title", "day", "time"],
+    "search_news": ["topic"],
+    "get_quote": ["symbol"],
+    "set_device": ["device", "state"],
+    "search_wiki": ["query"],
+}
 
 
 def schema(rng: random.Random, name: str) -> dict:

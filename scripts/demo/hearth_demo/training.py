@@ -16,7 +16,7 @@ from .chat import Segment
 from .tokenizer import Tokenizer
 
 Batch = tuple[Tensor, Tensor, Tensor]
-Document = Callable[[random.Random], list[Segment]]
+Document = Callable[[random.Random, float], list[Segment]]  # randomness, progress of the training from 0 to 1
 
 
 @dataclass
@@ -42,7 +42,9 @@ def encode(tokenizer: Tokenizer, parts: list[Segment]) -> tuple[list[int], list[
     return tokens[:-1], targets
 
 
-def pack(tokenizer: Tokenizer, document: Document, rng: random.Random, rows: int, length: int) -> Iterator[Batch]:
+def pack(
+    tokenizer: Tokenizer, document: Callable[[random.Random], list[Segment]], rng: random.Random, rows: int, length: int
+) -> Iterator[Batch]:
     """Rows filled with whole documents; the first document that does not fit opens the next row."""
     waiting: tuple[list[int], list[int]] | None = None
     while True:
@@ -124,7 +126,10 @@ def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
     named = list(model.named_parameters())
     matrices = [p for name, p in named if is_matrix(name, p)]
     others = [p for name, p in named if not is_matrix(name, p)]
-    return [Muon(matrices, plan.muon_rate), torch.optim.AdamW(others, plan.adam_rate, betas=(0.9, 0.98), weight_decay=0.0)]
+    return [
+        Muon(matrices, plan.muon_rate),
+        torch.optim.AdamW(others, plan.adam_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
 
 
 def rate(done: float, warmup: float) -> float:
@@ -146,7 +151,7 @@ def run(
     model.to(device)
     optims = optimizers(model, plan)
     step = tokens_seen = 0
-    used = 0.0
+    used, total = 0.0, plan.minutes * 60
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device)
         model.load_state_dict(saved["model"])
@@ -156,14 +161,19 @@ def run(
         log(f"resumed at step {step}, {used / 60:.1f} min")
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     rng = random.Random(plan.seed * 1_000_003 + step * 64 + rank)
-    batches = pack(Tokenizer.load(tokenizer_path), document, rng, plan.rows, plan.length)
+    batches = pack(Tokenizer.load(tokenizer_path), lambda rng: document(rng, used / total), rng, plan.rows, plan.length)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    total = plan.minutes * 60
 
     def save() -> None:
         if rank:
             return
-        state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optims], "step": step, "tokens": tokens_seen, "seconds": used}
+        state = {
+            "model": model.state_dict(),
+            "optimizers": [o.state_dict() for o in optims],
+            "step": step,
+            "tokens": tokens_seen,
+            "seconds": used,
+        }
         partial = checkpoint.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(checkpoint)
