@@ -16,7 +16,7 @@ class ReasonerConfig:
     vocab: int
     width: int = 256
     layers: int = 4
-    attention_every: int = 4
+    attention_every: int = 2  # one layer in four, as in the large models, learnt copying far later
     heads: int = 4
     kv_heads: int = 2
     head: int = 64
