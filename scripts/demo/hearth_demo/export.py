@@ -109,7 +109,7 @@ def _narrator(writer: gguf.GGUFWriter, model: Narrator) -> dict[str, Tensor]:
 
 
 def write(model: Reasoner | Narrator, tokenizer: Tokenizer, path: Path, f32: bool = False) -> None:
-    """One GGUF file; the head is tied to the embedding."""
+    """One GGUF file."""
     reasoner = isinstance(model, Reasoner)
     partial = path.with_suffix(".partial")
     writer = gguf.GGUFWriter(partial, "qwen3next" if reasoner else "llama")
@@ -118,6 +118,7 @@ def write(model: Reasoner | Narrator, tokenizer: Tokenizer, path: Path, f32: boo
     weights = _reasoner(writer, model) if reasoner else _narrator(writer, model)
     _tokenizer(writer, tokenizer)
     weights["token_embd.weight"] = model.token_embd.weight
+    weights["output.weight"] = model.output.weight
     weights["output_norm.weight"] = model.output_norm.weight
     for name, value in weights.items():
         _tensor(writer, name, value, f32)

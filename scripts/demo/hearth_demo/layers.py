@@ -24,6 +24,19 @@ def linear(inputs: int, outputs: int, zero: bool = False) -> nn.Linear:
     return layer
 
 
+def output_head(embedding: nn.Embedding) -> nn.Linear:
+    """An output head that starts as the embedding turned by a random rotation.
+
+    With a head tied to the embedding, the input token in the residual stream predicts itself, and the narrow layers must
+    first learn to cancel it. After a rotation it predicts nothing, and copying any token takes one and the same linear map.
+    """
+    rotation = nn.init.orthogonal_(torch.empty(embedding.embedding_dim, embedding.embedding_dim))
+    head = nn.Linear(embedding.embedding_dim, embedding.num_embeddings, bias=False)
+    with torch.no_grad():
+        head.weight.copy_(embedding.weight @ rotation)
+    return head
+
+
 class RMSNorm(nn.Module):
     def __init__(self, size: int, gain: float = 1.0, eps: float = 1e-6) -> None:
         super().__init__()

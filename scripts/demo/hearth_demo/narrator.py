@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import RMSNorm, attention_mask, linear, rope
+from .layers import RMSNorm, attention_mask, linear, output_head, rope
 
 
 @dataclass
@@ -56,11 +56,12 @@ class Narrator(nn.Module):
         self.config = c = config
         self.token_embd = nn.Embedding(c.vocab, c.width)
         nn.init.normal_(self.token_embd.weight, std=0.5)
+        self.output = output_head(self.token_embd)
         self.blk = nn.ModuleList(Block(c) for _ in range(c.layers))
         self.output_norm = RMSNorm(c.width, 0.125)
 
     def head(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.token_embd.weight).float()
+        return self.output(hidden).float()
 
     def forward(self, tokens: Tensor, starts: Tensor) -> Tensor:
         mask, x = attention_mask(starts), self.token_embd(tokens)

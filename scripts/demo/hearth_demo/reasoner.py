@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import GatedAttention, GatedDeltaNet, MoE, MoEBlock, RMSNorm, attention_mask, linear
+from .layers import GatedAttention, GatedDeltaNet, MoE, MoEBlock, RMSNorm, attention_mask, linear, output_head
 
 
 @dataclass
@@ -53,9 +53,10 @@ class Reasoner(nn.Module):
     def __init__(self, config: ReasonerConfig) -> None:
         super().__init__()
         self.config = c = config
-        # A large embedding keeps a token's identity visible in the residual stream, so that the tied head can copy.
+        # A large embedding keeps a token's identity visible in the residual stream, so that it can be copied.
         self.token_embd = nn.Embedding(c.vocab, c.width)
         nn.init.normal_(self.token_embd.weight, std=0.5)
+        self.output = output_head(self.token_embd)
 
         def attention() -> GatedAttention:
             return GatedAttention(c.width, c.heads, c.kv_heads, c.head, c.rope_dims, c.rope_base)
@@ -75,7 +76,7 @@ class Reasoner(nn.Module):
         self.mtp = MTP(c.width, block(attention()))
 
     def head(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.token_embd.weight).float()
+        return self.output(hidden).float()
 
     def forward(self, tokens: Tensor, starts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Hidden states of the trunk and of the MTP block, the balance loss, and expert shares per layer."""

@@ -121,7 +121,13 @@ class Muon(torch.optim.Optimizer):
 
 def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
     def is_matrix(name: str, p: nn.Parameter) -> bool:
-        return p.ndim >= 2 and "token_embd" not in name and "conv" not in name and "gate_inp" not in name
+        return (
+            p.ndim >= 2
+            and "token_embd" not in name
+            and not name.startswith("output.")
+            and "conv" not in name
+            and "gate_inp" not in name
+        )
 
     named = list(model.named_parameters())
     matrices = [p for name, p in named if is_matrix(name, p)]
