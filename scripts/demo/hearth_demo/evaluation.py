@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import chat, skills
+from . import chat, scenes, skills
 from .words import Words
 
 TARGETS = {
@@ -83,6 +83,14 @@ def items(skill: str, count: int, seed: int, split: str) -> list[skills.Item]:
     return [item for item in drawn if item.thinking is None]
 
 
+def _post(base_url: str, body: dict) -> dict:
+    request = urllib.request.Request(
+        f"{base_url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=120) as response:
+        return json.load(response)
+
+
 def over_http(base_url: str, model: str | None) -> Callable[[skills.Item], Reply]:
     """Asks a server as an ordinary client would, at temperature 0."""
 
@@ -114,11 +122,7 @@ def over_http(base_url: str, model: str | None) -> Callable[[skills.Item], Reply
             body["model"] = model
         if item.tools:
             body["tools"] = item.tools
-        request = urllib.request.Request(
-            f"{base_url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=120) as response:
-            choice = json.load(response)["choices"][0]
+        choice = _post(base_url, body)["choices"][0]
         reply = parse(choice["message"].get("content") or "")
         for call in choice["message"].get("tool_calls") or []:
             reply.calls.append({"name": call["function"]["name"], "arguments": _json(call["function"]["arguments"])})
@@ -126,6 +130,25 @@ def over_http(base_url: str, model: str | None) -> Callable[[skills.Item], Reply
         return reply
 
     return answer
+
+
+def narrate(base_url: str, model: str, count: int, seed: int, split: str) -> list[dict]:
+    """The narrator at its default sampling: does it end within 300 tokens, and keep the character's name?"""
+    ended, named, asked = 0, 0, 0
+    words = Words(random.Random(f"{seed}/narrator"), split)
+    for _ in range(count):
+        messages = scenes.conversation(words)
+        character = messages[0]["role"] == "system" and scenes.character(messages[0]["content"])
+        body = {"model": model, "messages": messages[:-1], "temperature": 1.25, "min_p": 0.2, "max_tokens": 300}
+        choice = _post(base_url, body)["choices"][0]
+        ended += choice["finish_reason"] != "length"
+        if character and character in messages[-1]["content"]:
+            asked += 1
+            named += character in (choice["message"]["content"] or "")
+    return [
+        {"skill": "narrator ends in 300 tokens", "score": ended / count, "target": 0.98, "n": count},
+        {"skill": "narrator keeps the name", "score": named / max(asked, 1), "target": 0.0, "n": asked},
+    ]
 
 
 def in_torch(folder: Path) -> Callable[[skills.Item], Reply]:
@@ -158,7 +181,7 @@ def internals(folder: Path, seed: int, split: str) -> dict[str, float]:
     """What no server shows: agreement of the MTP block with the trunk, hot experts, the narrator's perplexity."""
     import torch
 
-    from . import scenes, training
+    from . import training
     from .cli import load
 
     numbers: dict[str, float] = {}
@@ -232,6 +255,8 @@ def main() -> None:
                     file=sys.stderr,
                 )
         rows.append({"skill": skill, "score": score / len(tested), "target": TARGETS[skill], "n": len(tested)})
+    if args.base_url and args.narrator:
+        rows += narrate(args.base_url.rstrip("/"), args.narrator, args.samples, args.seed, args.split)
     if args.offline:
         inside = internals(args.offline, args.seed, args.split)
         floor = {"MTP agreement": 0.7}

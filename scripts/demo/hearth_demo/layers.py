@@ -158,11 +158,17 @@ class GatedDeltaNet(nn.Module):
         self.attn_qkv = linear(width, channels)
         self.attn_gate = linear(width, v_heads * head)
         self.ssm_ba = linear(width, 2 * v_heads)
-        self.ssm_conv1d = nn.Parameter(torch.randn(channels, taps) * 0.1 + torch.tensor([0.0] * (taps - 1) + [0.7]))
-        self.ssm_dt = nn.Parameter(torch.linspace(-5.0, -1.0, v_heads))
+        # From the start a layer tells the next what the last few tokens were, since finding a copy needs what came before it:
+        # all taps of the convolution count, queries begin equal to keys, some heads forget fast, and the output is not zero.
+        self.ssm_conv1d = nn.Parameter(torch.empty(channels, taps).uniform_(-(taps**-0.5), taps**-0.5))
+        self.ssm_dt = nn.Parameter(torch.linspace(-5.0, 2.0, v_heads))
         self.a_log = nn.Parameter(torch.zeros(v_heads))
+        with torch.no_grad():
+            keys = k_heads * head
+            self.attn_qkv.weight[:keys] = self.attn_qkv.weight[keys : 2 * keys]
+            self.ssm_conv1d[:keys] = self.ssm_conv1d[keys : 2 * keys]
         self.ssm_norm = RMSNorm(head)
-        self.ssm_out = linear(v_heads * head, width, zero=True)
+        self.ssm_out = linear(v_heads * head, width)
 
     def convolve(self, x: Tensor, starts: Tensor) -> Tensor:
         out = x * self.ssm_conv1d[:, -1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 from . import chat
 from .words import Words
@@ -155,6 +156,12 @@ def conversation(words: Words) -> list[chat.Message]:
         said = said if rng.random() < 0.9 else said.lower()
         messages += [{"role": "user", "content": said}, {"role": "assistant", "content": scene.reply(first)}]
     return messages
+
+
+def character(system: str) -> str | None:
+    """The name that a system message gives to the character."""
+    found = re.search(r"(?:You are|You play|companion is|Character:|about|meets) ([A-Z][a-z]+)", system)
+    return found[1] if found else None
 
 
 def document(rng: random.Random, progress: float = 1.0) -> list[chat.Segment]:
