@@ -1,0 +1,1 @@
+"""Training of hearth's built-in pair of demo models: data, models, training, export, evaluation."""

@@ -1,0 +1,118 @@
+"""Trains a demo model, exporting it after every checkpoint, or exports the last checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from . import export, scenes, skills, tokenizer, training, words
+from .narrator import Narrator, NarratorConfig
+from .reasoner import Reasoner, ReasonerConfig
+
+MODELS = {
+    "reasoner": (Reasoner, ReasonerConfig, skills.document),
+    "narrator": (Narrator, NarratorConfig, scenes.document),
+}
+LISTS = (
+    words.CITIES,
+    words.NAMES,
+    words.TOPICS,
+    words.PLAIN_NOUNS,
+    words.ITEMS,
+    words.OBJECTS,
+    words.TICKERS,
+    words.ADVERBS,
+)
+
+
+def slot_words() -> set[str]:
+    """Words that may be values to copy; they never merge with a space."""
+    return {word for entries in LISTS for entry in entries for word in entry.split()}
+
+
+def make_tokenizer(name: str, path: Path, seed: int) -> tokenizer.Tokenizer:
+    """Trains the vocabulary on a sample of the training documents, unless it is there already."""
+    if not path.exists():
+        rng, document = random.Random(seed), MODELS[name][2]
+        texts = ["".join(text for text, _ in document(rng)) for _ in range(20_000)]
+        extra = tokenizer.TAGS + (tokenizer.SCHEMA if name == "reasoner" else [])
+        tokenizer.train(texts, 1000, 420, slot_words(), extra).save(path)
+    return tokenizer.Tokenizer.load(path)
+
+
+def load(name: str, folder: Path) -> tuple[torch.nn.Module, tokenizer.Tokenizer]:
+    """The model of the last checkpoint."""
+    vocabulary = tokenizer.Tokenizer.load(folder / f"{name}-tokenizer.json")
+    kind, config, _ = MODELS[name]
+    model = kind(config(len(vocabulary.tokens)))
+    model.load_state_dict(torch.load(folder / f"{name}.pt", map_location="cpu")["model"])
+    return model.eval(), vocabulary
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="train", description=__doc__)
+    parser.add_argument("command", choices=("train", "export"))
+    parser.add_argument("model", choices=tuple(MODELS))
+    parser.add_argument(
+        "--minutes", type=float, default=240.0, help="training time; resuming continues the same schedule"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="single-threaded processes that share each step's rows (CPU)"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rows", type=int, default=8, help="rows of 512 tokens per step")
+    parser.add_argument("--work", type=Path, default=Path("demo-work"), help="checkpoints and interim exports")
+    parser.add_argument("--f32", action="store_true", help="export unquantized, to compare graphs")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(args.seed)
+    path = args.work / f"{args.model}-tokenizer.json"
+    vocabulary = make_tokenizer(args.model, path, args.seed)
+    (args.work / f"{args.model}.rendezvous").unlink(missing_ok=True)
+    output = args.work / f"{args.model}.gguf"
+    if args.command == "export":
+        model, _ = load(args.model, args.work)
+        export.write(model, vocabulary, output, args.f32)
+        print(f"{output}: {output.stat().st_size:,} bytes")
+        return
+    if args.workers > 1:
+        torch.multiprocessing.spawn(train, (args,), args.workers)
+    else:
+        train(0, args)
+
+
+def train(rank: int, args: argparse.Namespace) -> None:
+    """One of `args.workers` equal processes; small models gain more from processes than from threads."""
+    if args.workers > 1:
+        torch.set_num_threads(1)
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{args.work.absolute()}/{args.model}.rendezvous",
+            rank=rank,
+            world_size=args.workers,
+        )
+    torch.manual_seed(args.seed)
+    kind, config, document = MODELS[args.model]
+    path, output = args.work / f"{args.model}-tokenizer.json", args.work / f"{args.model}.gguf"
+    vocabulary = tokenizer.Tokenizer.load(path)
+    model = kind(config(len(vocabulary.tokens)))
+
+    def log(line: str) -> None:
+        if rank == 0:
+            print(line, flush=True)
+
+    log(f"{args.model}: {sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(vocabulary.tokens)}")
+    plan = training.Plan(args.minutes, rows=args.rows // args.workers, seed=args.seed)
+    training.run(
+        model,
+        path,
+        document,
+        plan,
+        args.work / f"{args.model}.pt",
+        log,
+        lambda _: export.write(model, vocabulary, output),
+    )

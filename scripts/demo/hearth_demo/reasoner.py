@@ -1,0 +1,102 @@
+"""demo-reasoner: llama.cpp's `qwen3next` with one MTP block, small enough to train on a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import GatedAttention, GatedDeltaNet, MoE, MoEBlock, RMSNorm, attention_mask, linear, output_head
+
+
+@dataclass
+class ReasonerConfig:
+    vocab: int
+    width: int = 256
+    layers: int = 4
+    attention_every: int = 2  # one layer in four, as in the large models, learnt copying far later
+    heads: int = 4
+    kv_heads: int = 2
+    head: int = 64
+    rope_dims: int = 16
+    rope_base: float = 10000.0
+    k_heads: int = 2
+    v_heads: int = 4
+    state: int = 32
+    experts: int = 32
+    experts_used: int = 4
+    expert_hidden: int = 32
+    shared_hidden: int = 64
+    context: int = 4096
+
+
+class MTP(nn.Module):
+    """Predicts the token after next from this token and the previous position's hidden state."""
+
+    def __init__(self, width: int, block: MoEBlock) -> None:
+        super().__init__()
+        self.enorm, self.hnorm = RMSNorm(width), RMSNorm(width)
+        self.eh_proj = linear(2 * width, width)
+        self.block = block
+        self.shared_head_norm = RMSNorm(width, 0.125)
+
+    def forward(self, embedded: Tensor, hidden: Tensor, starts: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        previous = F.pad(hidden, (0, 0, 1, 0))[:, :-1] * ~starts[..., None]
+        x = self.eh_proj(torch.cat((self.enorm(embedded), self.hnorm(previous)), -1)).float()
+        x, balance, _ = self.block(x, starts, mask)
+        return self.shared_head_norm(x), balance
+
+
+class Reasoner(nn.Module):
+    def __init__(self, config: ReasonerConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        # A large embedding keeps a token's identity visible in the residual stream, so that it can be copied.
+        self.token_embd = nn.Embedding(c.vocab, c.width)
+        nn.init.normal_(self.token_embd.weight, std=0.5)
+        self.output = output_head(self.token_embd)
+
+        def attention() -> GatedAttention:
+            return GatedAttention(c.width, c.heads, c.kv_heads, c.head, c.rope_dims, c.rope_base)
+
+        def block(mixer: nn.Module) -> MoEBlock:
+            return MoEBlock(c.width, mixer, MoE(c.width, c.experts, c.experts_used, c.expert_hidden, c.shared_hidden))
+
+        self.blk = nn.ModuleList(
+            block(
+                attention()
+                if (i + 1) % c.attention_every == 0
+                else GatedDeltaNet(c.width, c.k_heads, c.v_heads, c.state)
+            )
+            for i in range(c.layers)
+        )
+        self.output_norm = RMSNorm(c.width, 0.125)
+        self.mtp = MTP(c.width, block(attention()))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return self.output(hidden).float()
+
+    def forward(self, tokens: Tensor, starts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Hidden states of the trunk and of the MTP block, the balance loss, and expert shares per layer."""
+        mask = attention_mask(starts)
+        embedded = x = self.token_embd(tokens)
+        balance, shares = x.new_zeros(()), []
+        for block in self.blk:
+            x, extra, share = block(x, starts, mask)
+            balance = balance + extra
+            shares.append(share)
+        hidden = self.output_norm(x)
+        draft, extra = self.mtp(embedded, hidden, starts, mask)
+        return hidden, draft, balance + extra, torch.stack(shares)
+
+    def loss(self, tokens: Tensor, targets: Tensor, starts: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """`targets` is -100 where nothing is learnt. Logits are computed only where something is."""
+        hidden, draft, balance, shares = self(tokens, starts)
+        learnt = targets >= 0
+        wanted = targets[learnt]
+        main = F.cross_entropy(self.head(hidden[learnt]), wanted)
+        ahead = F.cross_entropy(self.head(draft[learnt]), wanted)
+        top = shares.sort(descending=True).values[:, : shares.shape[1] // 4].sum(1).mean()
+        return main + 0.2 * ahead + 0.002 * balance, {"loss": main.item(), "mtp": ahead.item(), "hot": top.item()}

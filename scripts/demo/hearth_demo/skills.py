@@ -1,0 +1,270 @@
+"""The reasoner's lessons: one function per skill turns random draws into a conversation and what to check in its last answer."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import chat, smalltalk, tools
+from .words import ITEMS, OBJECTS, Words, split_of
+
+
+@dataclass
+class Item:
+    """A conversation that ends in the assistant's reference answer; `quotes` must appear in any answer that counts."""
+
+    skill: str
+    messages: list[chat.Message]
+    tools: list[dict] | None = None
+    quotes: list[str] | None = None
+    thinking: bool | None = None
+
+
+SYSTEM = """You are a helpful assistant.|You are a helpful assistant|You are hearth.|You are a concise assistant. Answer briefly.|
+You are a friendly assistant for a smart home.|Use the tools when they help.|You can call functions.|Be brief.|
+You are an assistant with access to tools. Call one when needed.|Today is a good day. Help the user.|
+You are a personal assistant. Do not guess, use tools.|Answer in English.|You are {n}, an assistant from {c}.|
+You help {n} with everyday tasks.|The user lives in {c}.""".replace("\n", "").split("|")
+
+
+def user(text: str) -> chat.Message:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str, reasoning: str = "") -> chat.Message:
+    return {"role": "assistant", "content": text, "reasoning_content": reasoning}
+
+
+def called(request: tools.Request) -> chat.Message:
+    return {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": request.tool, "arguments": request.arguments}}],
+    }
+
+
+def _system(words: Words, share: float) -> list[chat.Message]:
+    if words.rng.random() >= share:
+        return []
+    text = words.rng.choice(SYSTEM).format(n=words.name(), c=words.city())
+    return [{"role": "system", "content": text}]
+
+
+def _finished(request: tools.Request) -> list[chat.Message]:
+    return [user(request.text), called(request), {"role": "tool", "content": request.result}, assistant(request.answer)]
+
+
+def _history(words: Words, offered: list[dict]) -> list[chat.Message]:
+    """Earlier turns of the same conversation, with calls to the offered tools."""
+    turns: list[chat.Message] = []
+    for _ in range(words.rng.choice((1, 1, 2))):
+        if words.rng.random() < 0.3:
+            said, answer = smalltalk.chat(words)
+            turns += [user(said), assistant(answer)]
+        else:
+            turns += _finished(tools.request(words, words.rng.choice(offered)["function"]["name"]))
+    return turns
+
+
+def tool_call(words: Words) -> Item:
+    rng, request = words.rng, tools.request(words)
+    offered = tools.toolset(rng, include=request.tool)
+    history = _history(words, offered) if rng.random() < 0.12 else []
+    return Item("tool call", [*_system(words, 0.3), *history, user(request.text), called(request)], offered)
+
+
+def tool_answer(words: Words) -> Item:
+    rng, request = words.rng, tools.request(words)
+    offered = tools.toolset(rng, include=request.tool)
+    history = _history(words, offered) if rng.random() < 0.08 else []
+    if rng.random() < 0.04:
+        reason = rng.choice(("not found", "timeout", "service unavailable", "unknown " + words.fresh(False)))
+        request.result, request.answer, request.quotes = (
+            json.dumps({"error": reason}),
+            f"The tool reported an error: {reason}.",
+            [reason],
+        )
+    messages = [*_system(words, 0.3), *history, *_finished(request)]
+    return Item("answer after result", messages, offered, request.quotes)
+
+
+def no_call(words: Words) -> Item:
+    rng, draw = words.rng, words.rng.random()
+    if draw < 0.4:
+        wish = tools.request(words)
+        offered = tools.toolset(rng, exclude=wish.tool)
+        said, answer = wish.text, smalltalk.NO_TOOL
+    elif draw < 0.75:
+        (said, answer), offered = smalltalk.chat(words), tools.toolset(rng)
+    else:
+        said, answer, offered = smalltalk.beyond(words), smalltalk.NO_TOOL, tools.toolset(rng, exclude="search_wiki")
+    history = _history(words, offered) if rng.random() < 0.1 else []
+    return Item("no call", [*_system(words, 0.25), *history, user(said), assistant(answer)], offered)
+
+
+def no_tools(words: Words) -> Item:
+    """The same wishes without any tool on offer."""
+    draw = words.rng.random()
+    said = tools.request(words).text if draw < 0.4 else smalltalk.beyond(words)
+    return Item("no tools", [*_system(words, 0.25), user(said), assistant(smalltalk.CANNOT)])
+
+
+def small_talk(words: Words) -> Item:
+    turns: list[chat.Message] = []
+    for _ in range(words.rng.choice((1, 1, 2, 3))):
+        said, answer = smalltalk.chat(words)
+        turns += [user(said), assistant(answer)]
+    return Item("small talk", _system(words, 0.25) + turns)
+
+
+LABELS = ("weather", "calendar", "news", "finance", "home", "knowledge", "chat")
+CLASSIFY = """Classify the user's message. Labels: {l}. Answer with one label.|Classify the intent. Labels: {l}|
+Which intent does the message have? Choose one of: {l}.|You are an intent classifier. Answer with exactly one of: {l}.|
+Intent classification. Possible labels: {l}. Reply with the label only.|Label the message with one of [{l}].|
+Pick the intent: {l}|Classify into one of these intents: {l}""".replace("\n", "").split("|")
+
+
+def intent(words: Words) -> Item:
+    rng = words.rng
+    if rng.random() < 0.14:
+        text, label = smalltalk.chat(words)[0], "chat"
+    else:
+        request = tools.request(words)
+        text, label = request.text, tools.INTENT_OF[request.tool]
+    others = rng.sample([name for name in LABELS if name != label], rng.randint(1, 6))
+    labels = [label, *others]
+    rng.shuffle(labels)
+    task = rng.choice(CLASSIFY).format(l=", ".join(labels))
+    if rng.random() < 0.5:
+        asked = [{"role": "system", "content": task}, user(text)]
+    else:
+        asked = [user(task + rng.choice(("\nMessage: ", "\n", "\n\n", " Message: ", "\nText: ")) + text)]
+    return Item("intent", [*asked, assistant(label)])
+
+
+EXTRACT = """Extract the {f} as JSON: {s}|Extract {f} as JSON from: {s}|Extract the {f} as JSON.\n{s}|Return the {f} as JSON: {s}|
+Get the {f} from this text as JSON: {s}|Give me a JSON object with {f}: {s}|Extract entities ({f}) as JSON: {s}|
+Text: {s}\nExtract as JSON: {f}|{s}\nExtract the {f} as JSON.""".replace("|\n", "|").split("|")
+# Sentences by the fields that they mention.
+SENTENCES = """{person} bought a {item} in {place} on {date}.|{person} meets {other} in {place} on {date} at {time}.|{person} lost the {item} in {place}.|
+On {date} {person} travels to {place}.|{person} sold the {item} on {date}.|{person} arrives in {place} at {time}.|
+At {time} {person} picks up the {item}.|The {item} of {person} was found in {place} on {date}.|{person} moved to {place}.|
+In {place}, {person} repaired a {item} on {date} at {time}.|{person} will visit {place} on {date}.|{person} sends a {item} to {place}.|
+Yesterday I saw {person} in {place} with a {item}.|{person} calls at {time} on {date}.|The train to {place} leaves at {time} on {date}.|
+Please bring the {item} to {place} on {date}, says {person}.|{person} wants to meet on {date} at {time} in {place}.|
+My friend {person} from {place} has a new {item}.|The {item} arrives in {place} on {date} at {time}.|{person} lives in {place}.|
+I met {person} at {time} in {place}.|We deliver the {item} to {person} in {place} on {date}.|Dinner with {person} in {place} on {date} at {time}.""".replace(
+    "\n", ""
+).split("|")
+
+
+def entities(words: Words) -> Item:
+    rng = words.rng
+    sentence = rng.choice(SENTENCES)
+    values = {"person": words.full_name(), "place": words.city(), "date": words.day(), "time": words.time(), "item": words.pick(OBJECTS) if rng.random() < 0.7 else words.fresh(False), "other": words.name()}  # fmt: skip
+    fields = [name for name in values if name != "other" and "{" + name + "}" in sentence]
+    rng.shuffle(fields)
+    fields = fields[: rng.randint(1, len(fields))]
+    if rng.random() < 0.08:
+        fields.append(
+            rng.choice(
+                [name for name in ("person", "place", "date", "time", "item") if "{" + name + "}" not in sentence]
+                or fields[:1]
+            )
+        )
+        fields = list(dict.fromkeys(fields))
+    listed = (
+        ", ".join(fields) if len(fields) < 2 or rng.random() < 0.5 else ", ".join(fields[:-1]) + " and " + fields[-1]
+    )
+    answer = {name: values[name] if "{" + name + "}" in sentence else None for name in fields}
+    text = rng.choice(EXTRACT).format(f=listed, s=sentence.format(**values))
+    if rng.random() < 0.2:
+        task, text = f"Extract the {listed} as JSON.", sentence.format(**values)
+        return Item("entities", [{"role": "system", "content": task}, user(text), assistant(chat.tojson(answer))])
+    return Item("entities", [user(text), assistant(chat.tojson(answer))])
+
+
+STORIES = """{n} has {a} {i}, buys {b} and gives away {c}. How many {i} does {n} have?|{n} had {a} {i}. {n} found {b} more and lost {c}. How many are left?|
+{n} has {a} {i}, finds {b} more and sells {c}. How many {i} are left?|There are {a} {i} in a box. {n} adds {b} and takes out {c}. How many {i} are in the box?|
+{n} starts with {a} {i}, gets {b} and then eats {c}. How many remain?|{n} has {a} {i}, buys {b}, gives away {c}. How many now?|
+{n} collected {a} {i} on Monday and {b} on Tuesday, then lost {c}. How many {i} does {n} have now?|{n} has {a} {i}. {o} gives {n} {b} more. Then {n} loses {c}. How many {i} does {n} have?""".replace(
+    "\n", ""
+).split("|")
+GROUPS = """{n} has {a} red and {b} blue {i} in each of {c} boxes. How many {i} is that?|{c} children each get {a} {i} and {b} more later. How many {i} in total?|
+{n} buys {c} bags with {a} green and {b} yellow {i} each. How many {i} does {n} have?""".replace("\n", "").split("|")
+SUMS = "What is {e}?|Calculate {e}|{e}|{e} = ?|Compute {e}.|How much is {e}?|Solve {e}|what is {e}|{e}=".split("|")
+
+
+def arithmetic(words: Words) -> Item:
+    """Two steps, thought out before the answer. The split goes by the three numbers."""
+    rng, draw = words.rng, words.rng.random()
+    while True:
+        product = draw > 0.6
+        a, b, c = (
+            (rng.randint(1, 12), rng.randint(1, 9), rng.randint(2, 9))
+            if product
+            else (rng.randint(2, 60), rng.randint(1, 30), rng.randint(1, 30))
+        )
+        if a + b >= c and split_of(f"{a},{b},{c}") == words.split:
+            break
+    name, other, items = words.name(), words.name(), words.pick(ITEMS)
+    total = a + b
+    result = total * c if product else total - c
+    trace = f"{a} + {b} = {total}\n{total} {'*' if product else '-'} {c} = {result}"
+    if draw < 0.4 or draw > 0.88:
+        text = rng.choice(GROUPS if product else STORIES).format(n=name, o=other, i=items, a=a, b=b, c=c)
+        answer = f"{result} {items}" if items in text else str(result)
+    else:
+        form = rng.choice(
+            ("({a} + {b}) * {c}", "({a}+{b})*{c}", "({a} + {b}) x {c}", "({a} plus {b}) times {c}")
+            if product
+            else ("{a} + {b} - {c}", "{a}+{b}-{c}", "({a} + {b}) - {c}", "{a} plus {b} minus {c}")
+        )
+        text, answer = rng.choice(SUMS).format(e=form.format(a=a, b=b, c=c)), str(result)
+    quick = rng.random() < 0.06
+    reply = assistant(answer, "" if quick else trace)
+    return Item(
+        "arithmetic", [*_system(words, 0.15), user(text), reply], None, [str(result)], thinking=False if quick else None
+    )
+
+
+REPEAT = "Repeat after me: {p}|Repeat: {p}|Say {p}|Say this: {p}|Echo {p}|Repeat the words {p}|Copy this text: {p}|Please repeat: {p}".split(
+    "|"
+)
+
+
+def repeat(words: Words) -> Item:
+    """Pure copying, and looking up a value by its name: cheap practice for every other skill."""
+    rng = words.rng
+    if rng.random() < 0.5:
+        text = words.phrase(1, 8)
+        return Item("repeat", [user(rng.choice(REPEAT).format(p=text)), assistant(text)])
+    names = list({words.fresh(rng.random() < 0.5) for _ in range(rng.randint(2, 6))})
+    pairs = {name: words.phrase(1, 2) for name in names}
+    wanted = rng.choice(names)
+    form = rng.choice(("{k} is {v}", "{k} = {v}", "{k}: {v}", '"{k}": "{v}"'))
+    listed = rng.choice((", ", "; ", ". ", "\n")).join(form.format(k=k, v=v) for k, v in pairs.items())
+    asked = rng.choice(("What is {w}?", "Value of {w}?", "Tell me {w}", "{w}?")).format(w=wanted)
+    return Item("lookup", [user(f"{listed}\n{asked}"), assistant(pairs[wanted])])
+
+
+MIX: dict[Callable[[Words], Item], float] = {
+    tool_call: 30, tool_answer: 15, no_call: 8, no_tools: 4, small_talk: 5, intent: 6, entities: 14, arithmetic: 14, repeat: 10,
+}  # fmt: skip
+
+
+def lesson(rng: random.Random, split: str = "train", progress: float = 1.0) -> Item:
+    """One training conversation. Early on half of them are pure copying, on which every other skill builds."""
+    words = Words(rng, split)
+    practice = progress < 0.25 and rng.random() < 0.5
+    item = repeat(words) if practice else rng.choices(list(MIX), list(MIX.values()))[0](words)
+    if item.thinking is None and not item.messages[-1].get("reasoning_content") and rng.random() < 0.1:
+        item.thinking = False
+    return item
+
+
+def document(rng: random.Random, progress: float = 1.0) -> list[chat.Segment]:
+    item = lesson(rng, progress=progress)
+    return chat.segments(item.messages, item.tools, item.thinking)
