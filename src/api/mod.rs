@@ -24,6 +24,7 @@ use actix_web::web::ServiceConfig;
 
 pub use server::{Bound, bind};
 pub use state::State;
+pub use stream::chunk as sse_chunk;
 
 /// All resources: one line each.
 fn routes(config: &mut ServiceConfig) {

@@ -93,8 +93,8 @@ impl<S: Shape> Source<S> {
     }
 }
 
-/// `data: {...}` and an empty line.
-pub(super) fn chunk(value: &Value) -> Bytes {
+/// One server-sent event: `data: {...}` and an empty line.
+pub fn chunk(value: &Value) -> Bytes {
     let mut out = BytesMut::with_capacity(256).writer();
     out.get_mut().put_slice(b"data: ");
     // Writing JSON values to memory cannot fail.

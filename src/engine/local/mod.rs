@@ -10,7 +10,7 @@ mod queue;
 mod sampler;
 mod schedule;
 mod slot;
-mod text;
+pub mod text;
 pub mod threads;
 mod worker;
 
@@ -24,6 +24,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 pub use card::describe;
 pub use load::LoadSpec;
+pub use sampler::argmax;
 
 use self::queue::{Job, Refused, Shared, fail};
 use self::worker::Worker;

@@ -123,7 +123,7 @@ impl Sampler {
 }
 
 /// The index of the largest logit; the first one of equals.
-pub(super) fn argmax(logits: &[f32]) -> Token {
+pub fn argmax(logits: &[f32]) -> Token {
     // Two passes over independent lanes: the compiler vectorises both, which it cannot do for a running index.
     const LANES: usize = 16;
     let mut best = [f32::NEG_INFINITY; LANES];

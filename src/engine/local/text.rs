@@ -9,7 +9,7 @@ use crate::engine::Token;
 /// Two things hold text back: a character whose last bytes have not come yet, and an ending that may grow into one
 /// of the stop strings. Invalid bytes become U+FFFD.
 #[derive(Debug)]
-pub(super) struct TextAssembler {
+pub struct TextAssembler {
     stops: Vec<String>,
     /// Bytes of a character that is not complete; at most three.
     partial: Vec<u8>,
@@ -22,16 +22,16 @@ pub(super) struct TextAssembler {
 
 /// Text that may be sent, with the tokens that it completes.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Released {
-    pub(super) text: String,
-    pub(super) tokens: Vec<Token>,
+pub struct Released {
+    pub text: String,
+    pub tokens: Vec<Token>,
     /// The stop string that ended the answer; nothing may be pushed after it.
-    pub(super) stop: Option<String>,
+    pub stop: Option<String>,
 }
 
 impl TextAssembler {
     /// `stops` must not contain empty strings.
-    pub(super) fn new(stops: Vec<String>) -> Self {
+    pub fn new(stops: Vec<String>) -> Self {
         Self {
             stops,
             partial: Vec::new(),
@@ -42,7 +42,7 @@ impl TextAssembler {
     }
 
     /// Adds the bytes of one token.
-    pub(super) fn push(&mut self, token: Token, piece: &[u8]) -> Released {
+    pub fn push(&mut self, token: Token, piece: &[u8]) -> Released {
         self.pushed += piece.len();
         self.tokens.push_back((token, self.pushed));
         self.decode(piece);
@@ -75,7 +75,7 @@ impl TextAssembler {
     }
 
     /// Releases what was held back, when no more tokens will come.
-    pub(super) fn finish(&mut self) -> Released {
+    pub fn finish(&mut self) -> Released {
         if !self.partial.is_empty() {
             self.partial.clear();
             self.held.push(char::REPLACEMENT_CHARACTER);
