@@ -196,8 +196,15 @@ fn who_leaves_frees_the_slot() {
             drop(socket);
             server.wait_for("hearth_requests_running", model, 0.0, soon);
         }
+        // During the prefill of a long prompt.
+        let mut request = endless(model, 100);
+        request["prompt"] = "word ".repeat(1200).into();
+        let socket = raw_post(server.address, "/v1/completions", &request);
+        server.wait_for("hearth_requests_running", model, 1.0, soon);
+        drop(socket);
+        server.wait_for("hearth_requests_running", model, 0.0, soon);
     }
-    assert!(server.metric("hearth_requests_total", "demo-reasoner") >= 2.0);
+    assert!(server.metric("hearth_requests_total", "demo-reasoner") >= 3.0);
 }
 
 #[test]

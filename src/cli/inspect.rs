@@ -149,7 +149,7 @@ fn write_summary(out: &mut impl Write, gguf: &Gguf, geometry: &Geometry) -> io::
     line("context", format!("{} tokens", geometry.context))?;
     let mut layers = geometry.layers.to_string();
     if let Some(interval) = geometry.full_attention_interval {
-        layers += &format!(", every {interval}th with full attention");
+        layers += &format!(", one in {interval} with full attention");
     }
     if geometry.mtp_layers > 0 {
         layers += &format!(", and {} for multi-token prediction", geometry.mtp_layers);
