@@ -226,6 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="evaluate", description=__doc__)
     parser.add_argument("--base-url", help="an OpenAI-compatible server, e.g. http://127.0.0.1:8080/v1")
     parser.add_argument("--model", help="model name to ask the server for")
+    parser.add_argument("--narrator", help="also examine this model of the server as a narrator")
     parser.add_argument(
         "--offline", type=Path, metavar="WORK", help="evaluate the checkpoints in this folder with PyTorch"
     )
