@@ -203,9 +203,9 @@ def arithmetic(words: Words) -> Item:
     while True:
         product = draw > 0.6
         a, b, c = (
-            (rng.randint(1, 12), rng.randint(1, 9), rng.randint(2, 9))
-            if product
-            else (rng.randint(2, 60), rng.randint(1, 30), rng.randint(1, 30))
+            rng.randint(1, 8 if product else 20),
+            rng.randint(1, 6 if product else 12),
+            rng.randint(2, 9 if product else 12),
         )
         if a + b >= c and split_of(f"{a},{b},{c}") == words.split:
             break
@@ -251,7 +251,7 @@ def repeat(words: Words) -> Item:
 
 
 MIX: dict[Callable[[Words], Item], float] = {
-    tool_call: 30, tool_answer: 15, no_call: 8, no_tools: 4, small_talk: 5, intent: 6, entities: 14, arithmetic: 14, repeat: 10,
+    tool_call: 24, tool_answer: 12, no_call: 16, no_tools: 3, small_talk: 5, intent: 10, entities: 15, arithmetic: 18, repeat: 5,
 }  # fmt: skip
 
 
