@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from . import export, scenes, skills, tokenizer, training, words
 from .narrator import Narrator, NarratorConfig
-from .reasoner import Reasoner, ReasonerConfig
+from .reasoner import Reasoner, ReasonerConfig, grow, shallow
 
 MODELS = {
     "reasoner": (Reasoner, ReasonerConfig, skills.document),
@@ -66,6 +66,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rows", type=int, default=8, help="rows of 512 tokens per step")
     parser.add_argument("--work", type=Path, default=Path("demo-work"), help="checkpoints and interim exports")
+    parser.add_argument(
+        "--shallow", action="store_true", help="the reasoner's first stage: four layers, which the next stage grows to eight"
+    )
+    parser.add_argument("--compile", action="store_true", help="compile the blocks: needs a C++ compiler, gains a third")
     parser.add_argument("--f32", action="store_true", help="export unquantized, to compare graphs")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -99,20 +103,25 @@ def train(rank: int, args: argparse.Namespace) -> None:
     kind, config, document = MODELS[args.model]
     path, output = args.work / f"{args.model}-tokenizer.json", args.work / f"{args.model}.gguf"
     vocabulary = tokenizer.Tokenizer.load(path)
+    checkpoint, first_stage = args.work / f"{args.model}.pt", args.work / f"{args.model}-shallow.pt"
+    if args.shallow:
+        checkpoint, output, config = first_stage, args.work / f"{args.model}-shallow.gguf", shallow
     model = kind(config(len(vocabulary.tokens)))
+    if not args.shallow and first_stage.exists() and not checkpoint.exists():
+        grow(torch.load(first_stage, map_location="cpu")["model"], model)
 
     def log(line: str) -> None:
         if rank == 0:
             print(line, flush=True)
 
     log(f"{args.model}: {sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(vocabulary.tokens)}")
-    plan = training.Plan(args.minutes, rows=args.rows // args.workers, seed=args.seed)
+    plan = training.Plan(args.minutes, rows=args.rows // args.workers, seed=args.seed, compile=args.compile)
     training.run(
         model,
         path,
         document,
         plan,
-        args.work / f"{args.model}.pt",
+        checkpoint,
         log,
         lambda _: export.write(model, vocabulary, output),
     )

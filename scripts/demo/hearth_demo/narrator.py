@@ -60,6 +60,9 @@ class Narrator(nn.Module):
         self.blk = nn.ModuleList(Block(c) for _ in range(c.layers))
         self.output_norm = RMSNorm(c.width, 0.125)
 
+    def blocks(self) -> list[Block]:
+        return list(self.blk)
+
     def head(self, hidden: Tensor) -> Tensor:
         return self.output(hidden).float()
 

@@ -258,7 +258,7 @@ MIX: dict[Callable[[Words], Item], float] = {
 def lesson(rng: random.Random, split: str = "train", progress: float = 1.0) -> Item:
     """One training conversation. Early on half of them are pure copying, on which every other skill builds."""
     words = Words(rng, split)
-    practice = progress < 0.25 and rng.random() < 0.5
+    practice = progress < 0.15 and rng.random() < 0.5
     item = repeat(words) if practice else rng.choices(list(MIX), list(MIX.values()))[0](words)
     if item.thinking is None and not item.messages[-1].get("reasoning_content") and rng.random() < 0.1:
         item.thinking = False

@@ -28,6 +28,7 @@ class Plan:
     adam_rate: float = 0.003
     warmup: float = 0.03
     seed: int = 1
+    compile: bool = False
 
 
 def encode(tokenizer: Tokenizer, parts: list[Segment]) -> tuple[list[int], list[int]]:
@@ -165,6 +166,9 @@ def run(
             optimizer.load_state_dict(state)
         step, tokens_seen, used = saved["step"], saved["tokens"], saved["seconds"]
         log(f"resumed at step {step}, {used / 60:.1f} min")
+    if plan.compile:
+        for block in model.blocks():
+            block.compile(dynamic=False)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     rng = random.Random(plan.seed * 1_000_003 + step * 64 + rank)
     batches = pack(Tokenizer.load(tokenizer_path), lambda rng: document(rng, used / total), rng, plan.rows, plan.length)
