@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::output;
-use crate::gguf::{Geometry, Gguf, TensorInfo, Value};
+use crate::gguf::{Geometry, Gguf, TensorInfo, Value, file_type_name, printable};
 
 /// Arguments of `hearth inspect`.
 #[derive(Debug, clap::Args)]
@@ -24,6 +24,10 @@ pub(super) struct Args {
     /// Print JSON, tensors included.
     #[arg(long)]
     json: bool,
+
+    /// With --json, print long arrays such as the vocabulary, too.
+    #[arg(long, requires = "json")]
+    all: bool,
 }
 
 /// Bytes and weights of one part of the model.
@@ -40,7 +44,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let gguf = Gguf::open(&args.file)?;
     let geometry = gguf.geometry()?;
     if args.json {
-        return output::print_json(&as_json(&gguf, &geometry));
+        return output::print_json(&as_json(&gguf, &geometry, args.all));
     }
     let mut out = io::stdout().lock();
     write_summary(&mut out, &gguf, &geometry)?;
@@ -98,10 +102,10 @@ fn components(gguf: &Gguf, geometry: &Geometry) -> BTreeMap<&'static str, Compon
     components
 }
 
-fn as_json(gguf: &Gguf, geometry: &Geometry) -> serde_json::Value {
+fn as_json(gguf: &Gguf, geometry: &Geometry, all: bool) -> serde_json::Value {
     let metadata: serde_json::Map<String, serde_json::Value> = gguf
         .metadata()
-        .map(|(key, value)| (key.to_owned(), value_json(&value)))
+        .map(|(key, value)| (key.to_owned(), value_json(&value, all)))
         .collect();
     let tensors: Vec<serde_json::Value> = gguf
         .tensors()
@@ -116,13 +120,14 @@ fn as_json(gguf: &Gguf, geometry: &Geometry) -> serde_json::Value {
     json!({
         "path": gguf.path(), "parts": gguf.parts(), "version": gguf.version(),
         "parameters": gguf.parameters(), "bytes": gguf.size_bytes(),
+        "file_type": geometry.file_type.and_then(file_type_name),
         "geometry": geometry, "components": components(gguf, geometry),
         "metadata": metadata, "tensors": tensors,
     })
 }
 
-/// A value as JSON; a vocabulary only by its type and length.
-fn value_json(value: &Value<'_>) -> serde_json::Value {
+/// A value as JSON; a long array only by its type and length, unless `all` is asked for.
+fn value_json(value: &Value<'_>, all: bool) -> serde_json::Value {
     const LONGEST: usize = 64;
     match value {
         Value::Integer(number) => {
@@ -131,13 +136,15 @@ fn value_json(value: &Value<'_>) -> serde_json::Value {
         Value::Float(number) => json!(number),
         Value::Bool(value) => json!(value),
         Value::String(text) => json!(text),
-        Value::Array(array) if array.len <= LONGEST => array.iter().map(|value| value_json(&value)).collect(),
+        Value::Array(array) if all || array.len <= LONGEST => {
+            array.iter().map(|value| value_json(&value, all)).collect()
+        }
         Value::Array(array) => json!({"type": array.element.name(), "length": array.len}),
     }
 }
 
 fn write_summary(out: &mut impl Write, gguf: &Gguf, geometry: &Geometry) -> io::Result<()> {
-    let mut line = |what: &str, value: String| writeln!(out, "{what:<14} {value}");
+    let mut line = |what: &str, value: String| writeln!(out, "{what:<14} {}", printable(&value));
     line("model", geometry.name.clone().unwrap_or_else(|| "(no name)".into()))?;
     line("file", gguf.path().display().to_string())?;
     if gguf.parts() > 1 {
@@ -145,7 +152,12 @@ fn write_summary(out: &mut impl Write, gguf: &Gguf, geometry: &Geometry) -> io::
     }
     line("architecture", geometry.architecture.clone())?;
     line("parameters", count(gguf.parameters()))?;
-    line("size", output::bytes(gguf.size_bytes()))?;
+    let mut size = output::bytes(gguf.size_bytes());
+    if let Some(number) = geometry.file_type {
+        let name = file_type_name(number).map_or_else(|| format!("file type {number}"), str::to_owned);
+        size += &format!(", {name}");
+    }
+    line("size", size)?;
     line("context", format!("{} tokens", geometry.context))?;
     let mut layers = geometry.layers.to_string();
     if let Some(interval) = geometry.full_attention_interval {
@@ -164,10 +176,10 @@ fn write_summary(out: &mut impl Write, gguf: &Gguf, geometry: &Geometry) -> io::
         ),
     )?;
     if geometry.experts > 0 {
-        let shared = if geometry.shared_feed_forward > 0 {
-            " + 1 shared"
-        } else {
-            ""
+        // Some files give only the width of a shared expert, not their number.
+        let shared = match geometry.shared_experts.max(u32::from(geometry.shared_feed_forward > 0)) {
+            0 => String::new(),
+            number => format!(" + {number} shared"),
         };
         line(
             "experts",
@@ -223,7 +235,7 @@ fn write_components(out: &mut impl Write, gguf: &Gguf, geometry: &Geometry) -> i
 fn write_metadata(out: &mut impl Write, gguf: &Gguf) -> io::Result<()> {
     let mut table = table(&["key", "value"]);
     for (key, value) in gguf.metadata() {
-        table.add_row([key.to_owned(), shorten(&value)]);
+        table.add_row([printable(key), shorten(&value)]);
     }
     writeln!(out, "\n{table}")
 }
@@ -233,7 +245,7 @@ fn write_tensors(out: &mut impl Write, gguf: &Gguf) -> io::Result<()> {
     for tensor in gguf.tensors() {
         let shape: Vec<String> = tensor.dims().iter().map(u64::to_string).collect();
         table.add_row([
-            tensor.name.clone(),
+            printable(&tensor.name),
             tensor.kind.name.to_owned(),
             shape.join(" x "),
             output::bytes(tensor.bytes),

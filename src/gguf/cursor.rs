@@ -58,7 +58,10 @@ impl<'a> Cursor<'a> {
         match usize::try_from(count) {
             Ok(count) if count <= self.left() / least.max(1) => Ok(count),
             _ => {
-                let problem = format!("is {count}, more than the {} bytes that follow can hold", self.left());
+                let problem = format!(
+                    "is {count}, more than the {} bytes behind it can hold; the file may be cut off",
+                    self.left()
+                );
                 Err(Damage::new(field, at, problem))
             }
         }
@@ -79,8 +82,17 @@ impl<'a> Cursor<'a> {
 
     /// Where the bytes of a string lie, whatever they are.
     pub(super) fn raw_string(&mut self, field: &str) -> Result<Range<usize>, Damage> {
-        let length = self.count(field, 1)?;
+        let at = self.at;
+        let length = self.u64(field)?;
         let start = self.at;
+        if length > self.left() as u64 {
+            let problem = format!(
+                "is {length} bytes long, but only {} follow; the file may be cut off",
+                self.left()
+            );
+            return Err(Damage::new(field, at, problem));
+        }
+        let length = usize::try_from(length).map_err(|_| Damage::new(field, at, "is too long"))?;
         self.take(length, field)?;
         Ok(start..self.at)
     }

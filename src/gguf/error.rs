@@ -1,13 +1,18 @@
 //! What can be wrong with a GGUF file.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 
 /// Why a file was not accepted: what is wrong, in which field, at which byte.
 #[derive(Debug, thiserror::Error)]
 pub enum GgufError {
     /// The file cannot be opened or mapped.
-    #[error("cannot read {}: {source}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    #[error("cannot read {}: {reason}", path.display())]
+    Io {
+        path: PathBuf,
+        /// Part of the message, and therefore not a `source`, which would be told again.
+        reason: std::io::Error,
+    },
     /// A field of the file is damaged, or not supported.
     #[error("{}: {field} at byte {offset}: {problem}", path.display())]
     Damaged {
@@ -39,11 +44,35 @@ pub struct Damage {
 }
 
 impl Damage {
-    pub(super) fn new(field: impl Into<String>, offset: usize, problem: impl Into<String>) -> Self {
+    pub(super) fn new(field: impl AsRef<str>, offset: usize, problem: impl AsRef<str>) -> Self {
         Self {
-            field: field.into(),
+            field: printable(field.as_ref()),
             offset: offset as u64,
-            problem: problem.into(),
+            problem: printable(problem.as_ref()),
         }
     }
+}
+
+/// Text of a file for a terminal, in one line: characters that would steer the terminal are escaped, and what is longer
+/// than any honest name is cut.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    const LONGEST: usize = 240;
+    let mut out = String::with_capacity(text.len().min(LONGEST));
+    for (index, character) in text.chars().enumerate() {
+        if index == LONGEST {
+            out.push_str("...");
+            break;
+        }
+        // Marks of writing direction are no control characters, but can make a line read as another one.
+        if character.is_control()
+            || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "{}", character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out
 }

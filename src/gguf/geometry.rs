@@ -4,7 +4,8 @@
 
 use serde::Serialize;
 
-use super::{Gguf, GgufError, Value, ValueType};
+use super::error::printable;
+use super::{Gguf, GgufError, Tokenizer, Value};
 
 /// The shape of a model. What an architecture does not have is zero or `None`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -37,8 +38,18 @@ pub struct Geometry {
     pub experts_used: u32,
     /// Width of a routed expert.
     pub expert_feed_forward: u32,
+    /// Shared experts, which compute every token; files with only the width of one do not count it.
+    pub shared_experts: u32,
     /// Width of the shared expert.
     pub shared_feed_forward: u32,
+    /// First layers with a dense feed-forward network instead of experts.
+    pub dense_layers: u32,
+    /// Base of the rotary position embedding.
+    pub rope_base: Option<f64>,
+    /// Elements of a head that are rotated; 0 where the file leaves it to llama.cpp.
+    pub rope_dimensions: u32,
+    /// Number of the quantisation mix, see [`super::file_type_name`].
+    pub file_type: Option<u64>,
     /// Every n-th layer has full attention, the others are recurrent; `None` where all are alike.
     pub full_attention_interval: Option<u32>,
     /// Recurrent state.
@@ -63,28 +74,13 @@ pub struct SsmGeometry {
     pub group_count: u32,
 }
 
-/// What the file says about its vocabulary.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Tokenizer {
-    /// llama.cpp's tokenizer model, such as `gpt2`.
-    pub model: String,
-    /// The pre-tokenizer, such as `qwen2`.
-    pub pre: Option<String>,
-    /// Number of tokens.
-    pub vocabulary: u32,
-    pub bos: Option<u32>,
-    pub eos: Option<u32>,
-    /// Texts of the two; empty if there is none.
-    pub bos_text: String,
-    pub eos_text: String,
-    /// Jinja source of the chat template.
-    #[serde(skip)]
-    pub chat_template: Option<String>,
-}
-
 /// Larger numbers than any model's; arithmetic on them stays far from overflow.
 const MAX_SIZE: u64 = 1 << 30;
-const MAX_LAYERS: u64 = 4096;
+/// llama.cpp aborts above these (`src/llama-hparams.h`).
+const MAX_LAYERS: u64 = 512;
+const MAX_EXPERTS: u64 = 1024;
+/// The kinds of rope scaling that llama.cpp knows; it aborts on others.
+const ROPE_SCALINGS: [&str; 4] = ["none", "linear", "yarn", "longrope"];
 
 impl Geometry {
     pub(super) fn read(gguf: &Gguf) -> Result<Self, GgufError> {
@@ -109,19 +105,26 @@ impl Geometry {
             return Err(model(gguf, &keys.key("nextn_predict_layers"), &problem));
         };
         let embedding = keys.required("embedding_length", MAX_SIZE)?;
+        for name in [
+            "attention.head_count",
+            "attention.head_count_kv",
+            "feed_forward_length",
+            "expert_used_count",
+        ] {
+            keys.check_length(name, blocks)?;
+        }
         let heads = keys.number("attention.head_count", MAX_SIZE)?;
         let kv_heads = match keys.number("attention.head_count_kv", MAX_SIZE)? {
             0 => heads,
             kv_heads => kv_heads,
         };
+        keys.check_heads(blocks)?;
         let head_length = embedding.checked_div(heads).unwrap_or(0);
         let or_head = |length: u32| if length == 0 { head_length } else { length };
-        let experts = keys.number("expert_count", MAX_SIZE)?;
-        let experts_used = keys.number("expert_used_count", MAX_SIZE)?;
-        if experts_used > experts || (experts > 0 && experts_used == 0) {
-            let problem = format!("is {experts_used}, but the model has {experts} experts");
-            return Err(model(gguf, &keys.key("expert_used_count"), &problem));
-        }
+        let key_length = or_head(keys.number("attention.key_length", MAX_SIZE)?);
+        let rope_dimensions = keys.number("rope.dimension_count", MAX_SIZE)?;
+        keys.check_rope(rope_dimensions, key_length)?;
+        let (experts, experts_used) = keys.experts()?;
         let positive = |number: u32| (number > 0).then_some(number);
         let conv_kernel = keys.number("ssm.conv_kernel", MAX_SIZE)?;
         let ssm = SsmGeometry {
@@ -131,6 +134,7 @@ impl Geometry {
             time_step_rank: keys.number("ssm.time_step_rank", MAX_SIZE)?,
             group_count: keys.number("ssm.group_count", MAX_SIZE)?,
         };
+        keys.check_state(ssm)?;
         Ok(Self {
             name: gguf
                 .get("general.name")
@@ -143,88 +147,25 @@ impl Geometry {
             feed_forward: keys.number("feed_forward_length", MAX_SIZE)?,
             heads,
             kv_heads,
-            key_length: or_head(keys.number("attention.key_length", MAX_SIZE)?),
+            key_length,
             value_length: or_head(keys.number("attention.value_length", MAX_SIZE)?),
             experts,
             experts_used,
             expert_feed_forward: keys.number("expert_feed_forward_length", MAX_SIZE)?,
+            shared_experts: keys.number("expert_shared_count", MAX_EXPERTS)?,
             shared_feed_forward: keys.number("expert_shared_feed_forward_length", MAX_SIZE)?,
-            full_attention_interval: positive(keys.number("full_attention_interval", MAX_LAYERS)?),
+            dense_layers: keys.number("leading_dense_block_count", MAX_LAYERS)?,
+            rope_base: keys
+                .gguf
+                .get(&keys.key("rope.freq_base"))
+                .and_then(|base| base.as_f64()),
+            rope_dimensions,
+            file_type: gguf.get("general.file_type").and_then(|number| number.as_u64()),
+            full_attention_interval: keys.interval()?,
             ssm: (conv_kernel > 0).then_some(ssm),
             sliding_window: positive(keys.number("attention.sliding_window", MAX_SIZE)?),
             tokenizer: Tokenizer::read(gguf)?,
             architecture,
-        })
-    }
-}
-
-impl Tokenizer {
-    fn read(gguf: &Gguf) -> Result<Self, GgufError> {
-        let key = "tokenizer.ggml.model";
-        let Some(tokenizer) = gguf.get(key).and_then(|value| value.as_str()) else {
-            return Err(model(gguf, key, "is missing: the file has no vocabulary"));
-        };
-        let key = "tokenizer.ggml.tokens";
-        let Some(tokens) = gguf
-            .get(key)
-            .and_then(|value| value.as_array())
-            .filter(|tokens| tokens.element == ValueType::String && tokens.len > 0)
-        else {
-            return Err(model(gguf, key, "is missing: the file has no vocabulary"));
-        };
-        for key in ["tokenizer.ggml.scores", "tokenizer.ggml.token_type"] {
-            if let Some(other) = gguf.get(key).and_then(|value| value.as_array())
-                && other.len != tokens.len
-            {
-                let problem = format!("has {} entries, but there are {} tokens", other.len, tokens.len);
-                return Err(model(gguf, key, &problem));
-            }
-        }
-        if let Some(embedding) = gguf.tensors().iter().find(|tensor| tensor.name == "token_embd.weight")
-            && embedding.shape[1] != tokens.len as u64
-        {
-            let problem = format!(
-                "has {} tokens, but the embedding has {} rows",
-                tokens.len, embedding.shape[1]
-            );
-            return Err(model(gguf, key, &problem));
-        }
-        let special = |name: &str| -> Result<Option<u32>, GgufError> {
-            let key = format!("tokenizer.ggml.{name}_token_id");
-            let Some(value) = gguf.get(&key) else { return Ok(None) };
-            match value.as_u64().and_then(|id| u32::try_from(id).ok()) {
-                Some(id) if (id as usize) < tokens.len => Ok(Some(id)),
-                _ => Err(model(
-                    gguf,
-                    &key,
-                    &format!("is {value:?}, not one of the {} tokens", tokens.len),
-                )),
-            }
-        };
-        let token_text = |id: Option<u32>| {
-            id.and_then(|id| tokens.strings().nth(id as usize))
-                .map(|text| String::from_utf8_lossy(text).into_owned())
-                .unwrap_or_default()
-        };
-        for name in ["eot", "eom", "unknown", "seperator", "padding", "mask"] {
-            special(name)?;
-        }
-        let (bos, eos) = (special("bos")?, special("eos")?);
-        Ok(Self {
-            model: tokenizer.to_owned(),
-            pre: gguf
-                .get("tokenizer.ggml.pre")
-                .and_then(|value| value.as_str())
-                .map(str::to_owned),
-            vocabulary: u32::try_from(tokens.len).unwrap_or(u32::MAX),
-            bos,
-            eos,
-            bos_text: token_text(bos),
-            eos_text: token_text(eos),
-            chat_template: gguf
-                .get("tokenizer.chat_template")
-                .and_then(|value| value.as_str())
-                .map(str::to_owned),
         })
     }
 }
@@ -257,6 +198,114 @@ impl Keys<'_> {
         }
     }
 
+    /// A value for each block, if the file has an array of them.
+    fn check_length(&self, name: &str, blocks: u32) -> Result<(), GgufError> {
+        match self.gguf.get(&self.key(name)) {
+            Some(Value::Array(array)) if array.len != blocks as usize => {
+                let problem = format!("has {} entries, but the model has {blocks} blocks", array.len);
+                Err(model(self.gguf, &self.key(name), &problem))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// In each block the query heads are shared out evenly over the key-value heads: llama.cpp's attention aborts where
+    /// they are not.
+    fn check_heads(&self, blocks: u32) -> Result<(), GgufError> {
+        let key = self.key("attention.head_count_kv");
+        let (Some(heads), Some(kv_heads)) = (self.gguf.get(&self.key("attention.head_count")), self.gguf.get(&key))
+        else {
+            return Ok(());
+        };
+        let each = |value: Value<'_>| -> Vec<u64> {
+            match value {
+                Value::Array(array) => array.iter().filter_map(|value| value.as_u64()).collect(),
+                value => vec![value.as_u64().unwrap_or(0); blocks as usize],
+            }
+        };
+        for (block, (heads, kv_heads)) in each(heads).into_iter().zip(each(kv_heads)).enumerate() {
+            // Blocks without attention have zeros.
+            if heads > 0 && kv_heads > 0 && !heads.is_multiple_of(kv_heads) {
+                let problem = format!("is {kv_heads} in block {block}, which does not divide its {heads} heads");
+                return Err(model(self.gguf, &key, &problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// What llama.cpp asserts of rotary positions.
+    fn check_rope(&self, dimensions: u32, key_length: u32) -> Result<(), GgufError> {
+        let key = self.key("rope.dimension_count");
+        if !dimensions.is_multiple_of(2) {
+            return Err(model(self.gguf, &key, &format!("is {dimensions}, not an even number")));
+        }
+        if key_length > 0 && dimensions > key_length {
+            let problem = format!("is {dimensions}, more than the {key_length} elements of a head");
+            return Err(model(self.gguf, &key, &problem));
+        }
+        let key = self.key("rope.scaling.type");
+        match self.gguf.get(&key) {
+            Some(Value::String(kind)) if !ROPE_SCALINGS.contains(&kind) => {
+                let problem = format!("is `{kind}`, but llama.cpp knows only {}", ROPE_SCALINGS.join(", "));
+                Err(model(self.gguf, &key, &problem))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Experts, and those of them that compute a token, with what llama.cpp asserts of them and their groups.
+    fn experts(&self) -> Result<(u32, u32), GgufError> {
+        let experts = self.number("expert_count", MAX_EXPERTS)?;
+        let used = self.number("expert_used_count", MAX_SIZE)?;
+        if used > experts || (experts > 0 && used == 0) {
+            let problem = format!("is {used}, but the model has {experts} experts");
+            return Err(model(self.gguf, &self.key("expert_used_count"), &problem));
+        }
+        let groups = self.number("expert_group_count", MAX_SIZE)?;
+        let even = groups <= 1 || experts.is_multiple_of(groups);
+        if groups > 0 && (groups >= experts || !even) {
+            let problem = format!("is {groups}, which does not divide {experts} experts into groups");
+            return Err(model(self.gguf, &self.key("expert_group_count"), &problem));
+        }
+        let used_groups = self.number("expert_group_used_count", MAX_SIZE)?;
+        if groups > 1 && (used_groups == 0 || used_groups >= groups) {
+            let problem = format!("is {used_groups}, but the experts have {groups} groups");
+            return Err(model(self.gguf, &self.key("expert_group_used_count"), &problem));
+        }
+        Ok((experts, used))
+    }
+
+    /// Heads of the recurrent state divide evenly. A file without groups (Mamba) has no heads.
+    fn check_state(&self, ssm: SsmGeometry) -> Result<(), GgufError> {
+        if ssm.group_count == 0 {
+            return Ok(());
+        }
+        if !ssm.time_step_rank.is_multiple_of(ssm.group_count) {
+            let problem = format!(
+                "is {}, which {} groups do not divide",
+                ssm.time_step_rank, ssm.group_count
+            );
+            return Err(model(self.gguf, &self.key("ssm.time_step_rank"), &problem));
+        }
+        if ssm.time_step_rank > 0 && !ssm.inner_size.is_multiple_of(ssm.time_step_rank) {
+            let problem = format!(
+                "is {}, which {} heads do not divide",
+                ssm.inner_size, ssm.time_step_rank
+            );
+            return Err(model(self.gguf, &self.key("ssm.inner_size"), &problem));
+        }
+        Ok(())
+    }
+
+    /// llama.cpp divides by the interval.
+    fn interval(&self) -> Result<Option<u32>, GgufError> {
+        let name = "full_attention_interval";
+        match self.gguf.get(&self.key(name)) {
+            None => Ok(None),
+            Some(_) => self.required(name, MAX_LAYERS).map(Some),
+        }
+    }
+
     fn required(&self, name: &str, limit: u64) -> Result<u32, GgufError> {
         match self.number(name, limit)? {
             0 => Err(model(self.gguf, &self.key(name), "is missing or zero")),
@@ -265,10 +314,11 @@ impl Keys<'_> {
     }
 }
 
-fn model(gguf: &Gguf, key: &str, problem: &str) -> GgufError {
+/// The error of a key that makes no sense.
+pub(super) fn model(gguf: &Gguf, key: &str, problem: &str) -> GgufError {
     GgufError::Model {
         path: gguf.path().to_owned(),
-        key: key.to_owned(),
-        problem: problem.to_owned(),
+        key: printable(key),
+        problem: printable(problem),
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header, Damage> {
             let problem = "is 1, which llama.cpp no longer reads; convert the model again";
             return Err(Damage::new("the version", 4, problem));
         }
-        other if other.swap_bytes() <= 3 => {
+        other if matches!(other.swap_bytes(), 1..=3) => {
             return Err(Damage::new(
                 "the version",
                 4,
@@ -102,7 +102,7 @@ fn alignment(bytes: &[u8], entries: &[(Range<usize>, Place)]) -> Result<u64, Dam
     match value.as_u64() {
         Some(alignment) if alignment.is_power_of_two() && alignment <= 1 << 20 => Ok(alignment),
         _ => {
-            let problem = format!("is {value:?}, not a power of two up to 1 MiB");
+            let problem = format!("is {value}, not a power of two up to 1 MiB");
             Err(Damage::new(key, at.start, problem))
         }
     }
@@ -213,6 +213,19 @@ fn place_tensors(
             let problem = format!("shares its data with {}", first.name);
             return Err(Damage::new(format!("tensor {}", second.name), *at, problem));
         }
+    }
+    // llama.cpp reads only files whose data lies in the order of the directory, without gaps.
+    let mut expected = start;
+    for (tensor, at) in tensors.iter() {
+        if tensor.offset != expected {
+            let problem = format!(
+                "has its data at byte {}, but llama.cpp expects it at byte {expected}, behind the tensor before it",
+                tensor.offset
+            );
+            return Err(Damage::new(format!("tensor {}", tensor.name), *at, problem));
+        }
+        // Cannot overflow: the end lies in the file, and the alignment is small.
+        expected = (tensor.offset + tensor.bytes).next_multiple_of(alignment);
     }
     Ok(())
 }

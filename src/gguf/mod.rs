@@ -5,10 +5,12 @@
 
 mod cursor;
 mod error;
+mod file_type;
 mod geometry;
 mod header;
 mod split;
 mod tensor;
+mod tokenizer;
 mod value;
 mod write;
 
@@ -17,13 +19,16 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-pub use error::{Damage, GgufError};
-pub use geometry::{Geometry, SsmGeometry, Tokenizer};
+pub use error::{Damage, GgufError, printable};
+pub use file_type::file_type_name;
+pub use geometry::{Geometry, SsmGeometry};
 pub use tensor::{TENSOR_TYPES, TensorInfo, TensorType};
+pub use tokenizer::Tokenizer;
 pub use value::{Array, Value, ValueType};
 pub use write::GgufWriter;
 
 use header::{Header, text};
+use value::Place;
 
 /// A model: one GGUF file, or all files of a split one.
 #[derive(Debug)]
@@ -43,9 +48,9 @@ struct Part {
 
 impl Part {
     fn open(path: &Path) -> Result<Self, GgufError> {
-        let io = |source| GgufError::Io {
+        let io = |reason| GgufError::Io {
             path: path.to_owned(),
-            source,
+            reason,
         };
         let file = File::open(path).map_err(io)?;
         if file.metadata().map_err(io)?.is_dir() {
@@ -65,12 +70,14 @@ impl Part {
         })
     }
 
+    fn place(&self, key: &str) -> Option<&Place> {
+        let mut entries = self.header.entries.iter();
+        let (_, place) = entries.find(|(name, _)| text(&self.map, name) == key)?;
+        Some(place)
+    }
+
     fn get(&self, key: &str) -> Option<Value<'_>> {
-        self.header
-            .entries
-            .iter()
-            .find(|(name, _)| text(&self.map, name) == key)
-            .map(|(_, place)| Value::at(place, &self.map))
+        Some(Value::at(self.place(key)?, &self.map))
     }
 }
 

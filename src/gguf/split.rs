@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::{GgufError, Part, TensorInfo};
+use super::error::printable;
+use super::value::Place;
+use super::{GgufError, Part, TensorInfo, ValueType};
 
 /// Opens the files that follow the first one, if the first one says that there are more.
 pub(super) fn open_rest(parts: &mut Vec<Part>) -> Result<(), GgufError> {
@@ -34,12 +36,23 @@ pub(super) fn open_rest(parts: &mut Vec<Part>) -> Result<(), GgufError> {
     };
     for (index, path) in paths.into_iter().enumerate().skip(1) {
         let part = Part::open(&path)?;
-        let number = part.get("split.no").and_then(|value| value.as_u64());
-        if number != Some(index as u64) {
-            return Err(GgufError::Split {
-                path,
-                problem: format!("should be part {index}, counted from 0, but says {number:?}"),
-            });
+        let number = |key| part.get(key).and_then(|value| value.as_u64());
+        let problem = match (number("split.no"), number("split.count")) {
+            (None, _) => "is part of a model, but has no split.no".to_owned(),
+            (Some(number), _) if number != index as u64 => {
+                format!("should be part {index}, counted from 0, but its split.no is {number}")
+            }
+            (_, Some(parts)) if parts != count as u64 => {
+                format!("says that the model has {parts} parts, but the first part says {count}")
+            }
+            // llama.cpp aborts on another type.
+            _ if !matches!(part.place("split.no"), Some(Place::Scalar(ValueType::U16, _))) => {
+                "has a split.no that is not a u16".to_owned()
+            }
+            _ => String::new(),
+        };
+        if !problem.is_empty() {
+            return Err(GgufError::Split { path, problem });
         }
         parts.push(part);
     }
@@ -55,7 +68,10 @@ pub(super) fn join(parts: &[Part]) -> Result<Vec<TensorInfo>, GgufError> {
             if !seen.insert(tensor.name.as_str()) {
                 return Err(GgufError::Split {
                     path: part.path.clone(),
-                    problem: format!("holds the tensor {} that an earlier part holds, too", tensor.name),
+                    problem: format!(
+                        "holds the tensor {} that an earlier part holds, too",
+                        printable(&tensor.name)
+                    ),
                 });
             }
             tensors.push(TensorInfo {

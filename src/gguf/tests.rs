@@ -114,7 +114,7 @@ fn damaged_metadata_is_named() {
             .strings("tokenizer.ggml.tokens", &["a", "b", "c", "d"])
             .i32s("tokenizer.ggml.token_type", &[1, 1]);
     });
-    refused("bos_token_id: is Integer(4)", |w| {
+    refused("bos_token_id: is 4, not one", |w| {
         w.u32("tokenizer.ggml.bos_token_id", 4);
     });
     refused("llama.expert_used_count: is 9, but the model has 8 experts", |w| {
@@ -178,9 +178,9 @@ fn absurd_shapes_do_not_overflow() {
 #[test]
 fn parts_of_a_split_model_are_joined() {
     let folder = tempfile::tempdir().unwrap();
-    let part = |number: u32, count: u32, tensor: &str| {
+    let part = |number: u16, count: u16, tensor: &str| {
         let mut writer = if number == 0 { model() } else { GgufWriter::new() };
-        writer.u32("split.no", number).u32("split.count", count);
+        writer.u16("split.no", number).u16("split.count", count);
         writer.tensor(tensor, F32, &[32]);
         writer.zeros()
     };
@@ -200,6 +200,52 @@ fn parts_of_a_split_model_are_joined() {
     std::fs::write(path(2), part(1, 2, "blk.0.a")).unwrap();
     let twice = Gguf::open(path(1)).unwrap_err().to_string();
     assert!(twice.contains("blk.0.a that an earlier part"), "{twice}");
+}
+
+#[test]
+fn every_type_is_written_and_read() {
+    let mut writer = GgufWriter::new();
+    writer
+        .u8("a", 255)
+        .i8("b", -1)
+        .u16("c", 65535)
+        .i16("d", -2)
+        .u32("e", 7)
+        .i32("f", -3);
+    writer
+        .f32("g", 0.5)
+        .u64("h", u64::MAX)
+        .i64("i", i64::MIN)
+        .f64("j", -0.25);
+    writer
+        .bools("k", &[true, false])
+        .f64s("l", &[1.5, -1.5])
+        .i8s("m", &[-128])
+        .u16s("n", &[]);
+    let gguf = open(&writer.zeros()).unwrap();
+    let all: Vec<String> = gguf
+        .metadata()
+        .map(|(key, value)| match value {
+            Value::Array(array) => format!("{key}={:?}", array.iter().collect::<Vec<_>>()),
+            value => format!("{key}={value:?}"),
+        })
+        .collect();
+    let expected = "a=Integer(255) b=Integer(-1) c=Integer(65535) d=Integer(-2) e=Integer(7) f=Integer(-3) g=Float(0.5) \
+                    h=Integer(18446744073709551615) i=Integer(-9223372036854775808) j=Float(-0.25) \
+                    k=[Bool(true), Bool(false)] l=[Float(1.5), Float(-1.5)] m=[Integer(-128)] n=[]";
+    assert_eq!(all.join(" "), expected);
+}
+
+#[test]
+fn messages_do_not_steer_the_terminal() {
+    refused(r"general.alignment", |w| {
+        w.str("x\u{1b}[2J\u{202e}", "a").u32("general.alignment", 3);
+    });
+    refused(r"x\u{1b}[2J\u{202e} at byte", |w| {
+        w.str("x\u{1b}[2J\u{202e}", "a").str("x\u{1b}[2J\u{202e}", "b");
+    });
+    assert_eq!(printable(&"x".repeat(10_000)).len(), 243);
+    assert_eq!(printable("ü b\n"), r"ü b\n");
 }
 
 #[test]

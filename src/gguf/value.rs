@@ -1,9 +1,10 @@
 //! Metadata values: where they lie in the file, and how they read.
 
+use std::fmt;
 use std::ops::Range;
 
 use super::cursor::Cursor;
-use super::error::Damage;
+use super::error::{Damage, printable};
 
 /// Vocabularies have some hundred thousand entries; the bound keeps a sparse file from costing minutes.
 const MAX_ELEMENTS: usize = 1 << 24;
@@ -225,6 +226,19 @@ impl<'a> Value<'a> {
         match self {
             Self::Array(array) => Some(*array),
             _ => None,
+        }
+    }
+}
+
+/// A number or a text as it reads, a longer text shortened; an array by its type and length.
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Integer(number) => number.fmt(f),
+            Self::Float(number) => number.fmt(f),
+            Self::Bool(value) => value.fmt(f),
+            Self::String(text) => write!(f, "`{}`", printable(text)),
+            Self::Array(array) => write!(f, "{}[{}]", array.element.name(), array.len),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::tensor::TensorType;
+use super::value::ValueType;
 
 const ALIGNMENT: u64 = 32;
 
@@ -23,67 +24,41 @@ impl GgufWriter {
         Self::default()
     }
 
-    fn entry(&mut self, key: &str, kind: u32) {
+    fn entry(&mut self, key: &str, kind: ValueType) {
         string(&mut self.entries, key.as_bytes());
-        self.entries.extend(kind.to_le_bytes());
+        self.entries.extend((kind as u32).to_le_bytes());
         self.entry_count += 1;
     }
 
-    pub fn u32(&mut self, key: &str, value: u32) -> &mut Self {
-        self.entry(key, 4);
-        self.entries.extend(value.to_le_bytes());
-        self
-    }
-
-    pub fn u64(&mut self, key: &str, value: u64) -> &mut Self {
-        self.entry(key, 10);
-        self.entries.extend(value.to_le_bytes());
-        self
-    }
-
-    pub fn i64(&mut self, key: &str, value: i64) -> &mut Self {
-        self.entry(key, 11);
-        self.entries.extend(value.to_le_bytes());
-        self
-    }
-
-    pub fn f32(&mut self, key: &str, value: f32) -> &mut Self {
-        self.entry(key, 6);
-        self.entries.extend(value.to_le_bytes());
-        self
-    }
-
     pub fn bool(&mut self, key: &str, value: bool) -> &mut Self {
-        self.entry(key, 7);
+        self.entry(key, ValueType::Bool);
         self.entries.push(u8::from(value));
         self
     }
 
     pub fn str(&mut self, key: &str, value: &str) -> &mut Self {
-        self.entry(key, 8);
+        self.entry(key, ValueType::String);
         string(&mut self.entries, value.as_bytes());
         self
     }
 
     pub fn strings<T: AsRef<[u8]>>(&mut self, key: &str, values: &[T]) -> &mut Self {
-        self.array(key, 8, values.len());
+        self.array(key, ValueType::String, values.len());
         for value in values {
             string(&mut self.entries, value.as_ref());
         }
         self
     }
 
-    pub fn i32s(&mut self, key: &str, values: &[i32]) -> &mut Self {
-        self.array(key, 5, values.len());
-        for value in values {
-            self.entries.extend(value.to_le_bytes());
-        }
+    pub fn bools(&mut self, key: &str, values: &[bool]) -> &mut Self {
+        self.array(key, ValueType::Bool, values.len());
+        self.entries.extend(values.iter().map(|value| u8::from(*value)));
         self
     }
 
-    fn array(&mut self, key: &str, element: u32, count: usize) {
-        self.entry(key, 9);
-        self.entries.extend(element.to_le_bytes());
+    fn array(&mut self, key: &str, element: ValueType, count: usize) {
+        self.entry(key, ValueType::Array);
+        self.entries.extend((element as u32).to_le_bytes());
         self.entries.extend((count as u64).to_le_bytes());
     }
 
@@ -137,6 +112,40 @@ impl GgufWriter {
         }
         out
     }
+}
+
+/// Makes a method for a number and one for an array of them.
+macro_rules! numbers {
+    ($($one:ident, $many:ident: $kind:ident;)*) => {
+        impl GgufWriter {
+            $(
+                pub fn $one(&mut self, key: &str, value: $one) -> &mut Self {
+                    self.entry(key, ValueType::$kind);
+                    self.entries.extend(value.to_le_bytes());
+                    self
+                }
+
+                pub fn $many(&mut self, key: &str, values: &[$one]) -> &mut Self {
+                    self.array(key, ValueType::$kind, values.len());
+                    self.entries.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+                    self
+                }
+            )*
+        }
+    };
+}
+
+numbers! {
+    u8, u8s: U8;
+    i8, i8s: I8;
+    u16, u16s: U16;
+    i16, i16s: I16;
+    u32, u32s: U32;
+    i32, i32s: I32;
+    f32, f32s: F32;
+    u64, u64s: U64;
+    i64, i64s: I64;
+    f64, f64s: F64;
 }
 
 fn string(out: &mut Vec<u8>, text: &[u8]) {
