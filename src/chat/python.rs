@@ -1,7 +1,7 @@
 //! Where minijinja, even with `pycompat`, is not Python: tests and methods that chat templates rely on.
 
 use minijinja::value::{Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, State};
+use minijinja::{Environment, Error, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 /// Makes templates see what Python's Jinja2 shows them.
@@ -18,7 +18,7 @@ pub(super) fn install(environment: &mut Environment<'_>) {
     environment.set_unknown_method_callback(method);
 }
 
-fn method(state: &State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     if let Some(text) = value.as_str()
         && let Some(result) = text_method(text, name, args)
     {
@@ -61,7 +61,9 @@ fn text_method(text: &str, name: &str, args: &[Value]) -> Option<Value> {
             parts.into()
         }
         ("zfill", 1) => {
-            let width = usize::try_from(i64::try_from(args[0].clone()).ok()?).unwrap_or(0).min(1024);
+            let width = usize::try_from(i64::try_from(args[0].clone()).ok()?)
+                .unwrap_or(0)
+                .min(1024);
             let (sign, digits) = match text.strip_prefix(['-', '+']) {
                 Some(digits) => text.split_at(text.len() - digits.len()),
                 None => ("", text),
@@ -83,19 +85,37 @@ mod tests {
         let mut environment = Environment::new();
         install(&mut environment);
         for (template, expect) in [
-            ("{{ none is iterable }} {{ [] is iterable }} {{ 'a' is iterable }} {{ {} is iterable }} {{ 1 is iterable }}", "False True True True False"),
-            ("{{ none is sequence }} {{ [] is sequence }} {{ 'a' is sequence }} {{ {} is sequence }} {{ 1 is sequence }}", "False True True True False"),
+            (
+                "{{ none is iterable }} {{ [] is iterable }} {{ 'a' is iterable }} {{ {} is iterable }} {{ 1 is iterable }}",
+                "False True True True False",
+            ),
+            (
+                "{{ none is sequence }} {{ [] is sequence }} {{ 'a' is sequence }} {{ {} is sequence }} {{ 1 is sequence }}",
+                "False True True True False",
+            ),
             ("{{ 'a: b: c'.partition(': ') | join('|') }}", "a|: |b: c"),
             ("{{ 'abc'.partition(':') | join('|') }}", "abc||"),
             ("{{ 'a: b: c'.rpartition(': ') | join('|') }}", "a: b|: |c"),
             ("{{ 'abc'.rpartition(':') | join('|') }}", "||abc"),
             ("{{ 'abc'.removeprefix('a') }}{{ 'abc'.removesuffix('x') }}", "bcabc"),
-            ("{{ 'a.b.c'.rsplit('.', 1) | join('|') }} {{ 'a.b.c'.rsplit('.') | join('|') }}", "a.b|c a|b|c"),
+            (
+                "{{ 'a.b.c'.rsplit('.', 1) | join('|') }} {{ 'a.b.c'.rsplit('.') | join('|') }}",
+                "a.b|c a|b|c",
+            ),
             ("{{ '-7'.zfill(4) }} {{ '1234'.zfill(3) }}", "-007 1234"),
             ("{{ 'Ab'.lower() }}", "ab"),
         ] {
-            let found = environment.template_from_str(template).and_then(|template| template.render(()));
-            assert_eq!(found.ok().map(|text| text.replace("true", "True").replace("false", "False")).as_deref(), Some(expect), "{template}");
+            let found = environment
+                .template_from_str(template)
+                .and_then(|template| template.render(()));
+            assert_eq!(
+                found
+                    .ok()
+                    .map(|text| text.replace("true", "True").replace("false", "False"))
+                    .as_deref(),
+                Some(expect),
+                "{template}"
+            );
         }
     }
 }
