@@ -1,4 +1,4 @@
-//! Templates in the manner of the usual model families, against what Python's Jinja2 makes of them
+//! Templates of our own with the constructs of the usual model families, against what Python's Jinja2 makes of them
 //! (`tests/templates/expect.py` wrote the expectations).
 
 use hearth::chat::{RenderInput, Template};

@@ -1,7 +1,7 @@
 //! Where minijinja, even with `pycompat`, is not Python: tests and methods that chat templates rely on.
 
 use minijinja::value::{Value, ValueKind};
-use minijinja::{Environment, Error, State};
+use minijinja::{Environment, Error, ErrorKind, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 /// Makes templates see what Python's Jinja2 shows them.
@@ -15,7 +15,20 @@ pub(super) fn install(environment: &mut Environment<'_>) {
             ValueKind::Seq | ValueKind::String | ValueKind::Map | ValueKind::Undefined
         )
     });
+    // `message.tool_calls | length > 0` where there are none: nothing has the length 0.
+    environment.add_filter("length", length);
+    environment.add_filter("count", length);
     environment.set_unknown_method_callback(method);
+}
+
+fn length(value: &Value) -> Result<usize, Error> {
+    if value.is_undefined() {
+        return Ok(0);
+    }
+    value.len().ok_or_else(|| {
+        let problem = format!("a value of type {} has no length", value.kind());
+        Error::new(ErrorKind::InvalidOperation, problem)
+    })
 }
 
 fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
@@ -104,6 +117,10 @@ mod tests {
             ),
             ("{{ '-7'.zfill(4) }} {{ '1234'.zfill(3) }}", "-007 1234"),
             ("{{ 'Ab'.lower() }}", "ab"),
+            (
+                "{{ nothing | length }} {{ 'wörld' | length }} {{ [1] | count }} {{ {'a': 1} | length }}",
+                "0 5 1 1",
+            ),
         ] {
             let found = environment
                 .template_from_str(template)
