@@ -1,13 +1,16 @@
 //! `POST /v1/chat/completions`, also at `/api/v1/chat/completions`.
 
 use actix_web::HttpResponse;
-use actix_web::web::{Data, ServiceConfig, post};
+use std::sync::Arc;
+
+use actix_web::web::{Data, ServiceConfig, block, post};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::answer::{self, Answer, Shape};
 use super::body::Body;
 use super::error::ApiError;
+use super::limits;
 use super::messages;
 use super::request::Common;
 use super::state::{Served, State};
@@ -31,9 +34,9 @@ struct Conversation {
 }
 
 async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
-    let common: Common = body.read()?;
-    let served = state.resolve(common.model.as_deref())?;
-    let text = render(served, &body)?;
+    let common = Common::of(&body)?;
+    let served = state.resolve(common.model.as_deref())?.clone();
+    let text = render(served.clone(), body).await?;
     let prompt = Prompt::Text {
         text,
         add_special: true,
@@ -50,10 +53,21 @@ async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiErr
     answer::respond(events, common.streams(), shape).await
 }
 
-/// The prompt of a conversation, through the model's own template.
-pub(super) fn render(served: &Served, body: &Body) -> Result<String, ApiError> {
+/// The prompt of a conversation, through the model's own template. Long conversations are rendered away from the async
+/// workers.
+pub(super) async fn render(served: Arc<Served>, body: Body) -> Result<String, ApiError> {
+    let many = body.field("messages").as_array().map_or(0, Vec::len) > limits::INLINE_MESSAGES;
+    if !many && !body.is_large() {
+        return render_now(&served, &body);
+    }
+    block(move || render_now(&served, &body))
+        .await
+        .map_err(|error| ApiError::internal(error.to_string()))?
+}
+
+fn render_now(served: &Served, body: &Body) -> Result<String, ApiError> {
     let conversation: Conversation = body.read()?;
-    let messages = messages::normalise(body.field("messages"))?;
+    let mut messages = messages::normalise(body.field("messages"))?;
     let tools = match body.field("tool_choice") {
         Value::String(choice) if choice == "none" => Vec::new(),
         Value::Null => messages::tools(body.field("tools"))?,
@@ -75,24 +89,37 @@ pub(super) fn render(served: &Served, body: &Body) -> Result<String, ApiError> {
     if let Some(effort) = conversation.reasoning_effort {
         variables.entry("reasoning_effort").or_insert(effort.into());
     }
-    let last = messages
-        .last()
-        .and_then(|message| message["content"].as_str())
-        .unwrap_or_default();
-    let last = last.trim().to_owned();
-    let mut text = served.template()?.render(&RenderInput {
+    if continues && let Some(last) = messages.last_mut() {
+        let content = last["content"].as_str().unwrap_or_default();
+        last["content"] = format!("{content}{MARK}").into();
+    }
+    let text = served.template()?.render(&RenderInput {
         messages,
         tools,
         add_generation_prompt: generation_prompt,
         variables,
     })?;
-    if continues {
-        // What the template puts behind the last message would end it.
-        let end = text.rfind(&last).map(|start| start + last.len());
-        text.truncate(end.unwrap_or(text.len()));
+    if continues { open_end(text) } else { Ok(text) }
+}
+
+/// Cuts the text where the last message ends: what the template puts behind it would close it.
+fn open_end(mut text: String) -> Result<String, ApiError> {
+    let Some(end) = text.rfind(MARK.trim_end()) else {
+        let message = "the model's chat template does not print the content of the final message";
+        return Err(ApiError::field("continue_final_message", message));
+    };
+    // A template that trims the content took the mark's space; then it would have trimmed what is before the mark too.
+    let trims = !text[end..].starts_with(MARK);
+    text.truncate(end);
+    if trims {
+        text.truncate(text.trim_end().len());
     }
     Ok(text)
 }
+
+/// Stands at the end of the message that is to be continued while the template is rendered. The same means, with the
+/// same meaning of the space, as in Hugging Face's `apply_chat_template`.
+const MARK: &str = "CONTINUE_FINAL_MESSAGE_HERE ";
 
 struct Chat {
     id: String,

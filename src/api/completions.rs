@@ -16,7 +16,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 }
 
 async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
-    let common: Common = body.read()?;
+    let common = Common::of(&body)?;
     let served = state.resolve(common.model.as_deref())?;
     let card = served.engine.card();
     let request = common.generate(prompt(body.field("prompt"))?, card)?;
@@ -26,7 +26,8 @@ async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiErr
         model: card.name.clone(),
         include_usage: common.include_usage(),
     };
-    let events = served.engine.submit(request).await?;
+    let submitted = served.engine.submit(request).await;
+    let events = submitted.map_err(|error| ApiError::from(error).about("prompt"))?;
     answer::respond(events, common.streams(), shape).await
 }
 

@@ -52,6 +52,21 @@ impl ApiError {
         Self::field(field, format!("`{field}`: {what} is not supported yet"))
     }
 
+    /// The same error, about another field: endpoints name the prompt differently.
+    #[must_use]
+    pub(super) fn about(mut self, field: &str) -> Self {
+        if self.code == Some("context_length_exceeded") {
+            self.param = Some(field.into());
+        }
+        self
+    }
+
+    /// 408: the body does not arrive.
+    pub(super) fn slow_body(seconds: u64) -> Self {
+        let message = format!("no part of the body arrived for {seconds} s");
+        Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message)
+    }
+
     /// 400: the body as a whole cannot be read.
     pub(super) fn bad_body(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
@@ -113,7 +128,8 @@ impl From<EngineError> for ApiError {
             EngineError::QueueFull { retry_after, .. } => {
                 let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
                 error.code = Some("queue_full");
-                error.retry_after = Some(retry_after.as_secs().max(1));
+                // Rounded up: a client that comes too early is refused again.
+                error.retry_after = Some(retry_after.as_millis().div_ceil(1000).clamp(1, 3600) as u64);
                 error
             }
             EngineError::ContextExceeded {

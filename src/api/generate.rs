@@ -17,11 +17,12 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 }
 
 async fn generate(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
-    let common: Common = body.read()?;
+    let common = Common::of(&body)?;
     let served = state.resolve(common.model.as_deref())?;
     let card = served.engine.card();
     let request = common.generate(completions::prompt(body.field("prompt"))?, card)?;
-    let events = served.engine.submit(request).await?;
+    let submitted = served.engine.submit(request).await;
+    let events = submitted.map_err(|error| ApiError::from(error).about("prompt"))?;
     let shape = Text {
         model: card.name.clone(),
     };

@@ -2,6 +2,8 @@
 
 /// Messages of a conversation.
 pub(super) const MESSAGES: usize = 4096;
+/// Conversations with more messages are rendered away from the async workers.
+pub(super) const INLINE_MESSAGES: usize = 128;
 /// Tools of a request.
 pub(super) const TOOLS: usize = 128;
 /// Stop strings, and bytes of each.

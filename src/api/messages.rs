@@ -77,16 +77,19 @@ fn one(index: usize, message: &Value) -> Result<Value, ApiError> {
         None | Some(Value::Null) => return Err(wrong(".content", "is missing")),
         Some(_) => return Err(wrong(".content", "must be a string or a list of parts")),
     };
-    if content.is_none() && calls.is_empty() {
+    let reasoning = ["reasoning_content", "reasoning"]
+        .iter()
+        .find_map(|field| message.get(*field)?.as_str());
+    // An answer that was cut while the model was thinking has only its reasoning.
+    if content.is_none() && calls.is_empty() && reasoning.is_none() {
         return Err(wrong(".content", "is missing, and there are no tool calls"));
     }
     out.insert("content".into(), content.unwrap_or_default().into());
     if !calls.is_empty() {
         out.insert("tool_calls".into(), calls.into());
     }
-    let reasoning = message.get("reasoning_content").or_else(|| message.get("reasoning"));
-    if let Some(Value::String(reasoning)) = reasoning {
-        out.insert("reasoning_content".into(), reasoning.clone().into());
+    if let Some(reasoning) = reasoning {
+        out.insert("reasoning_content".into(), reasoning.into());
     }
     for field in ["name", "tool_call_id"] {
         match message.get(field) {
@@ -127,11 +130,14 @@ fn tool_call(call: &Value) -> Option<Value> {
         None | Some(Value::Null) => json!({}),
         Some(_) => return None,
     };
-    Some(json!({
-        "id": call.get("id").cloned().unwrap_or_default(),
-        "type": "function",
-        "function": {"name": name, "arguments": arguments},
-    }))
+    let mut out = Map::new();
+    // Templates ask whether there is an id: null would count as one.
+    if let Some(id @ Value::String(_)) = call.get("id") {
+        out.insert("id".into(), id.clone());
+    }
+    out.insert("type".into(), "function".into());
+    out.insert("function".into(), json!({"name": name, "arguments": arguments}));
+    Some(out.into())
 }
 
 /// Checks the list of tools; what is in them is the template's business.

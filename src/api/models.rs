@@ -5,8 +5,9 @@ use actix_web::web::{Data, Path, ServiceConfig, get};
 use serde_json::{Value, json};
 
 use super::error::ApiError;
+use super::health::status;
 use super::state::State;
-use crate::engine::{Engine, Health};
+use crate::engine::Engine;
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -27,18 +28,12 @@ async fn one(state: Data<State>, name: Path<String>) -> Result<HttpResponse, Api
 /// A model with the context it is running with.
 fn model(engine: &dyn Engine) -> Value {
     let card = engine.card();
-    let status = match engine.health() {
-        Health::Loading { progress } => json!({"value": "loading", "progress": progress}),
-        Health::Ready => json!({"value": "ready"}),
-        Health::Failed { reason } => json!({"value": "failed", "reason": reason}),
-        Health::ShuttingDown => json!({"value": "shutting_down"}),
-    };
     let slots = engine.slots();
     json!({
         "id": card.name, "object": "model", "created": card.created, "owned_by": "hearth",
         "role": card.role, "aliases": card.aliases,
         "context_length": card.context, "max_model_len": card.context,
-        "status": status,
+        "status": status(&engine.health()),
         "meta": {
             "architecture": card.architecture, "n_ctx": card.context, "n_ctx_train": card.context_train,
             "n_vocab": card.vocabulary, "n_params": card.parameters, "size": card.size_bytes,

@@ -1,8 +1,11 @@
 //! The fields that all generating endpoints share, and what becomes of them.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::body::Body;
 use super::error::ApiError;
 use super::limits;
 use crate::engine::{GenerateRequest, ModelCard, Prompt, SamplingOverrides, Token};
@@ -41,8 +44,7 @@ pub(super) struct Common {
     ignore_eos: Option<bool>,
     cache_prompt: Option<bool>,
     special: Option<bool>,
-    pub(super) return_progress: Option<bool>,
-    pub(super) timings_per_token: Option<bool>,
+    return_progress: Option<bool>,
     // Not supported yet: refused, since ignoring them would give a wrong answer.
     n: Option<i64>,
     best_of: Option<i64>,
@@ -61,7 +63,39 @@ pub(super) struct StreamOptions {
     pub(super) include_usage: Option<bool>,
 }
 
+/// Fields that are accepted without effect, because clients send them and no answer gets wrong without them.
+const IGNORED: &[&str] = &[
+    "metadata",
+    "store",
+    "user",
+    "service_tier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "verbosity",
+    "prediction",
+    "parallel_tool_calls",
+    "timings_per_token",
+];
+
+/// Says once for each ignored field that it has no effect.
+fn note_ignored(body: &Body) {
+    static NOTED: AtomicU32 = AtomicU32::new(0);
+    for (index, field) in IGNORED.iter().enumerate() {
+        let bit = 1 << index;
+        if !body.field(field).is_null() && NOTED.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+            tracing::info!(field, "a request has a field that has no effect here; said once");
+        }
+    }
+}
+
 impl Common {
+    /// Reads the fields from a body.
+    pub(super) fn of(body: &Body) -> Result<Self, ApiError> {
+        note_ignored(body);
+        body.read()
+    }
+
     pub(super) fn streams(&self) -> bool {
         self.stream.unwrap_or(false)
     }

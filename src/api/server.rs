@@ -1,15 +1,18 @@
 //! Listeners, the actix application, and its end.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::time::Duration;
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{Data, to};
-use actix_web::{App, HttpRequest, HttpServer};
+use actix_web::{App, HttpRequest, HttpServer, ResponseError};
 use anyhow::Context;
+use futures_util::FutureExt;
 
 use super::body::BodyLimit;
 use super::error::ApiError;
@@ -20,6 +23,9 @@ use crate::config::ServerConfig;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Time for a client to send its headers.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an idle connection is kept. Longer than the pools of the usual clients keep theirs, so that a request does
+/// not meet a connection that is just being closed.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Connections per worker; beyond it new ones wait in the system's backlog.
 const MAX_CONNECTIONS: usize = 4096;
 
@@ -81,6 +87,7 @@ impl Bound {
             })
             .workers(config.http_threads)
             .max_connections(MAX_CONNECTIONS)
+            .keep_alive(KEEP_ALIVE)
             .client_request_timeout(REQUEST_TIMEOUT)
             // A client that leaves ends its request at once, and so frees its slot.
             .h1_allow_half_closed(false)
@@ -95,7 +102,8 @@ impl Bound {
     }
 }
 
-/// Gives every response a request id, and counts and logs it.
+/// Gives every response a request id, and counts and logs it. A handler that panics becomes a 500, and the connection
+/// stays.
 async fn observe(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
@@ -107,7 +115,22 @@ async fn observe(
         .cloned()
         .or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
     let metrics = request.app_data::<Data<State>>().map(|state| state.metrics.clone());
-    let mut response = next.call(request).await?;
+    let started = Instant::now();
+    let method = request.method().clone();
+    let path = request.path().to_owned();
+    let Ok(outcome) = AssertUnwindSafe(next.call(request)).catch_unwind().await else {
+        tracing::error!(%method, path, id = id.as_ref().and_then(|id| id.to_str().ok()), "the handler panicked");
+        if let Some(metrics) = metrics {
+            metrics.count_http("other", 500);
+        }
+        let error = ApiError::internal("an error inside hearth; its log says more");
+        let mut response = error.error_response();
+        if let Some(id) = id {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        return Err(InternalError::from_response(error, response).into());
+    };
+    let mut response = outcome?;
     // Patterns only: a raw path would let clients make series without end.
     let route = response.request().match_pattern().unwrap_or_else(|| "other".into());
     let status = response.status().as_u16();
@@ -115,9 +138,11 @@ async fn observe(
         metrics.count_http(&route, status);
     }
     tracing::debug!(
-        method = %response.request().method(),
-        path = response.request().path(),
+        %method,
+        path,
         status,
+        // To the head of the response; the body of a stream comes later.
+        ms = started.elapsed().as_secs_f64() * 1e3,
         id = id.as_ref().and_then(|id| id.to_str().ok()),
         "request"
     );

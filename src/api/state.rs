@@ -11,7 +11,7 @@ use super::error::ApiError;
 /// The engines of this server. Cheap to clone.
 #[derive(Clone)]
 pub struct State {
-    served: Arc<[Served]>,
+    served: Arc<[Arc<Served>]>,
     pub(super) metrics: Metrics,
     /// The one model of this listener; `None` serves all.
     only: Option<usize>,
@@ -26,7 +26,16 @@ pub(super) struct Served {
 impl Served {
     pub(super) fn template(&self) -> Result<&Template, ApiError> {
         self.template
-            .get_or_init(|| Template::of(self.engine.card()))
+            .get_or_init(|| {
+                let card = self.engine.card();
+                if card.chat_template.is_none() {
+                    tracing::warn!(
+                        model = card.name,
+                        "the file has no chat template; conversations use ChatML"
+                    );
+                }
+                Template::of(card)
+            })
             .as_ref()
             .map_err(|error| error.clone().into())
     }
@@ -36,9 +45,11 @@ impl State {
     /// Serves these engines, the first of them for requests that name none.
     #[must_use]
     pub fn new(engines: Vec<Arc<dyn Engine>>, metrics: Metrics) -> Self {
-        let served = engines.into_iter().map(|engine| Served {
-            engine,
-            template: OnceLock::new(),
+        let served = engines.into_iter().map(|engine| {
+            Arc::new(Served {
+                engine,
+                template: OnceLock::new(),
+            })
         });
         Self {
             served: served.collect(),
@@ -56,7 +67,7 @@ impl State {
     }
 
     /// The models of this listener.
-    pub(super) fn served(&self) -> &[Served] {
+    pub(super) fn served(&self) -> &[Arc<Served>] {
         match self.only {
             Some(index) => self.served.get(index..=index).unwrap_or_default(),
             None => &self.served,
@@ -66,7 +77,7 @@ impl State {
     /// The model that a request means: by name, alias or role, or the first one if it names none.
     ///
     /// Clients that prefix a provider (`openai:qwen3-next`) are understood.
-    pub(super) fn resolve(&self, name: Option<&str>) -> Result<&Served, ApiError> {
+    pub(super) fn resolve(&self, name: Option<&str>) -> Result<&Arc<Served>, ApiError> {
         let served = self.served();
         let known = || {
             served
@@ -78,7 +89,8 @@ impl State {
             return served.first().ok_or_else(|| ApiError::no_model("", &known()));
         };
         let find = |name: &str| {
-            let card = |served: &&Served, test: &dyn Fn(&crate::engine::ModelCard) -> bool| test(served.engine.card());
+            let card =
+                |served: &&Arc<Served>, test: &dyn Fn(&crate::engine::ModelCard) -> bool| test(served.engine.card());
             served
                 .iter()
                 .find(|served| card(served, &|card| card.name == name))
@@ -98,11 +110,11 @@ impl State {
             .ok_or_else(|| ApiError::no_model(name, &known()))
     }
 
-    /// Whether all models of this listener can answer; else the first that cannot, with its state.
-    pub(super) fn not_ready(&self) -> Option<(&str, Health)> {
+    /// The models of this listener, each with its state.
+    pub(super) fn health(&self) -> Vec<(&str, Health)> {
         self.served()
             .iter()
             .map(|served| (served.engine.card().name.as_str(), served.engine.health()))
-            .find(|(_, health)| *health != Health::Ready)
+            .collect()
     }
 }

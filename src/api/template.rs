@@ -14,6 +14,6 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 }
 
 async fn apply(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
-    let served = state.resolve(body.field("model").as_str())?;
-    Ok(HttpResponse::Ok().json(json!({"prompt": render(served, &body)?})))
+    let served = state.resolve(body.model()?)?.clone();
+    Ok(HttpResponse::Ok().json(json!({"prompt": render(served, body).await?})))
 }

@@ -33,7 +33,7 @@ fn yes() -> bool {
 
 async fn tokenize(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
     let request: Tokenize = body.read()?;
-    let engine = &state.resolve(body.field("model").as_str())?.engine;
+    let engine = &state.resolve(body.model()?)?.engine;
     let tokens = engine
         .tokenize(request.content, request.add_special, request.parse_special)
         .await?;
@@ -60,7 +60,7 @@ struct Detokenize {
 
 async fn detokenize(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
     let request: Detokenize = body.read()?;
-    let engine = &state.resolve(body.field("model").as_str())?.engine;
+    let engine = &state.resolve(body.model()?)?.engine;
     let bytes = engine.token_pieces(request.tokens).await?.concat();
     Ok(HttpResponse::Ok().json(json!({"content": String::from_utf8_lossy(&bytes)})))
 }

@@ -103,19 +103,27 @@ impl Writer<'_> {
     }
 
     fn number(&mut self, number: &serde_json::Number) {
-        let text = number.to_string();
-        // Python writes 1e-07 and 1e+16 where Rust writes 1e-7 and 1e16.
-        match text.split_once('e') {
-            Some((mantissa, exponent)) => {
-                let (sign, digits) = match exponent.strip_prefix('-') {
-                    Some(digits) => ('-', digits),
-                    None => ('+', exponent.trim_start_matches('+')),
-                };
-                let mantissa = mantissa.strip_suffix(".0").unwrap_or(mantissa);
-                let _ = write!(self.out, "{mantissa}e{sign}{digits:0>2}");
+        match number.as_f64() {
+            Some(float) if number.is_f64() => self.float(float),
+            _ => {
+                let _ = write!(self.out, "{number}");
             }
-            None => self.out.push_str(&text),
         }
+    }
+
+    /// The shortest digits that read back as the same number, as in Rust; but Python takes an exponent below 1e-4 and
+    /// from 1e16 on, writes it with a sign and at least two digits, and marks a whole number with `.0`.
+    fn float(&mut self, float: f64) {
+        let scientific = format!("{float:e}");
+        let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+        let exponent: i32 = exponent.parse().unwrap_or(0);
+        let _ = if (-4..16).contains(&exponent) {
+            // `{:?}` writes `.0`, and no exponent in this range.
+            write!(self.out, "{float:?}")
+        } else {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            write!(self.out, "{mantissa}e{sign}{:02}", exponent.unsigned_abs())
+        };
     }
 
     fn string(&mut self, text: &str) {
@@ -166,7 +174,23 @@ mod tests {
             &plain,
             "\"ü \\\"q\\\" \\\\ \\n \\u0001 🦙\"",
         );
-        check(&json!([1e16, 1e-7, 100.0]), &plain, "[1e+16, 1e-07, 100.0]");
+        check(
+            &json!([
+                1e16,
+                1e-7,
+                100.0,
+                1e-5,
+                1.25e-5,
+                1e-4,
+                0.1,
+                -0.0,
+                1.5e300,
+                123456789012345.6,
+                1e15
+            ]),
+            &plain,
+            "[1e+16, 1e-07, 100.0, 1e-05, 1.25e-05, 0.0001, 0.1, -0.0, 1.5e+300, 123456789012345.6, 1000000000000000.0]",
+        );
         check(&json!([{}, []]), &plain, "[{}, []]");
         let ascii = Style {
             ensure_ascii: true,

@@ -1,11 +1,14 @@
 //! Renders a model's Jinja template as Hugging Face's `apply_chat_template` does.
 
+use std::io;
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, Error, ErrorKind};
-use minijinja_contrib::pycompat::unknown_method_callback;
+use serde::Serialize;
 
 use super::json::{Style, dumps};
+use super::python;
 use crate::engine::ModelCard;
 
 /// For models whose file has no template; most instruction-tuned models without one were trained on ChatML.
@@ -13,6 +16,8 @@ const CHATML: &str = "{% for message in messages %}<|im_start|>{{ message.role }
                       {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 /// Steps of the template engine: enough for thousands of messages, and the end of a template that loops.
 const FUEL: u64 = 20_000_000;
+/// Bytes of a prompt: beyond what any context holds, and the end of a template that writes without end.
+const OUTPUT: usize = 64 << 20;
 const NAME: &str = "chat_template";
 
 /// A compiled template with the texts of its special tokens.
@@ -66,14 +71,14 @@ impl Template {
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| TemplateError::Broken(describe(&error)))?);
         environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(unknown_method_callback);
+        python::install(&mut environment);
         environment.add_filter("tojson", tojson);
         environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
         environment.add_function("strftime_now", strftime_now);
         environment
-            .add_template_owned(NAME, without_generation_tags(source))
+            .add_template_owned(NAME, without_generation(source))
             .map_err(|error| TemplateError::Broken(describe(&error)))?;
         Ok(Self {
             environment,
@@ -87,21 +92,49 @@ impl Template {
     /// # Errors
     /// [`TemplateError::Refused`] when the template raises an exception or runs for too long.
     pub fn render(&self, input: &RenderInput) -> Result<String, TemplateError> {
-        let mut variables: serde_json::Map<String, serde_json::Value> = input.variables.clone();
-        let tools = if input.tools.is_empty() {
-            serde_json::Value::Null
-        } else {
-            input.tools.clone().into()
+        let context = Context {
+            variables: &input.variables,
+            messages: &input.messages,
+            tools: (!input.tools.is_empty()).then_some(&input.tools),
+            add_generation_prompt: input.add_generation_prompt,
+            bos_token: &self.bos,
+            eos_token: &self.eos,
         };
-        variables.insert("messages".into(), input.messages.clone().into());
-        variables.insert("tools".into(), tools);
-        variables.insert("add_generation_prompt".into(), input.add_generation_prompt.into());
-        variables.insert("bos_token".into(), self.bos.clone().into());
-        variables.insert("eos_token".into(), self.eos.clone().into());
+        let mut out = Bounded(Vec::new());
         self.environment
             .get_template(NAME)
-            .and_then(|template| template.render(Serde(&variables)))
-            .map_err(|error| TemplateError::Refused(describe(&error)))
+            .and_then(|template| template.render_captured_to(Serde(&context), &mut out).map(drop))
+            .map_err(|error| TemplateError::Refused(describe(&error)))?;
+        String::from_utf8(out.0).map_err(|error| TemplateError::Broken(error.to_string()))
+    }
+}
+
+/// The variables of a template. Of two with the same name the later one counts: a client cannot replace the messages.
+#[derive(Serialize)]
+struct Context<'a> {
+    #[serde(flatten)]
+    variables: &'a serde_json::Map<String, serde_json::Value>,
+    messages: &'a [serde_json::Value],
+    tools: Option<&'a Vec<serde_json::Value>>,
+    add_generation_prompt: bool,
+    bos_token: &'a str,
+    eos_token: &'a str,
+}
+
+/// Memory that takes [`OUTPUT`] bytes.
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > OUTPUT {
+            return Err(io::Error::other(format!("the prompt is longer than {OUTPUT} bytes")));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -114,27 +147,30 @@ fn describe(error: &Error) -> String {
     }
 }
 
-/// `{% generation %}` marks what is learnt in training; it prints nothing.
-fn without_generation_tags(source: &str) -> String {
+/// `{% generation %}` marks what is learnt in training; it prints nothing. Conditions that always hold take its place,
+/// so that white space around it is trimmed as around any tag.
+fn without_generation(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
         let (before, tag) = rest.split_at(start);
         let Some(end) = tag.find("%}") else { break };
-        let name = tag[2..end].trim_matches(['-', '+']).trim();
-        if matches!(name, "generation" | "endgeneration") {
-            let trims_left = tag[2..].starts_with('-');
-            let trims_right = tag[..end].ends_with('-');
-            out.push_str(if trims_left { before.trim_end() } else { before });
-            rest = &tag[end + 2..];
-            if trims_right {
-                rest = rest.trim_start();
-            }
-        } else {
-            out.push_str(before);
+        let inside = &tag[2..end];
+        let name = inside.trim_matches(['-', '+']).trim();
+        let instead = match name {
+            "generation" => "if true",
+            "endgeneration" => "endif",
+            name => name,
+        };
+        out.push_str(before);
+        if instead == name {
             out.push_str(&tag[..end + 2]);
-            rest = &tag[end + 2..];
+        } else {
+            out.push_str("{%");
+            out.push_str(&inside.replacen(name, instead, 1));
+            out.push_str("%}");
         }
+        rest = &tag[end + 2..];
     }
     out.push_str(rest);
     out
@@ -166,19 +202,44 @@ fn strftime_now(format: String) -> Result<String, Error> {
             out.push(c);
             continue;
         }
-        let spec = chars.next();
+        let mut spec = chars.next();
+        // `%-d` is glibc's way to leave out the padding.
+        let pads = spec != Some('-');
+        if !pads {
+            spec = chars.next();
+        }
+        let two = |number: u8| {
+            if pads {
+                format!("{number:02}")
+            } else {
+                number.to_string()
+            }
+        };
+        let short = |name: String| name.chars().take(3).collect();
+        let hour = match now.hour() % 12 {
+            0 => 12,
+            hour => hour,
+        };
         let text = match spec {
             Some('Y') => now.year().to_string(),
-            Some('m') => format!("{:02}", u8::from(now.month())),
-            Some('d') => format!("{:02}", now.day()),
+            Some('y') => format!("{:02}", now.year().rem_euclid(100)),
+            Some('m') => two(now.month().into()),
+            Some('d') => two(now.day()),
+            Some('e') => format!("{:>2}", now.day()),
             Some('B') => now.month().to_string(),
-            Some('b') => now.month().to_string().chars().take(3).collect(),
+            Some('b' | 'h') => short(now.month().to_string()),
             Some('A') => now.weekday().to_string(),
-            Some('a') => now.weekday().to_string().chars().take(3).collect(),
-            Some('H') => format!("{:02}", now.hour()),
-            Some('M') => format!("{:02}", now.minute()),
-            Some('S') => format!("{:02}", now.second()),
+            Some('a') => short(now.weekday().to_string()),
+            Some('H') => two(now.hour()),
+            Some('I') => two(hour),
+            Some('p') => (if now.hour() < 12 { "AM" } else { "PM" }).to_owned(),
+            Some('M') => two(now.minute()),
+            Some('S') => two(now.second()),
+            Some('F') => format!("{}-{:02}-{:02}", now.year(), u8::from(now.month()), now.day()),
+            Some('T') => format!("{:02}:{:02}:{:02}", now.hour(), now.minute(), now.second()),
             Some('j') => format!("{:03}", now.ordinal()),
+            Some('Z') => "UTC".to_owned(),
+            Some('z') => "+0000".to_owned(),
             Some('%') => "%".to_owned(),
             _ => {
                 let problem = format!("strftime_now does not know %{}", spec.unwrap_or(' '));
@@ -299,8 +360,34 @@ mod tests {
     }
 
     #[test]
+    fn a_prompt_has_a_limit() {
+        let source = "{% for a in range(50000) %}{{ 'x' * 10000 }}{% endfor %}";
+        let template = Template::compile(source, "", "").unwrap();
+        assert!(matches!(
+            template.render(&RenderInput::default()),
+            Err(TemplateError::Refused(_))
+        ));
+    }
+
+    #[test]
+    fn a_client_cannot_replace_the_messages() {
+        let template = Template::compile("{{ messages[0].content }}{{ x }}", "", "").unwrap();
+        let input = RenderInput {
+            messages: vec![json!({"role": "user", "content": "a"})],
+            variables: json!({"messages": [], "x": "b"}).as_object().unwrap().clone(),
+            ..RenderInput::default()
+        };
+        assert_eq!(template.render(&input).as_deref(), Ok("ab"));
+    }
+
+    #[test]
     fn dates_are_written() {
         assert_eq!(strftime_now("%Y%%".into()).unwrap().len(), 5);
+        assert_eq!(
+            strftime_now("%-d".into()).unwrap().trim_start_matches('0').len(),
+            strftime_now("%-d".into()).unwrap().len()
+        );
+        assert_eq!(strftime_now("%F".into()).ok(), strftime_now("%Y-%m-%d".into()).ok());
         assert!(strftime_now("%Q".into()).is_err());
     }
 }
