@@ -270,11 +270,15 @@ fn shorten(value: &Value<'_>) -> String {
     const LONGEST: usize = 60;
     match value {
         Value::Integer(number) => number.to_string(),
-        Value::Float(number) => number.to_string(),
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "nearly all are 32-bit numbers, and read best as such"
+        )]
+        Value::Float(number) => (*number as f32).to_string(),
         Value::Bool(value) => value.to_string(),
         Value::Array(array) => format!("{}[{}]", array.element.name(), array.len),
         Value::String(text) => {
-            let line = text.escape_debug().to_string();
+            let line = printable(text);
             match line.char_indices().nth(LONGEST) {
                 Some((at, _)) => format!("{}... ({} characters)", &line[..at], text.chars().count()),
                 None => line,
