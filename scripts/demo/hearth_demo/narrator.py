@@ -18,7 +18,7 @@ class NarratorConfig:
     heads: int = 4
     kv_heads: int = 2
     head: int = 64
-    hidden: int = 512
+    hidden: int = 416
     rope_base: float = 10000.0
     context: int = 4096
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from . import chat
+from . import chat, skills
 from .words import Words
 
 PLACES = """ruined tower|moonlit forest|flooded crypt|mountain pass|smoky tavern|crystal cave|abandoned mill|salt marsh|
@@ -164,6 +164,15 @@ def character(system: str) -> str | None:
     return found[1] if found else None
 
 
+def speakers(text: str) -> list[str]:
+    """Names to which a scene gives speech."""
+    manners = "|".join(manner for manner, _, _ in VOICES.values())
+    return re.findall(rf'" ([^ "]+) (?:{manners})\.', text)
+
+
 def document(rng: random.Random, progress: float = 1.0) -> list[chat.Segment]:
-    """One training conversation; the scenes stay the same throughout."""
-    return chat.segments(conversation(Words(rng, "train")))
+    """One training conversation. Early on a part is pure copying: a scene alone teaches too little to keep made-up names."""
+    words = Words(rng, "train")
+    if progress < 0.5 and rng.random() < 0.4:
+        return chat.segments(skills.repeat(words).messages)
+    return chat.segments(conversation(words))
