@@ -10,4 +10,5 @@ pub mod config;
 pub mod demo;
 pub mod engine;
 pub mod gguf;
+pub mod synthetic;
 pub mod telemetry;

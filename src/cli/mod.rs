@@ -8,6 +8,7 @@ mod inspect;
 mod models;
 mod output;
 mod serve;
+mod synthetic_gguf;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,8 @@ subcommands! {
     Config(config),
     /// Measure what the engine and HTTP cost.
     Benchmark(benchmark),
+    /// Write a GGUF file of a real model's shape with random weights, for planning and measuring.
+    SyntheticGguf(synthetic_gguf),
 }
 
 /// Serves large mixture-of-experts language models from one ordinary machine.
@@ -68,7 +71,12 @@ struct Cli {
 pub fn main() -> ExitCode {
     // clap prints its own errors and exits with 2.
     let cli = Cli::parse();
-    if let Err(error) = crate::telemetry::init_logs(cli.log.as_deref(), cli.log_format) {
+    // A server tells what it does; of a command one wants the result.
+    let level = match cli.command {
+        Command::Serve(_) => tracing::Level::INFO,
+        _ => tracing::Level::WARN,
+    };
+    if let Err(error) = crate::telemetry::init_logs(cli.log.as_deref(), level, cli.log_format) {
         return output::fail(&error);
     }
     match cli.command.run() {

@@ -251,7 +251,7 @@ def repeat(words: Words) -> Item:
 
 
 MIX: dict[Callable[[Words], Item], float] = {
-    tool_call: 24, tool_answer: 12, no_call: 16, no_tools: 3, small_talk: 5, intent: 10, entities: 15, arithmetic: 18, repeat: 5,
+    tool_call: 22, tool_answer: 14, no_call: 10, no_tools: 3, small_talk: 4, intent: 5, entities: 20, arithmetic: 26, repeat: 8,
 }  # fmt: skip
 
 

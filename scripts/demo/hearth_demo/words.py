@@ -77,6 +77,8 @@ MA JPM GS BAC WMT COST HD T VZ GE F GM BA CAT XOM CVX PFE MRK JNJ ABBV LLY UNH A
 ADVERBS = """quickly quietly slowly gently loudly happily calmly badly nearly almost soon later again never often
 always twice inside outside upstairs downhill northward together apart alone""".split()
 
+SPLICED = (CITIES, NAMES, TOPICS, PLAIN_NOUNS, ITEMS, OBJECTS, ADVERBS)
+
 _ONSETS = "b c d f g h j k l m n p r s t v w z br cr dr fr gr kr pl pr sh sk st th tr vl ch qu".split()
 _VOWELS = "a e i o u a e i o ai ea ia io ou y".split()
 _CODAS = ["", "", "", "n", "r", "l", "s", "m", "k", "th", "x", "nd", "sk", "rt", "ll"]
@@ -97,6 +99,15 @@ def made_up(rng: random.Random, capital: bool = True) -> str:
     return word.capitalize() if capital else word
 
 
+def spliced(rng: random.Random, capital: bool = True) -> str:
+    """The beginning of one listed word with the end of another: pieces of words that are held out are copied, too."""
+    while True:
+        head, tail = (rng.choice(rng.choice(SPLICED)) for _ in range(2))
+        word = head[: rng.randint(1, len(head))] + tail[rng.randrange(len(tail)) :]
+        if word.isalpha() and 3 <= len(word) <= 12:
+            return word.capitalize() if capital else word.lower()
+
+
 class Words:
     """Draws words of one split; everything a model must copy comes through here."""
 
@@ -115,7 +126,8 @@ class Words:
 
     def fresh(self, capital: bool = True) -> str:
         """A made-up word of this split."""
-        while split_of(word := made_up(self.rng, capital)) != self.split:
+        make = spliced if self.rng.random() < 0.3 else made_up
+        while split_of(word := make(self.rng, capital)) != self.split:
             pass
         return word
 

@@ -12,6 +12,8 @@ mod schedule;
 mod slot;
 pub mod text;
 pub mod threads;
+mod tokenize;
+mod turn;
 mod worker;
 
 use std::sync::{Arc, OnceLock};
@@ -27,12 +29,10 @@ pub use load::LoadSpec;
 pub use sampler::argmax;
 
 use self::queue::{Job, Refused, Shared, fail};
+use self::tokenize::split;
 use self::worker::Worker;
 use super::{Engine, EngineError, EventStream, GenerateRequest, Health, ModelCard, Prompt, SlotCounts, Token};
 use crate::telemetry::ModelMetrics;
-
-/// Texts up to this size are tokenized where they arrive; longer ones would block an async worker for too long.
-const INLINE_TEXT: usize = 16 * 1024;
 
 /// A model that llama.cpp computes in this process.
 #[derive(Debug)]
@@ -314,7 +314,7 @@ impl Thread {
         self.shared.set_health(Health::Ready);
         tracing::info!(
             model = self.name,
-            seconds = started.elapsed().as_secs_f32(),
+            seconds = format_args!("{:.2}", started.elapsed().as_secs_f32()),
             slots = self.spec.parallel,
             context = self.spec.context,
             "model is ready"
@@ -322,39 +322,6 @@ impl Thread {
         worker.run();
         Ok(())
     }
-}
-
-/// Tokenizes, away from the async workers when it may take long.
-async fn split(
-    model: Arc<LlamaModel>,
-    text: String,
-    add_special: bool,
-    parse_special: bool,
-) -> Result<Vec<Token>, EngineError> {
-    let short = text.len() <= INLINE_TEXT;
-    let work = move || {
-        let vocab = model.vocab();
-        let mut tokens: Vec<Token> = vocab
-            .tokenize(text.as_bytes(), add_special, parse_special)
-            .into_iter()
-            .map(|token| token.0)
-            .collect();
-        // Chat templates often write the BOS that the tokenizer adds as well.
-        let bos = vocab.bos().0;
-        if add_special && tokens.len() > 1 && tokens[0] == bos && tokens[1] == bos {
-            tokens.remove(0);
-        }
-        tokens
-    };
-    if short {
-        return Ok(work());
-    }
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| EngineError::Compute {
-            model: String::new(),
-            reason: format!("tokenizing failed: {error}"),
-        })
 }
 
 fn in_vocabulary(token: Token, model: &LlamaModel) -> bool {

@@ -16,6 +16,7 @@ use super::queue::{Job, Shared, fail};
 use super::sampler::Sampler;
 use super::schedule::{BATCH, Pacer, share};
 use super::slot::{self, Active, Slot};
+use super::turn;
 use crate::engine::{EngineError, Event, FinishReason, Token};
 use crate::telemetry::ModelMetrics;
 
@@ -213,6 +214,7 @@ impl<'m> Worker<'m> {
     /// Computes one batch, and samples for every slot whose turn it is.
     fn step(&mut self) {
         let prefilled = self.fill_batch();
+        let turn = turn::take();
         let before = Instant::now();
         let result = self.context.decode(&mut self.batch);
         if let Err(error) = result {
@@ -224,6 +226,7 @@ impl<'m> Worker<'m> {
         if self.parts.iter().all(|part| part.logits.is_none()) {
             self.context.synchronize();
         }
+        drop(turn);
         let parts = std::mem::take(&mut self.parts);
         for part in &parts {
             self.computed(part);

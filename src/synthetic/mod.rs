@@ -1,0 +1,96 @@
+//! Stand-ins: GGUF files with the shapes of real models and random weights, for the planner, for tests and for measuring
+//! where the real files are too large or not at hand.
+//!
+//! What llama.cpp computes with them is noise, but it takes the same steps, reads the same bytes and routes to as many
+//! experts as for the real model.
+
+mod fill;
+mod mix;
+mod shape;
+mod tensors;
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+pub use mix::{Mix, mix_names};
+pub use shape::{Arch, Shape};
+
+use crate::gguf::GgufWriter;
+use fill::Filler;
+use tensors::{Planned, plan};
+
+/// What to make.
+#[derive(Debug, Clone)]
+pub struct Synthetic {
+    pub shape: Shape,
+    pub mix: Mix,
+    /// How unequal the experts are: 0 for all alike; at 1 the router's weights fall as one over the expert's rank.
+    pub skew: f64,
+    /// The same seed makes the same file.
+    pub seed: u64,
+    /// Only the header; the data is a hole in the file that takes no space on disk and reads as zeros.
+    pub header_only: bool,
+}
+
+impl Synthetic {
+    /// Writes the file, calling `progress(written, total)` in bytes. Returns the length of the file.
+    ///
+    /// The file appears under its name when it is complete.
+    ///
+    /// # Errors
+    /// [`SyntheticError::Shape`] for shapes that no model can have, else those of the file system.
+    pub fn write(&self, path: &Path, mut progress: impl FnMut(u64, u64)) -> Result<u64, SyntheticError> {
+        self.shape.check()?;
+        let tensors = plan(&self.shape, &self.mix)?;
+        let folder = match path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        let file = tempfile::NamedTempFile::new_in(folder)?;
+        let total = self.write_to(file.as_file(), &tensors, &mut progress)?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(total)
+    }
+
+    fn write_to(&self, file: &File, tensors: &[Planned], progress: &mut dyn FnMut(u64, u64)) -> io::Result<u64> {
+        let mut writer = GgufWriter::new();
+        self.shape.metadata(&mut writer, self.mix.file_type);
+        let sizes: Vec<u64> = tensors
+            .iter()
+            .map(|tensor| writer.tensor(&tensor.name, tensor.kind, &tensor.dims))
+            .collect();
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        let (header, data) = writer.write_header(&mut out)?;
+        let total = header + data;
+        if self.header_only {
+            out.flush()?;
+            file.set_len(total)?;
+            return Ok(total);
+        }
+        let mut filler = Filler::new(self.seed);
+        let mut written = header;
+        for (tensor, bytes) in tensors.iter().zip(sizes) {
+            filler.write(tensor, bytes, self.skew, &mut out)?;
+            let padding = GgufWriter::padding(bytes);
+            out.write_all(&[0; 32][..usize::try_from(padding).unwrap_or(0)])?;
+            written += bytes + padding;
+            progress(written, total);
+        }
+        out.flush()?;
+        Ok(total)
+    }
+}
+
+/// Why a file was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum SyntheticError {
+    /// No such model can be.
+    #[error("{0}")]
+    Shape(String),
+    #[error("cannot write the file: {0}")]
+    Io(#[from] io::Error),
+}
+
+#[cfg(test)]
+mod tests;
