@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
+import sys
 from pathlib import Path
 
 import torch
@@ -84,7 +86,9 @@ def main() -> None:
         print(f"{output}: {output.stat().st_size:,} bytes")
         return
     if args.workers > 1:
-        torch.multiprocessing.spawn(train, (args,), args.workers)
+        # Workers end with this process, however it ends.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        torch.multiprocessing.spawn(train, (args,), args.workers, daemon=True)
     else:
         train(0, args)
 
