@@ -53,6 +53,7 @@ pub(super) fn start(model: &ModelConfig, metrics: &Metrics) -> anyhow::Result<Lo
         context: card.context,
         parallel: card.parallel,
         threads: model.threads,
+        experts: None,
     };
     let metrics = metrics.model(&card.name);
     LocalEngine::start(card, spec, model.queue, metrics).context("cannot start a thread")
