@@ -15,8 +15,8 @@ fn main() {
     println!("cargo:rerun-if-changed=Cargo.lock");
     let ggml = crate_source().join("llama.cpp/ggml");
     let header = ggml.join("src/ggml-backend-impl.h");
-    let text = std::fs::read_to_string(&header)
-        .unwrap_or_else(|error| panic!("cannot read {}: {error}", header.display()));
+    let text =
+        std::fs::read_to_string(&header).unwrap_or_else(|error| panic!("cannot read {}: {error}", header.display()));
     assert!(
         text.contains(API_VERSION),
         "{} does not say `{API_VERSION}`: src/experts/ was written for that interface and must be read again",
@@ -44,7 +44,14 @@ fn crate_source() -> PathBuf {
     let target = std::env::var("TARGET").expect("cargo sets TARGET");
     let cargo = std::env::var_os("CARGO").expect("cargo sets CARGO");
     let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", &target])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--filter-platform",
+            &target,
+        ])
         .arg("--manifest-path")
         .arg(Path::new(&manifest).join("Cargo.toml"))
         .output()
@@ -66,5 +73,8 @@ fn crate_source() -> PathBuf {
         "src/experts/ was written for {CRATE} {VERSION}; read ggml-backend-impl.h again before another one is used"
     );
     let manifest = package["manifest_path"].as_str().expect("a package has a manifest");
-    Path::new(manifest).parent().expect("a manifest lies in a folder").to_owned()
+    Path::new(manifest)
+        .parent()
+        .expect("a manifest lies in a folder")
+        .to_owned()
 }

@@ -80,7 +80,9 @@ impl LayerResidency {
             self.unit = 1.0;
         }
         for expert in experts {
-            let Some(heat) = self.heat.get_mut(expert as usize) else { continue };
+            let Some(heat) = self.heat.get_mut(expert as usize) else {
+                continue;
+            };
             *heat += self.unit;
             self.counts.selections += 1;
             self.counts.hits += u64::from(self.slot_of[expert as usize].is_some());
@@ -90,7 +92,9 @@ impl LayerResidency {
     /// The expert without a copy that should get one now, and its slot, which is taken from the coldest expert if none is
     /// free. `None` when all is as it should be.
     pub fn wanted(&mut self) -> Option<Upload> {
-        let hottest = |candidates: &mut dyn Iterator<Item = usize>| candidates.max_by(|a, b| self.heat[*a].total_cmp(&self.heat[*b]));
+        let hottest = |candidates: &mut dyn Iterator<Item = usize>| {
+            candidates.max_by(|a, b| self.heat[*a].total_cmp(&self.heat[*b]))
+        };
         let newcomer = hottest(&mut (0..self.heat.len()).filter(|expert| self.slot_of[*expert].is_none()))?;
         if self.heat[newcomer] <= 0.0 {
             return None;
@@ -130,9 +134,10 @@ mod tests {
     use super::*;
 
     fn consistent(layer: &LayerResidency) -> bool {
-        let forward = layer.slot_of.iter().enumerate().all(|(expert, slot)| {
-            slot.is_none_or(|slot| layer.expert_in[slot as usize] == u32::try_from(expert).ok())
-        });
+        let forward =
+            layer.slot_of.iter().enumerate().all(|(expert, slot)| {
+                slot.is_none_or(|slot| layer.expert_in[slot as usize] == u32::try_from(expert).ok())
+            });
         let backward = layer.expert_in.iter().enumerate().all(|(slot, expert)| {
             expert.is_none_or(|expert| layer.slot_of[expert as usize] == u32::try_from(slot).ok())
         });

@@ -111,16 +111,27 @@ pub(super) unsafe fn ending_at(nodes: &[*mut ggml_tensor], at: usize) -> Option<
         }
         // Only the last node's result may be used by others: the others' are never written.
         let inner = |node: *mut ggml_tensor| found.contains(&node) && node != nodes[last];
-        let used_outside = nodes[last + 1..].iter().any(|node| {
-            inner((**node).view_src) || (**node).src.iter().any(|source| inner(*source))
-        });
+        let used_outside = nodes[last + 1..]
+            .iter()
+            .any(|node| inner((**node).view_src) || (**node).src.iter().any(|source| inner(*source)));
         let kept = found.iter().any(|node| (**node).flags & OUTPUT != 0);
         let plain = (*input).type_ == ffi::ggml_type::GGML_TYPE_F32 && (*ids).type_ == ffi::ggml_type::GGML_TYPE_I32;
         if used_outside || kept || !plain {
             return None;
         }
-        let ordered = nodes[first..=last].iter().copied().filter(|node| found.contains(node)).collect();
-        Some(Block { nodes: ordered, first, last, input, ids, down: (*down).src[0] })
+        let ordered = nodes[first..=last]
+            .iter()
+            .copied()
+            .filter(|node| found.contains(node))
+            .collect();
+        Some(Block {
+            nodes: ordered,
+            first,
+            last,
+            input,
+            ids,
+            down: (*down).src[0],
+        })
     }
 }
 
@@ -177,7 +188,9 @@ unsafe fn collect(
             // One half of gate and up in one.
             ggml_op::GGML_OP_VIEW => {
                 let whole = (*node).view_src;
-                let rows = (*node).ne[1] == (*whole).ne[1] && (*node).ne[2] == (*whole).ne[2] && (*node).nb[1] == (*whole).nb[1];
+                let rows = (*node).ne[1] == (*whole).ne[1]
+                    && (*node).ne[2] == (*whole).ne[2]
+                    && (*node).nb[1] == (*whole).nb[1];
                 rows && (*node).view_offs < (*whole).nb[1] && collect(whole, ids, found, input)
             }
             _ => false,

@@ -31,7 +31,9 @@ pub(super) extern "C" fn from_host_pointer(
     size: usize,
     _: usize,
 ) -> ffi::ggml_backend_buffer_t {
-    let Some(plugin) = registered() else { return std::ptr::null_mut() };
+    let Some(plugin) = registered() else {
+        return std::ptr::null_mut();
+    };
     // SAFETY: the caller vouches for the memory.
     let buffer = unsafe { ffi::ggml_backend_cpu_buffer_from_ptr(pointer, size) };
     adopt(plugin.buffers, buffer)

@@ -33,7 +33,9 @@ type SetThreads = unsafe extern "C" fn(ffi::ggml_backend_t, c_int);
 static GUID: [u8; 16] = *b"hearth experts 1";
 
 pub(super) extern "C" fn create(device: ffi::ggml_backend_dev_t, _: *const c_char) -> ffi::ggml_backend_t {
-    let Some(plugin) = registered() else { return std::ptr::null_mut() };
+    let Some(plugin) = registered() else {
+        return std::ptr::null_mut();
+    };
     // SAFETY: ggml's CPU device; each instance has backends of its own.
     let backends = unsafe { (Replay::new(plugin.cpu), Replay::new(plugin.cpu)) };
     let (Some(cpu), Some(cache)) = backends else {
@@ -110,10 +112,15 @@ impl Instance {
             // Nodes before this one are done.
             let mut done = 0;
             for at in 0..count {
-                let Some(block) = block::ending_at(nodes, at) else { continue };
+                let Some(block) = block::ending_at(nodes, at) else {
+                    continue;
+                };
                 let Some(layer) = self.layer(&block) else { continue };
                 // The ids may come from this very graph.
-                if nodes[done..block.first].iter().any(|node| *node == block.ids || *node == (*block.ids).view_src) {
+                if nodes[done..block.first]
+                    .iter()
+                    .any(|node| *node == block.ids || *node == (*block.ids).view_src)
+                {
                     let status = self.pass_on(graph, nodes, done, block.first);
                     if status != ggml_status::GGML_STATUS_SUCCESS {
                         return status;
@@ -185,7 +192,12 @@ impl Instance {
             return Some(layer.clone());
         }
         let experts = usize::try_from(experts).ok()?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a share"
+        )]
         let mut slots = (experts as f32 * cache.share).round() as usize;
         // A device without room gets fewer.
         let copies = loop {
@@ -194,12 +206,18 @@ impl Instance {
                 Some(copies) => break copies,
                 None if slots == 0 => return None,
                 None => {
-                    tracing::warn!(slots, "the cache device has no room for so many experts; trying half of them");
+                    tracing::warn!(
+                        slots,
+                        "the cache device has no room for so many experts; trying half of them"
+                    );
                     slots /= 2;
                 }
             }
         };
-        let layer = Arc::new(Mutex::new(Layer { residency: LayerResidency::new(experts, slots), copies }));
+        let layer = Arc::new(Mutex::new(Layer {
+            residency: LayerResidency::new(experts, slots),
+            copies,
+        }));
         layers.insert(block.down as usize, layer.clone());
         Some(layer)
     }
@@ -227,7 +245,10 @@ impl Instance {
                     let pair = |id: i32| Pair {
                         id,
                         input: input.data.cast::<u8>().add(token * input.nb[2] + row * input.nb[1]),
-                        output: (*result).data.cast::<u8>().add(token * (*result).nb[2] + index * (*result).nb[1]),
+                        output: (*result)
+                            .data
+                            .cast::<u8>()
+                            .add(token * (*result).nb[2] + index * (*result).nb[1]),
                     };
                     let slot = u32::try_from(expert).ok().and_then(|expert| residency.slot_of(expert));
                     match slot.and_then(|slot| i32::try_from(slot).ok()) {

@@ -46,7 +46,11 @@ impl Copies {
     /// # Safety
     /// The block is one of a graph that is being computed; `buffers` is a buffer type.
     pub(super) unsafe fn new(block: &Block, slots: usize, buffers: ffi::ggml_backend_buffer_type_t) -> Option<Self> {
-        let mut copies = Self { context: ptr::null_mut(), buffer: ptr::null_mut(), tensors: Vec::new() };
+        let mut copies = Self {
+            context: ptr::null_mut(),
+            buffer: ptr::null_mut(),
+            tensors: Vec::new(),
+        };
         if slots == 0 {
             return Some(copies);
         }
@@ -151,7 +155,13 @@ unsafe fn padded(buffers: ffi::ggml_backend_buffer_type_t, tensor: *const ggml_t
 pub(super) unsafe fn context(memory: *mut c_void, size: usize) -> *mut ffi::ggml_context {
     let size = if memory.is_null() { context_size() } else { size };
     // SAFETY: as the caller says.
-    unsafe { ffi::ggml_init(ffi::ggml_init_params { mem_size: size, mem_buffer: memory, no_alloc: true }) }
+    unsafe {
+        ffi::ggml_init(ffi::ggml_init_params {
+            mem_size: size,
+            mem_buffer: memory,
+            no_alloc: true,
+        })
+    }
 }
 
 /// Bytes that a rebuilt block and its graph take.
@@ -199,7 +209,12 @@ impl Replay {
     ///
     /// # Safety
     /// The block is one of the graph that is being computed, its sources are complete, and so are the copies in the slots.
-    pub(super) unsafe fn start(&mut self, block: &Block, pairs: &[Pair], copies: Option<&Copies>) -> Option<*mut ggml_tensor> {
+    pub(super) unsafe fn start(
+        &mut self,
+        block: &Block,
+        pairs: &[Pair],
+        copies: Option<&Copies>,
+    ) -> Option<*mut ggml_tensor> {
         let count = i64::try_from(pairs.len()).ok()?;
         let size = self.descriptions.len() * 8;
         // SAFETY: tensors of the graph on the one hand, fresh descriptions on the other; each gets its place in a buffer
@@ -216,11 +231,13 @@ impl Replay {
             for node in &block.nodes {
                 let node = *node;
                 let twin = |of: *mut ggml_tensor| made.iter().find(|(old, _)| *old == of).map(|(_, new)| *new);
-                let weights = weights_of(node).map(|weights| copies.and_then(|copies| copies.of(weights)).unwrap_or(weights));
+                let weights =
+                    weights_of(node).map(|weights| copies.and_then(|copies| copies.of(weights)).unwrap_or(weights));
                 let new = if (*node).op == ggml_op::GGML_OP_VIEW {
                     let whole = twin((*node).view_src)?;
                     let (row, matrix) = ((*whole).nb[1], (*whole).nb[2]);
-                    let new = ffi::ggml_view_3d(context, whole, (*node).ne[0], 1, count, row, matrix, (*node).view_offs);
+                    let new =
+                        ffi::ggml_view_3d(context, whole, (*node).ne[0], 1, count, row, matrix, (*node).view_offs);
                     views.push(new);
                     new
                 } else {
