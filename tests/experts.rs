@@ -87,19 +87,24 @@ fn model(folder: &Path, arch: Arch, mix: &str) -> std::path::PathBuf {
 
 /// llama.cpp repacks some types for its own CPU kernels, which round differently: there the tokens of an empty cache, which
 /// computes all experts with the plain kernels, are what must come out.
-fn compare(folder: &Path, arch: Arch, mix: &str, repacked: bool, streams: u32) {
+fn compare(folder: &Path, arch: Arch, mix: &str, repacked: bool) {
     let path = model(folder, arch, mix);
+    compare_file(&path, repacked, 1);
+    std::fs::remove_file(path).unwrap();
+}
+
+fn compare_file(path: &Path, repacked: bool, streams: u32) {
+    let name = path.display();
     let baseline = if repacked { Some(0.0) } else { None };
-    let (plain, _) = run(&path, baseline, streams);
+    let (plain, _) = run(path, baseline, streams);
     for share in [0.0, 0.1, 0.5, 1.0] {
-        let (cached, counts) = run(&path, Some(share), streams);
-        eprintln!("{arch:?} {mix} {share}: {counts:?}");
-        assert!(plain == cached, "{arch:?} {mix} {share}:\n{plain:?}\n{cached:?}");
-        assert!(counts.selections > 0, "{arch:?} {mix}: the experts never came to us");
+        let (cached, counts) = run(path, Some(share), streams);
+        eprintln!("{name} {share}: {counts:?}");
+        assert!(plain == cached, "{name} {share}:\n{plain:?}\n{cached:?}");
+        assert!(counts.selections > 0, "{name}: the experts never came to us");
         assert_eq!(counts.uploads > 0, share > 0.0);
         assert_eq!(counts.hits > 0, share > 0.0);
     }
-    std::fs::remove_file(path).unwrap();
 }
 
 #[test]
@@ -112,7 +117,7 @@ fn the_same_tokens_for_qwen3next() {
         ("q8_0", true),
         ("iq4_xs", false),
     ] {
-        compare(folder.path(), Arch::Qwen3next, mix, repacked, 1);
+        compare(folder.path(), Arch::Qwen3next, mix, repacked);
     }
 }
 
@@ -120,7 +125,7 @@ fn the_same_tokens_for_qwen3next() {
 fn the_same_tokens_for_qwen3moe() {
     let folder = tempfile::tempdir().unwrap();
     for (mix, repacked) in [("bf16", false), ("q4_0", true), ("q5_k_m", true), ("nvfp4", false)] {
-        compare(folder.path(), Arch::Qwen3moe, mix, repacked, 1);
+        compare(folder.path(), Arch::Qwen3moe, mix, repacked);
     }
 }
 
@@ -128,6 +133,19 @@ fn the_same_tokens_for_qwen3moe() {
 fn the_same_tokens_for_gpt_oss_with_its_biases() {
     let folder = tempfile::tempdir().unwrap();
     for (mix, repacked) in [("f16", false), ("mxfp4", true), ("iq3_xxs", false)] {
-        compare(folder.path(), Arch::GptOss, mix, repacked, 1);
+        compare(folder.path(), Arch::GptOss, mix, repacked);
     }
+}
+
+#[test]
+fn the_same_tokens_for_eight_streams_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    compare_file(&model(folder.path(), Arch::Qwen3next, "f16"), false, 8);
+}
+
+#[cfg(feature = "demo")]
+#[test]
+fn the_same_tokens_for_the_built_in_reasoner() {
+    let path = hearth::demo::DemoModel::Reasoner.unpack().unwrap();
+    compare_file(&path, true, 1);
 }
