@@ -36,6 +36,7 @@ static ENGINE: LazyLock<LocalEngine> = LazyLock::new(|| {
         context: 1024,
         parallel: 1,
         threads: None,
+        experts: None,
     };
     let engine = LocalEngine::start(card, spec, 8, Metrics::new().model("bench")).expect("a thread");
     engine.wait_until_loaded(|_| ()).expect("the model loads");

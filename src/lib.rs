@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod engine;
+pub mod experts;
 pub mod gguf;
 pub mod synthetic;
 pub mod telemetry;

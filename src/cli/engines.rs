@@ -7,9 +7,12 @@ use anyhow::{Context, bail};
 
 use super::output;
 use crate::api::{self, State};
-use crate::config::{self, Loaded, ModelConfig, ModelSource, Overrides, ServerConfig};
+use crate::config::{
+    self, CacheDevice, CacheSize, ExpertPlacement, Loaded, ModelConfig, ModelSource, Overrides, ServerConfig,
+};
 use crate::engine::Engine;
 use crate::engine::local::{self, LoadSpec, LocalEngine, threads};
+use crate::experts::ExpertCache;
 use crate::gguf::Gguf;
 use crate::telemetry::Metrics;
 
@@ -53,9 +56,39 @@ pub(super) fn start(model: &ModelConfig, metrics: &Metrics) -> anyhow::Result<Lo
         context: card.context,
         parallel: card.parallel,
         threads: model.threads,
+        experts: expert_cache(model, &gguf),
     };
     let metrics = metrics.model(&card.name);
     LocalEngine::start(card, spec, model.queue, metrics).context("cannot start a thread")
+}
+
+/// The cache that the configuration asks for. Without a GPU llama.cpp's own way is faster, so only an explicit `cpu` brings
+/// one; on a GPU there is none yet.
+fn expert_cache(model: &ModelConfig, gguf: &Gguf) -> Option<Arc<ExpertCache>> {
+    let config = &model.experts;
+    if config.placement == ExpertPlacement::Auto {
+        return None;
+    }
+    if config.device == CacheDevice::Auto {
+        tracing::warn!(
+            model = model.name,
+            "experts are cached on the CPU only, so far: without device = \"cpu\" the cache is left out"
+        );
+        return None;
+    }
+    let total: u64 = gguf
+        .tensors()
+        .iter()
+        .filter(|tensor| tensor.name.contains("_exps."))
+        .map(|tensor| tensor.bytes)
+        .sum();
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a share")]
+    let share = match config.cache {
+        CacheSize::Auto => 0.25,
+        CacheSize::Percent(percent) => f32::from(percent) / 100.0,
+        CacheSize::Bytes(bytes) => (bytes as f64 / total.max(1) as f64) as f32,
+    };
+    Some(Arc::new(ExpertCache::new(share)))
 }
 
 /// Starts the model that is meant by name, alias or role (the first one if `None`) and waits until it is loaded.

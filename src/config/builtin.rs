@@ -30,6 +30,9 @@ fn model(model: ModelConfig) -> ModelDraft {
         parallel: Setting::default_of(model.parallel),
         threads: Setting::default_of(model.threads),
         queue: Setting::default_of(model.queue),
+        placement: Setting::default_of(model.experts.placement),
+        cache: Setting::default_of(model.experts.cache),
+        device: Setting::default_of(model.experts.device),
         sampling: Setting::default_of(model.sampling),
     }
 }

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::diagnostic::Origin;
-use super::types::{Config, MemoryConfig, MemoryLimit, ModelConfig, ModelSource, ServerConfig};
+use super::types::{
+    CacheDevice, CacheSize, Config, ExpertPlacement, ExpertsConfig, MemoryConfig, MemoryLimit, ModelConfig,
+    ModelSource, ServerConfig,
+};
 use crate::engine::SamplingOverrides;
 
 /// A value and where it came from.
@@ -99,6 +102,9 @@ pub(super) struct ModelDraft {
     pub parallel: Setting<u32>,
     pub threads: Setting<Option<u32>>,
     pub queue: Setting<usize>,
+    pub placement: Setting<ExpertPlacement>,
+    pub cache: Setting<CacheSize>,
+    pub device: Setting<CacheDevice>,
     pub sampling: Setting<SamplingOverrides>,
 }
 
@@ -114,6 +120,9 @@ impl Default for ModelDraft {
             parallel: Setting::default_of(ModelConfig::PARALLEL),
             threads: Setting::default_of(None),
             queue: Setting::default_of(ModelConfig::QUEUE),
+            placement: Setting::default_of(ExpertsConfig::default().placement),
+            cache: Setting::default_of(ExpertsConfig::default().cache),
+            device: Setting::default_of(ExpertsConfig::default().device),
             sampling: Setting::default_of(SamplingOverrides::default()),
         }
     }
@@ -152,6 +161,11 @@ impl ModelDraft {
             parallel: self.parallel.value,
             threads: self.threads.value,
             queue: self.queue.value,
+            experts: ExpertsConfig {
+                placement: self.placement.value,
+                cache: self.cache.value,
+                device: self.device.value,
+            },
             sampling: self.sampling.value.clone(),
         })
     }

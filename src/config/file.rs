@@ -8,6 +8,7 @@ use super::diagnostic::{Diagnostic, Origin, Problems};
 use super::draft::{Draft, MemoryDraft, ModelDraft, ServerDraft, Setting};
 use super::path::Base;
 use super::reader::Table;
+use super::types::{CacheDevice, CacheSize, ExpertPlacement};
 use super::value::{self, Fault};
 use crate::engine::SamplingOverrides;
 
@@ -86,6 +87,9 @@ fn model(mut table: Table<'_, '_>, base: &Base, problems: &Problems) -> ModelDra
     let default = ModelDraft::default();
     table.require("name", "add name = \"...\": clients ask for the model by it");
     table.require("path", "add path = \"....gguf\", or path = \"demo:reasoner\" to try");
+    let (placement, cache, device) = table
+        .table("experts", "[model.experts]")
+        .map_or((default.placement, default.cache, default.device), experts);
     let model = ModelDraft {
         name: table.text("name", value::name),
         role: table.text("role", value::name),
@@ -102,12 +106,26 @@ fn model(mut table: Table<'_, '_>, base: &Base, problems: &Problems) -> ModelDra
             .integer("threads", &value::THREADS)
             .map_or(default.threads, |threads| threads.map(Some)),
         queue: table.integer("queue", &value::QUEUE).unwrap_or(default.queue),
+        placement,
+        cache,
+        device,
         sampling: table
             .table("sampling", "[model.sampling]")
             .map_or(default.sampling, |table| sampling(table, problems)),
     };
     table.finish();
     model
+}
+
+fn experts(mut table: Table<'_, '_>) -> (Setting<ExpertPlacement>, Setting<CacheSize>, Setting<CacheDevice>) {
+    let default = ModelDraft::default();
+    let experts = (
+        table.text("placement", value::placement).unwrap_or(default.placement),
+        table.text("cache", value::cache_size).unwrap_or(default.cache),
+        table.text("device", value::cache_device).unwrap_or(default.device),
+    );
+    table.finish();
+    experts
 }
 
 /// Every key of [`SamplingOverrides`]; a test compares them with its schema.

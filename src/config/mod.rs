@@ -28,7 +28,10 @@ use std::path::{Path, PathBuf};
 pub use diagnostic::{ConfigErrors, Diagnostic, Origin, Severity, SourceFile};
 pub use knobs::{KNOBS, Knob, OTHER_VARIABLES, Overrides};
 pub use schema::schema;
-pub use types::{Config, MemoryConfig, MemoryLimit, ModelConfig, ModelSource, ServerConfig};
+pub use types::{
+    CacheDevice, CacheSize, Config, ExpertPlacement, ExpertsConfig, MemoryConfig, MemoryLimit, ModelConfig,
+    ModelSource, ServerConfig,
+};
 
 use diagnostic::Problems;
 use draft::Draft;

@@ -73,8 +73,21 @@ struct Model {
     /// Requests that may wait for a slot; default 64.
     #[schemars(range(min = 0, max = 100_000))]
     queue: Option<u32>,
+    /// Where the routed experts are computed.
+    experts: Option<Experts>,
     /// Sampling where a request says nothing.
     sampling: Option<SamplingOverrides>,
+}
+
+#[derive(JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Experts {
+    /// "auto", or "cache": experts in main memory, copies of the hot ones on the cache device; default "auto".
+    placement: Option<String>,
+    /// How much of the experts has a copy: "auto" (a quarter), a share such as "25%", or an amount such as "6GiB".
+    cache: Option<String>,
+    /// What holds the copies: "auto" (the first GPU) or "cpu"; default "auto".
+    device: Option<String>,
 }
 
 /// The schema as JSON.

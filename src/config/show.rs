@@ -56,6 +56,7 @@ impl Loaded {
         self.write_section(&mut out, "[memory]", &self.memory());
         for model in &self.draft.models {
             self.write_section(&mut out, "[[model]]", &model.entries());
+            self.write_section(&mut out, "[model.experts]", &model.experts_entries());
             let sampling = model.sampling_entries();
             if !sampling.is_empty() {
                 self.write_section(&mut out, "[model.sampling]", &sampling);
@@ -68,6 +69,7 @@ impl Loaded {
     pub fn to_json(&self) -> Value {
         let models = self.draft.models.iter().map(|model| {
             let mut object = object(model.entries());
+            object.insert("experts".to_owned(), object_value(model.experts_entries()));
             object.insert("sampling".to_owned(), object_value(model.sampling_entries()));
             Value::Object(object)
         });
@@ -168,6 +170,20 @@ impl ModelDraft {
             entry("parallel", self.parallel.value, &self.parallel.origin),
             threads.unwrap_or(absent("threads", "one per physical core")),
             entry("queue", self.queue.value, &self.queue.origin),
+        ]
+    }
+
+    fn experts_entries(&self) -> Vec<Entry<'_>> {
+        let placement = value::placement_text(self.placement.value);
+        let cache = value::cache_size_text(self.cache.value);
+        vec![
+            entry("placement", placement, &self.placement.origin),
+            entry("cache", cache, &self.cache.origin),
+            entry(
+                "device",
+                value::cache_device_text(self.device.value),
+                &self.device.origin,
+            ),
         ]
     }
 

@@ -64,7 +64,44 @@ pub struct ModelConfig {
     pub threads: Option<u32>,
     /// Requests that may wait for a slot.
     pub queue: usize,
+    pub experts: ExpertsConfig,
     pub sampling: SamplingOverrides,
+}
+
+/// Where the routed experts of a model are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpertsConfig {
+    pub placement: ExpertPlacement,
+    /// Memory on the cache device.
+    pub cache: CacheSize,
+    pub device: CacheDevice,
+}
+
+/// What becomes of the routed experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpertPlacement {
+    /// As hearth finds best: today as llama.cpp places them.
+    Auto,
+    /// In main memory; the hot ones have a copy on the cache device.
+    Cache,
+}
+
+/// What holds the copies of hot experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheDevice {
+    /// The first GPU.
+    Auto,
+    /// Main memory: no faster than no cache, but every step is taken.
+    Cpu,
+}
+
+/// How much of the experts has a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheSize {
+    /// A quarter.
+    Auto,
+    Bytes(u64),
+    Percent(u8),
 }
 
 /// Where the weights come from.
@@ -107,7 +144,18 @@ impl ModelConfig {
             parallel: Self::PARALLEL,
             threads: None,
             queue: Self::QUEUE,
+            experts: ExpertsConfig::default(),
             sampling: SamplingOverrides::default(),
+        }
+    }
+}
+
+impl Default for ExpertsConfig {
+    fn default() -> Self {
+        Self {
+            placement: ExpertPlacement::Auto,
+            cache: CacheSize::Auto,
+            device: CacheDevice::Auto,
         }
     }
 }

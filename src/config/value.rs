@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::types::MemoryLimit;
+use super::types::{CacheDevice, CacheSize, ExpertPlacement, MemoryLimit};
 
 /// Why a value cannot be: "must be ..., but is ...".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +95,79 @@ pub(super) fn memory(text: &str) -> Result<MemoryLimit, Fault> {
                 .replacen("must be a size", "must be \"auto\" or a size", 1),
             ..fault
         }),
+    }
+}
+
+/// What becomes of the routed experts.
+pub(super) fn placement(text: &str) -> Result<ExpertPlacement, Fault> {
+    match text {
+        "auto" => Ok(ExpertPlacement::Auto),
+        "cache" => Ok(ExpertPlacement::Cache),
+        _ => Err(Fault::new(
+            format!("must be \"auto\" or \"cache\", but is {text:?}"),
+            "\"cache\" keeps copies of the hot experts, \"auto\" leaves the choice to hearth",
+        )),
+    }
+}
+
+/// The text that [`placement`] reads.
+pub(super) fn placement_text(placement: ExpertPlacement) -> &'static str {
+    match placement {
+        ExpertPlacement::Auto => "auto",
+        ExpertPlacement::Cache => "cache",
+    }
+}
+
+/// What holds the copies.
+pub(super) fn cache_device(text: &str) -> Result<CacheDevice, Fault> {
+    match text {
+        "auto" => Ok(CacheDevice::Auto),
+        "cpu" => Ok(CacheDevice::Cpu),
+        _ => Err(Fault::new(
+            format!("must be \"auto\" or \"cpu\", but is {text:?}"),
+            "\"auto\" is the first GPU, \"cpu\" is for trying the cache without one",
+        )),
+    }
+}
+
+/// The text that [`cache_device`] reads.
+pub(super) fn cache_device_text(device: CacheDevice) -> &'static str {
+    match device {
+        CacheDevice::Auto => "auto",
+        CacheDevice::Cpu => "cpu",
+    }
+}
+
+/// `auto`, a share of the experts, or a size.
+pub(super) fn cache_size(text: &str) -> Result<CacheSize, Fault> {
+    if text == "auto" {
+        return Ok(CacheSize::Auto);
+    }
+    if let Some(percent) = text.trim().strip_suffix('%') {
+        return match percent.trim().parse() {
+            Ok(percent) if percent <= 100 => Ok(CacheSize::Percent(percent)),
+            _ => Err(Fault::new(
+                format!("must be between 0% and 100%, but is {text:?}"),
+                "whole numbers, such as \"25%\"",
+            )),
+        };
+    }
+    size(text).map(CacheSize::Bytes).map_err(|fault| Fault {
+        message: fault.message.replacen(
+            "must be a size",
+            "must be \"auto\", a share such as \"25%\", or a size",
+            1,
+        ),
+        ..fault
+    })
+}
+
+/// The text that [`cache_size`] reads.
+pub(super) fn cache_size_text(size: CacheSize) -> String {
+    match size {
+        CacheSize::Auto => "auto".to_owned(),
+        CacheSize::Percent(percent) => format!("{percent}%"),
+        CacheSize::Bytes(bytes) => size_text(bytes),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 
 use llama_cpp_2::context::LlamaContext;
@@ -15,6 +16,7 @@ use super::queue::Shared;
 use super::schedule::BATCH;
 use super::threads;
 use crate::engine::Health;
+use crate::experts::{self, ExpertCache};
 
 /// Everything the engine thread needs to load a model.
 #[derive(Debug, Clone)]
@@ -27,6 +29,8 @@ pub struct LoadSpec {
     pub parallel: u32,
     /// Threads that compute; `None`: one per physical core.
     pub threads: Option<u32>,
+    /// Keep hot experts on a cache device; `None` leaves all experts where llama.cpp puts them.
+    pub experts: Option<Arc<ExpertCache>>,
 }
 
 /// llama.cpp, initialised once per process.
@@ -56,8 +60,17 @@ pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>) -> Result<LlamaM
         progress.set_health(Health::Loading { progress: progress_now });
         !progress.stopping()
     });
-    LlamaModel::load_from_file(backend, &spec.path, &params)
-        .map_err(|error| format!("llama.cpp cannot load {}: {error}", spec.path.display()))
+    let loaded = match &spec.experts {
+        None => LlamaModel::load_from_file(backend, &spec.path, &params),
+        Some(cache) => {
+            let mut params = pin!(params);
+            // Gate and up apart, and gate and up in one tensor.
+            params.as_mut().add_cpu_moe_override();
+            params.as_mut().add_cpu_buft_override(c"\\.ffn_gate_up_exps");
+            experts::load_with(cache, || LlamaModel::load_from_file(backend, &spec.path, &params))?
+        }
+    };
+    loaded.map_err(|error| format!("llama.cpp cannot load {}: {error}", spec.path.display()))
 }
 
 /// Creates the one context of a model: `parallel` sequences that share a unified memory.

@@ -1,0 +1,80 @@
+//! Bindings to ggml's plug-in interface, from the very header that the pinned llama-cpp-sys-2 was built from.
+//!
+//! The header is not among the files which that crate installs, so its source is found through `cargo metadata`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The interface that `src/experts/` implements. Another one has other structs.
+const API_VERSION: &str = "#define GGML_BACKEND_API_VERSION 3";
+const CRATE: &str = "llama-cpp-sys-2";
+const VERSION: &str = "0.1.161";
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=Cargo.lock");
+    let ggml = crate_source().join("llama.cpp/ggml");
+    let header = ggml.join("src/ggml-backend-impl.h");
+    let text =
+        std::fs::read_to_string(&header).unwrap_or_else(|error| panic!("cannot read {}: {error}", header.display()));
+    assert!(
+        text.contains(API_VERSION),
+        "{} does not say `{API_VERSION}`: src/experts/ was written for that interface and must be read again",
+        header.display()
+    );
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("ggml.rs");
+    bindgen::builder()
+        .header(header.display().to_string())
+        .clang_arg(format!("-I{}", ggml.join("include").display()))
+        .allowlist_type("ggml_(backend_.*|tensor_flag)")
+        .allowlist_function("ggml_.*")
+        .allowlist_var("GGML_BACKEND_API_VERSION")
+        .default_enum_style(bindgen::EnumVariation::ModuleConsts)
+        .derive_default(true)
+        .layout_tests(true)
+        .generate()
+        .unwrap_or_else(|error| panic!("bindgen cannot read {}: {error}", header.display()))
+        .write_to_file(&out)
+        .unwrap_or_else(|error| panic!("cannot write {}: {error}", out.display()));
+}
+
+/// Where cargo has unpacked the pinned crate.
+fn crate_source() -> PathBuf {
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let target = std::env::var("TARGET").expect("cargo sets TARGET");
+    let cargo = std::env::var_os("CARGO").expect("cargo sets CARGO");
+    let output = Command::new(cargo)
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--filter-platform",
+            &target,
+        ])
+        .arg("--manifest-path")
+        .arg(Path::new(&manifest).join("Cargo.toml"))
+        .output()
+        .expect("cargo can be run");
+    assert!(
+        output.status.success(),
+        "cargo metadata failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
+    let package = metadata["packages"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|package| package["name"] == CRATE)
+        .unwrap_or_else(|| panic!("{CRATE} is not among the dependencies"));
+    assert_eq!(
+        package["version"], VERSION,
+        "src/experts/ was written for {CRATE} {VERSION}; read ggml-backend-impl.h again before another one is used"
+    );
+    let manifest = package["manifest_path"].as_str().expect("a package has a manifest");
+    Path::new(manifest)
+        .parent()
+        .expect("a manifest lies in a folder")
+        .to_owned()
+}
