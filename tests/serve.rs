@@ -3,7 +3,8 @@
 
 mod common;
 
-use std::time::Duration;
+use std::io::{BufRead, BufReader};
+use std::time::{Duration, Instant};
 
 use common::{Server, post, raw_post, stream, streamed_text};
 use serde_json::{Value, json};
@@ -162,6 +163,50 @@ fn many_streams_give_the_same_texts_as_one_after_the_other() {
         .filter(|(alone, together)| alone == together)
         .count();
     assert!(same >= 12, "only {same} of 16 are the same:\n{alone:#?}\n{together:#?}");
+}
+
+#[test]
+fn who_came_first_is_served_first() {
+    let server = Server::start("parallel = 4");
+    for model in ["demo-reasoner", "demo-narrator"] {
+        let waiting: Vec<_> = (0..16)
+            .map(|_| {
+                let socket = raw_post(server.address, "/v1/completions", &endless(model, 40));
+                // Requests on different connections arrive in no order but that of time.
+                std::thread::sleep(Duration::from_millis(15));
+                socket
+            })
+            .collect();
+        let mut ends: Vec<(Instant, usize)> = std::thread::scope(|scope| {
+            let readers: Vec<_> = waiting
+                .into_iter()
+                .enumerate()
+                .map(|(number, socket)| {
+                    scope.spawn(move || {
+                        let lines: Vec<String> = BufReader::new(socket)
+                            .lines()
+                            .map_while(Result::ok)
+                            .take_while(|line| line != "data: [DONE]")
+                            .collect();
+                        assert!(
+                            lines.iter().filter(|line| line.starts_with("data: ")).count() > 1,
+                            "{lines:?}"
+                        );
+                        (Instant::now(), number)
+                    })
+                })
+                .collect();
+            readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+        });
+        ends.sort();
+        let order: Vec<usize> = ends.into_iter().map(|(_, number)| number).collect();
+        // Four at once end in any order among themselves.
+        let fair = order
+            .iter()
+            .enumerate()
+            .all(|(place, number)| place.abs_diff(*number) <= 4);
+        assert!(fair, "{model}: {order:?}");
+    }
 }
 
 #[test]
