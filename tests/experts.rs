@@ -68,7 +68,7 @@ fn run(path: &Path, share: Option<f32>, streams: u32) -> (Vec<Vec<Token>>, Layer
     let texts = runtime.block_on(futures_util::future::join_all(
         prompts.map(|prompt| generate(&engine, prompt)),
     ));
-    (texts, cache.map(|cache| cache.counts()).unwrap_or_default())
+    (texts, cache.map(|cache| cache.stats().total()).unwrap_or_default())
 }
 
 fn model(folder: &Path, arch: Arch, mix: &str) -> std::path::PathBuf {

@@ -228,6 +228,40 @@ fn an_extended_prompt_is_not_computed_again() {
 }
 
 #[test]
+fn a_cache_of_experts_says_what_it_did() {
+    let server = Server::start("experts = { placement = \"cache\", cache = \"25%\", device = \"cpu\" }");
+    for text in ["What is hearth?", "Who are you?"] {
+        server.post("/v1/chat/completions", &chat("demo-reasoner", text));
+    }
+    let (status, stats) = server.get("/api/v1/expert-stats?detail=layers");
+    assert_eq!(status, 200, "{stats}");
+    assert_eq!(stats["models"][1], json!({"model": "demo-narrator", "cache": null}));
+    let cache = &stats["models"][0]["cache"];
+    let number = |name: &str| cache[name].as_u64().unwrap();
+    assert_eq!(number("hits") + number("misses"), number("selections"));
+    assert!(number("hits") > 0 && number("uploads") >= number("slots"), "{stats}");
+    let layers = cache["layers"].as_array().unwrap();
+    assert!(
+        layers.len() > 1 && layers.iter().all(|layer| layer["slots"] == 8 && layer["experts"] == 32),
+        "{stats}"
+    );
+    // The cache sees each selected expert of each token that was decoded.
+    assert_eq!(
+        layers[0]["selections"],
+        json!(4 * layers[0]["tokens"].as_u64().unwrap())
+    );
+    assert_eq!(
+        server.get("/api/v1/expert-stats?model=narrator").1["models"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(server.get("/api/v1/expert-stats?model=nobody").0, 404);
+    assert_eq!(server.get("/api/v1/expert-stats?detail=all").0, 400);
+}
+
+#[test]
 fn who_leaves_frees_the_slot() {
     let server = Server::start("parallel = 1");
     let soon = Duration::from_secs(2);

@@ -7,6 +7,7 @@ mod body;
 mod chat_completions;
 mod completions;
 mod error;
+mod experts;
 mod generate;
 mod health;
 mod limits;
@@ -30,6 +31,7 @@ pub use stream::chunk as sse_chunk;
 fn routes(config: &mut ServiceConfig) {
     chat_completions::routes(config);
     completions::routes(config);
+    experts::routes(config);
     generate::routes(config);
     health::routes(config);
     metrics::routes(config);

@@ -82,11 +82,14 @@ fn expert_cache(model: &ModelConfig, gguf: &Gguf) -> Option<Arc<ExpertCache>> {
         .filter(|tensor| tensor.name.contains("_exps."))
         .map(|tensor| tensor.bytes)
         .sum();
+    if total == 0 {
+        return None;
+    }
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a share")]
     let share = match config.cache {
         CacheSize::Auto => 0.25,
         CacheSize::Percent(percent) => f32::from(percent) / 100.0,
-        CacheSize::Bytes(bytes) => (bytes as f64 / total.max(1) as f64) as f32,
+        CacheSize::Bytes(bytes) => (bytes as f64 / total as f64) as f32,
     };
     Some(Arc::new(ExpertCache::new(share)))
 }

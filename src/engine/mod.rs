@@ -18,6 +18,8 @@ pub use sampling::{DryParams, Sampling, SamplingOverrides};
 
 use futures_util::future::BoxFuture;
 
+use crate::experts::ExpertStats;
+
 /// A model that answers.
 ///
 /// All methods may be called from an async worker: none blocks it.
@@ -30,6 +32,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// How many of the slots are in use, and how many requests wait.
     fn slots(&self) -> SlotCounts;
+
+    /// What the cache of experts did; `None` for a model without one.
+    fn experts(&self) -> Option<ExpertStats> {
+        None
+    }
 
     /// Checks and queues a request.
     ///

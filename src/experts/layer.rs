@@ -3,15 +3,31 @@
 //! Plain data: who computes asks [`LayerResidency::slot_of`], reports what a token asked for, and carries out the uploads
 //! that [`LayerResidency::wanted`] names. An expert has a slot here only once its copy is complete.
 
+use std::ops::AddAssign;
+
 /// What has happened in a layer since it was loaded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct LayerCounts {
+    /// Tokens that were computed.
+    pub tokens: u64,
     /// Experts that were asked for, once per token and expert.
     pub selections: u64,
     /// Of them, those that had a copy on the cache device.
     pub hits: u64,
     /// Experts copied to the cache device.
     pub uploads: u64,
+    /// Of them, those that took another expert's slot.
+    pub evictions: u64,
+}
+
+impl AddAssign for LayerCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.tokens += other.tokens;
+        self.selections += other.selections;
+        self.hits += other.hits;
+        self.uploads += other.uploads;
+        self.evictions += other.evictions;
+    }
 }
 
 /// An expert that should be copied into a slot. Until [`LayerResidency::uploaded`] the slot belongs to nobody.
@@ -66,6 +82,12 @@ impl LayerResidency {
         self.counts
     }
 
+    /// Number of experts.
+    #[must_use]
+    pub fn experts(&self) -> usize {
+        self.slot_of.len()
+    }
+
     /// Number of slots.
     #[must_use]
     pub fn slots(&self) -> usize {
@@ -74,6 +96,7 @@ impl LayerResidency {
 
     /// Takes in what one token asked for.
     pub fn observe(&mut self, experts: impl IntoIterator<Item = u32>) {
+        self.counts.tokens += 1;
         self.unit /= DECAY;
         if self.unit > LARGEST_UNIT {
             self.heat.iter_mut().for_each(|heat| *heat /= self.unit);
@@ -112,6 +135,7 @@ impl LayerResidency {
         };
         if let Some(old) = self.expert_in[slot].take() {
             self.slot_of[old as usize] = None;
+            self.counts.evictions += 1;
         }
         Some(Upload {
             expert: u32::try_from(newcomer).ok()?,

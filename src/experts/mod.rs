@@ -8,3 +8,37 @@ pub mod layer;
 mod plugin;
 
 pub use plugin::{ExpertCache, load_with};
+
+use layer::LayerCounts;
+
+/// What the cache of one model holds, and what it did since the model was loaded.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct ExpertStats {
+    /// By layer; a layer appears with its first token.
+    pub layers: Vec<LayerStats>,
+}
+
+/// One layer's part of [`ExpertStats`].
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct LayerStats {
+    pub layer: u32,
+    pub experts: usize,
+    /// Experts that can have a copy.
+    pub slots: usize,
+    /// Bytes of one expert.
+    pub expert_bytes: usize,
+    #[serde(flatten)]
+    pub counts: LayerCounts,
+}
+
+impl ExpertStats {
+    /// Over all layers; a token counts in each.
+    #[must_use]
+    pub fn total(&self) -> LayerCounts {
+        let mut sum = LayerCounts::default();
+        for layer in &self.layers {
+            sum += layer.counts;
+        }
+        sum
+    }
+}

@@ -32,6 +32,7 @@ use self::queue::{Job, Refused, Shared, fail};
 use self::tokenize::split;
 use self::worker::Worker;
 use super::{Engine, EngineError, EventStream, GenerateRequest, Health, ModelCard, Prompt, SlotCounts, Token};
+use crate::experts::ExpertStats;
 use crate::telemetry::ModelMetrics;
 
 /// A model that llama.cpp computes in this process.
@@ -208,6 +209,10 @@ impl Engine for LocalEngine {
 
     fn slots(&self) -> SlotCounts {
         self.shared.counts()
+    }
+
+    fn experts(&self) -> Option<ExpertStats> {
+        self.spec.experts.as_ref().map(|cache| cache.stats())
     }
 
     fn submit(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, EngineError>> {

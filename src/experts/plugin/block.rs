@@ -4,6 +4,8 @@
 //! or apart, perhaps with biases, an activation, the down projection, perhaps with a bias; then a product with the
 //! router's weights and a sum over the experts.
 
+use std::ffi::CStr;
+
 use super::ffi::{self, ggml_op, ggml_tensor};
 use super::registered;
 
@@ -28,6 +30,24 @@ pub(super) struct Block {
     pub(super) ids: *mut ggml_tensor,
     /// The down projection's weights, which stand for the layer.
     pub(super) down: *mut ggml_tensor,
+}
+
+impl Block {
+    /// The layer's number, from the name of its weights: `blk.N.ffn_down_exps.weight`.
+    ///
+    /// # Safety
+    /// The model is loaded.
+    pub(super) unsafe fn layer(&self) -> Option<u32> {
+        // SAFETY: names of tensors end with a zero.
+        let name = unsafe { CStr::from_ptr((*self.down).name.as_ptr()) };
+        name.to_str()
+            .ok()?
+            .strip_prefix("blk.")?
+            .split('.')
+            .next()?
+            .parse()
+            .ok()
+    }
 }
 
 /// Whether a node multiplies with expert weights of ours, in a small batch.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::block::{self, Block};
 use super::ffi::{self, ggml_status, ggml_tensor};
-use super::replay::{Copies, Pair, Replay, context};
+use super::replay::{self, Copies, Pair, Replay, context};
 use super::{BUFFERS, ExpertCache, Layer, LayerResidency, NAME, registered};
 
 /// Uploads per layer and step at most: they share the memory's bandwidth with the computation.
@@ -188,7 +188,9 @@ impl Instance {
         let (buffer, experts) = unsafe { ((*block.down).buffer as usize, (*block.down).ne[2]) };
         let cache: Arc<ExpertCache> = BUFFERS.lock().as_ref()?.get(&buffer)?.clone();
         let mut layers = cache.layers.lock();
-        if let Some(layer) = layers.get(&(block.down as usize)) {
+        // SAFETY: as above.
+        let number = unsafe { block.layer() }?;
+        if let Some(layer) = layers.get(&number) {
             return Some(layer.clone());
         }
         let experts = usize::try_from(experts).ok()?;
@@ -217,8 +219,10 @@ impl Instance {
         let layer = Arc::new(Mutex::new(Layer {
             residency: LayerResidency::new(experts, slots),
             copies,
+            // SAFETY: as above.
+            expert_bytes: unsafe { replay::expert_bytes(block) },
         }));
-        layers.insert(block.down as usize, layer.clone());
+        layers.insert(number, layer.clone());
         Some(layer)
     }
 

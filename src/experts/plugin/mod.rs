@@ -12,14 +12,15 @@ mod instance;
 mod replay;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use super::layer::{LayerCounts, LayerResidency};
+use super::layer::LayerResidency;
+use super::{ExpertStats, LayerStats};
 
 /// Name of the device, its buffers and its backend, as llama.cpp's log shows it.
 const NAME: &CStr = c"Hearth";
@@ -29,7 +30,8 @@ const NAME: &CStr = c"Hearth";
 pub struct ExpertCache {
     /// Share of the experts of each layer that have a slot, 0 to 1.
     share: f32,
-    layers: Mutex<HashMap<usize, Arc<Mutex<Layer>>>>,
+    /// By layer of the model, made when it first computes.
+    layers: Mutex<BTreeMap<u32, Arc<Mutex<Layer>>>>,
 }
 
 /// One layer: who has a copy, and the copies.
@@ -37,6 +39,7 @@ pub struct ExpertCache {
 struct Layer {
     residency: LayerResidency,
     copies: replay::Copies,
+    expert_bytes: usize,
 }
 
 impl ExpertCache {
@@ -48,17 +51,23 @@ impl ExpertCache {
         }
     }
 
-    /// What happened so far, over all layers.
+    /// What it holds, and what happened so far.
     #[must_use]
-    pub fn counts(&self) -> LayerCounts {
-        let mut sum = LayerCounts::default();
-        for layer in self.layers.lock().values() {
-            let counts = layer.lock().residency.counts();
-            sum.selections += counts.selections;
-            sum.hits += counts.hits;
-            sum.uploads += counts.uploads;
+    pub fn stats(&self) -> ExpertStats {
+        let layers = self.layers.lock();
+        let stats = layers.iter().map(|(number, layer)| {
+            let layer = layer.lock();
+            LayerStats {
+                layer: *number,
+                experts: layer.residency.experts(),
+                slots: layer.residency.slots(),
+                expert_bytes: layer.expert_bytes,
+                counts: layer.residency.counts(),
+            }
+        });
+        ExpertStats {
+            layers: stats.collect(),
         }
-        sum
     }
 }
 

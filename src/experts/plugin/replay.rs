@@ -112,6 +112,18 @@ impl Drop for Copies {
     }
 }
 
+/// Bytes of one expert of a block.
+///
+/// # Safety
+/// The block is one of a graph that is being computed.
+pub(super) unsafe fn expert_bytes(block: &Block) -> usize {
+    // SAFETY: as the caller says.
+    unsafe {
+        let weights = block.nodes.iter().filter_map(|node| weights_of(*node));
+        weights.map(|weights| (*weights).nb[expert_dimension(weights)]).sum()
+    }
+}
+
 /// The weights or biases of a node, one part per expert.
 ///
 /// # Safety
