@@ -28,7 +28,7 @@ pub struct GenerateRequest {
     pub stop_tokens: Vec<Token>,
     /// Go on after the model's end-of-generation tokens.
     pub ignore_eos: bool,
-    /// Reuse what the slot still holds of an earlier prompt.
+    /// Reuse what the slot still holds of an earlier prompt, and leave this one there for the next.
     pub cache_prompt: bool,
     /// Print control tokens (such as `<|im_end|>`) as text.
     pub special: bool,

@@ -13,7 +13,6 @@ mod slot;
 pub mod text;
 pub mod threads;
 mod tokenize;
-mod turn;
 mod worker;
 
 use std::sync::{Arc, OnceLock};

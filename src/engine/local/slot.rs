@@ -33,6 +33,8 @@ pub(super) struct Active {
     pub(super) special: bool,
     pub(super) progress: bool,
     pub(super) max_tokens: u32,
+    /// Whether the slot keeps the sequence for requests that extend it.
+    pub(super) keeps: bool,
     /// The token that was sampled and has not been computed yet; `None` during prefill.
     pub(super) next: Option<Token>,
     pub(super) generated: u32,
@@ -57,6 +59,7 @@ impl Active {
             special: job.special,
             progress: job.progress,
             max_tokens: job.max_tokens,
+            keeps: job.cache_prompt,
             next: None,
             generated: 0,
             reused,

@@ -16,7 +16,6 @@ use super::queue::{Job, Shared, fail};
 use super::sampler::Sampler;
 use super::schedule::{BATCH, Pacer, share};
 use super::slot::{self, Active, Slot};
-use super::turn;
 use crate::engine::{EngineError, Event, FinishReason, Token};
 use crate::telemetry::ModelMetrics;
 
@@ -214,7 +213,6 @@ impl<'m> Worker<'m> {
     /// Computes one batch, and samples for every slot whose turn it is.
     fn step(&mut self) {
         let prefilled = self.fill_batch();
-        let turn = turn::take();
         let before = Instant::now();
         let result = self.context.decode(&mut self.batch);
         if let Err(error) = result {
@@ -226,7 +224,6 @@ impl<'m> Worker<'m> {
         if self.parts.iter().all(|part| part.logits.is_none()) {
             self.context.synchronize();
         }
-        drop(turn);
         let parts = std::mem::take(&mut self.parts);
         for part in &parts {
             self.computed(part);
@@ -364,6 +361,11 @@ impl<'m> Worker<'m> {
 
     fn release(&mut self, index: usize, how: &str) {
         if let Some(active) = self.slots[index].active.take() {
+            if !active.keeps {
+                // What nobody will extend only slows down the attention of the others, who share the memory.
+                self.clear(self.slots[index].sequence);
+                self.slots[index].cached.clear();
+            }
             let now = Instant::now();
             self.shared.slot_freed(active.held(now));
             self.metrics.e2e.observe(active.age(now).as_secs_f64());
