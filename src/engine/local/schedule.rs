@@ -13,7 +13,7 @@ const STEP_TARGET: Duration = Duration::from_millis(100);
 /// Below this a prefill makes no use of the batch, and would take forever on a slow machine.
 const LEAST_CHUNK: usize = 32;
 
-/// Learns how long a prompt token takes, to keep steps short while others are decoding.
+/// Learns how long a prompt token takes, to keep steps short.
 #[derive(Debug, Default)]
 pub(super) struct Pacer {
     /// Seconds per prompt token, as a moving average; zero before the first measurement.
@@ -22,9 +22,12 @@ pub(super) struct Pacer {
 
 impl Pacer {
     /// Prompt tokens for the next step, beside `decoding` single tokens.
+    ///
+    /// A prefill that disturbs nobody takes the whole batch, unless somewhat less of it keeps the step short: a client that
+    /// leaves is only noticed between steps. A model that would need many more steps for that is not slowed down.
     pub(super) fn budget(&self, decoding: usize) -> usize {
         let room = BATCH - decoding.min(BATCH);
-        if decoding == 0 || self.seconds_per_token == 0.0 {
+        if self.seconds_per_token == 0.0 {
             return room;
         }
         let affordable = STEP_TARGET.as_secs_f64() / self.seconds_per_token;
@@ -35,6 +38,9 @@ impl Pacer {
             reason = "saturating, positive"
         )]
         let affordable = affordable as usize;
+        if decoding == 0 && affordable < BATCH / 2 {
+            return room;
+        }
         affordable.max(LEAST_CHUNK).min(room)
     }
 
@@ -100,6 +106,16 @@ mod tests {
             pacer.observe(512, Duration::from_secs(60));
         }
         assert_eq!(pacer.budget(1), LEAST_CHUNK);
+    }
+
+    #[test]
+    fn a_lone_prefill_has_short_steps_where_they_cost_little() {
+        let mut pacer = Pacer::default();
+        pacer.observe(500, Duration::from_millis(125));
+        assert_eq!(pacer.budget(0), 400);
+        let mut fast = Pacer::default();
+        fast.observe(512, Duration::from_millis(10));
+        assert_eq!(fast.budget(0), BATCH);
     }
 
     proptest! {
