@@ -70,6 +70,29 @@ impl DecayingCounts {
         }
     }
 
+    /// Starts from counts of earlier runs, in any unit, as if `tokens` selections had been spread like them.
+    pub fn seed(&mut self, heat: &[f32], tokens: f64) {
+        let total: f64 = heat.iter().filter(|heat| **heat > 0.0).map(|heat| f64::from(*heat)).sum();
+        if total > 0.0 {
+            for (expert, heat) in (0..).zip(heat) {
+                self.add(expert, f64::from(*heat) / total * tokens);
+            }
+        }
+    }
+
+    /// Counts a prompt, whose tokens selected each expert `counts` times, as that many tokens of its average routing, but
+    /// at most `weight`: token by token only the end of a long prompt would be left.
+    pub fn observe_prompt(&mut self, counts: &[u32], tokens: u32, weight: f64) {
+        if tokens == 0 {
+            return;
+        }
+        let weight = weight.min(f64::from(tokens));
+        self.age(weight);
+        for (expert, count) in (0..).zip(counts) {
+            self.add(expert, f64::from(*count) / f64::from(tokens) * weight);
+        }
+    }
+
     /// Selections of an expert, those of the past faded; 0 for an unknown one.
     #[must_use]
     pub fn get(&self, expert: u32) -> f64 {

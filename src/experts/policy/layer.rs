@@ -119,8 +119,12 @@ impl LayerCache {
     /// Wants the experts of the highest value, as many as a prompt may upload. For the end of a prompt, and for the start
     /// with a heat map.
     pub fn warm_up(&mut self) {
-        self.wanted.clear();
         let limit = self.gate.allow(self.config.uploads_per_prompt);
+        self.want_any(limit);
+    }
+
+    fn want_any(&mut self, limit: usize) {
+        self.wanted.clear();
         let experts = u32::try_from(self.slots.experts()).unwrap_or(u32::MAX);
         self.wanted.extend(0..experts);
         self.keep_best(limit);
@@ -140,11 +144,16 @@ impl LayerCache {
         self.counts.hits += hits as u64;
         self.gate.observe(hits, selections);
         self.policy.observe(experts);
-        if hits == selections {
+        let ahead = self.policy.looks_ahead();
+        if hits == selections && !ahead {
+            return;
+        }
+        let limit = self.gate.allow(self.config.uploads_per_token);
+        if ahead {
+            self.want_any(limit);
             return;
         }
         self.wanted.clear();
-        let limit = self.gate.allow(self.config.uploads_per_token);
         // Within the capacity, whatever a caller reports: nothing is allocated per token.
         self.wanted.extend(experts.iter().take(self.slots.experts()));
         self.keep_best(limit);

@@ -17,12 +17,7 @@ impl LfuDecay {
     #[must_use]
     pub fn new(experts: usize, heat: &[f32], config: &PolicyConfig) -> Self {
         let mut counts = DecayingCounts::new(experts, config.half_life);
-        let total: f64 = heat.iter().copied().filter(|heat| *heat > 0.0).map(f64::from).sum();
-        if total > 0.0 {
-            for (expert, heat) in (0..).zip(heat) {
-                counts.add(expert, f64::from(*heat) / total * config.prompt_weight);
-            }
-        }
+        counts.seed(heat, config.prompt_weight);
         Self {
             counts,
             hysteresis: config.hysteresis.max(1.0),
@@ -36,17 +31,8 @@ impl Policy for LfuDecay {
         self.counts.observe(experts);
     }
 
-    /// A prompt is as many tokens of its average routing as it has, up to [`PolicyConfig::prompt_weight`]: decayed token
-    /// by token, only the end of a long prompt would be left.
     fn observe_prompt(&mut self, counts: &[u32], tokens: u32) {
-        if tokens == 0 {
-            return;
-        }
-        let weight = self.prompt_weight.min(f64::from(tokens));
-        self.counts.age(weight);
-        for (expert, count) in (0..).zip(counts) {
-            self.counts.add(expert, f64::from(*count) / f64::from(tokens) * weight);
-        }
+        self.counts.observe_prompt(counts, tokens, self.prompt_weight);
     }
 
     fn value(&self, expert: u32) -> f64 {

@@ -13,6 +13,7 @@ mod layer;
 mod lfu_decay;
 mod lru;
 mod pinned;
+mod predictive;
 
 pub use counts::DecayingCounts;
 pub use gate::{Gate, GateConfig, break_even};
@@ -20,6 +21,7 @@ pub use layer::{LayerCache, LayerCounts};
 pub use lfu_decay::LfuDecay;
 pub use lru::Lru;
 pub use pinned::Pinned;
+pub use predictive::Predictive;
 
 /// Gives the experts of one layer their value.
 pub trait Policy: std::fmt::Debug + Send {
@@ -34,6 +36,11 @@ pub trait Policy: std::fmt::Debug + Send {
 
     /// How many times a newcomer's value must exceed that of the resident it replaces; at least 1.
     fn hysteresis(&self) -> f64;
+
+    /// Whether an expert may become worth a slot without being selected.
+    fn looks_ahead(&self) -> bool {
+        false
+    }
 }
 
 /// The policies by name, as in `experts.policy`.
@@ -49,11 +56,13 @@ pub enum PolicyKind {
     /// The experts that were selected most, with the past fading.
     #[default]
     LfuDecay,
+    /// The experts that are likely to be selected next.
+    Predictive,
 }
 
 impl PolicyKind {
     /// All of them, in the order of tables.
-    pub const ALL: [Self; 3] = [Self::Static, Self::Lru, Self::LfuDecay];
+    pub const ALL: [Self; 4] = [Self::Static, Self::Lru, Self::LfuDecay, Self::Predictive];
 
     /// As in the configuration.
     #[must_use]
@@ -62,6 +71,7 @@ impl PolicyKind {
             Self::Static => "static",
             Self::Lru => "lru",
             Self::LfuDecay => "lfu-decay",
+            Self::Predictive => "predictive",
         }
     }
 }
@@ -71,15 +81,15 @@ impl PolicyKind {
 #[serde(default)]
 pub struct PolicyConfig {
     pub kind: PolicyKind,
-    /// Tokens after which half of a selection's weight is gone (`lfu-decay`).
+    /// Tokens after which half of a selection's weight is gone (`lfu-decay`, `predictive`).
     pub half_life: f64,
-    /// How many times hotter than its victim a newcomer must be (`lfu-decay`).
+    /// How many times hotter than its victim a newcomer must be (`lfu-decay`, `predictive`).
     pub hysteresis: f64,
     /// Uploads per layer and decoded token at most.
     pub uploads_per_token: usize,
     /// Uploads per layer at most when a prompt has ended, before its first token is decoded.
     pub uploads_per_prompt: usize,
-    /// Tokens of decoding that a prompt's routing weighs at most (`lfu-decay`).
+    /// Tokens of decoding that a prompt's routing weighs at most, and the heat of earlier runs (`lfu-decay`, `predictive`).
     pub prompt_weight: f64,
     /// Switches a layer off below break-even.
     pub gate: GateConfig,
@@ -108,6 +118,7 @@ impl PolicyConfig {
             PolicyKind::Static => Box::new(Pinned::new(experts, heat.unwrap_or_default())),
             PolicyKind::Lru => Box::new(Lru::new(experts, heat.unwrap_or_default())),
             PolicyKind::LfuDecay => Box::new(LfuDecay::new(experts, heat.unwrap_or_default(), self)),
+            PolicyKind::Predictive => Box::new(Predictive::new(experts, heat.unwrap_or_default(), self)),
         }
     }
 }
