@@ -4,8 +4,13 @@
 //! memory, recognises the nodes that compute an expert block, and computes the experts that have a copy on the cache
 //! device there, the others on the CPU. `layer` decides which experts have a copy.
 
+pub mod heat;
 pub mod layer;
 mod plugin;
+pub mod policy;
+pub mod residency;
+pub mod simulate;
+pub mod trace;
 
 pub use plugin::{ExpertCache, load_with};
 

@@ -1,0 +1,208 @@
+//! The cache of one layer: its slots, its policy, and the bounds that hold for all policies.
+
+use std::ops::AddAssign;
+
+use super::{Gate, Policy, PolicyConfig};
+use crate::experts::residency::{SlotTable, Upload};
+
+/// What has happened in a layer since it was loaded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct LayerCounts {
+    /// Tokens that were decoded.
+    pub tokens: u64,
+    /// Experts that they selected, once per token and expert.
+    pub selections: u64,
+    /// Of them, those that were resident.
+    pub hits: u64,
+    /// Uploads that were begun.
+    pub uploads: u64,
+    /// Experts that lost their slot to another one.
+    pub evictions: u64,
+}
+
+impl AddAssign for LayerCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.tokens += other.tokens;
+        self.selections += other.selections;
+        self.hits += other.hits;
+        self.uploads += other.uploads;
+        self.evictions += other.evictions;
+    }
+}
+
+/// One layer of a model. The caller reports what tokens select, and carries out the uploads that this asks for.
+///
+/// ```
+/// # use hearth::experts::policy::{LayerCache, PolicyConfig};
+/// let mut layer = LayerCache::new(32, 8, PolicyConfig::default(), None);
+/// layer.decoded(&[3, 5, 7, 11]);
+/// while let Some(upload) = layer.next_upload() {
+///     // Copy the expert's bytes into the slot, then:
+///     layer.complete(upload);
+/// }
+/// assert!(layer.slots().slot_of(3).is_some());
+/// ```
+#[derive(Debug)]
+pub struct LayerCache {
+    slots: SlotTable,
+    policy: Box<dyn Policy>,
+    config: PolicyConfig,
+    gate: Gate,
+    counts: LayerCounts,
+    /// By expert: tokens of the current prompt that selected it.
+    prompt: Vec<u32>,
+    prompt_tokens: u32,
+    /// Experts that should be uploaded, the best one last.
+    wanted: Vec<u32>,
+}
+
+impl LayerCache {
+    /// An empty cache of `slots` slots, at most one per expert. `heat` is what earlier runs know about the experts.
+    #[must_use]
+    pub fn new(experts: usize, slots: usize, config: PolicyConfig, heat: Option<&[f32]>) -> Self {
+        Self {
+            slots: SlotTable::new(experts, slots),
+            policy: config.build(experts, heat),
+            config,
+            gate: Gate::new(config.gate),
+            counts: LayerCounts::default(),
+            prompt: vec![0; experts],
+            prompt_tokens: 0,
+            wanted: Vec::with_capacity(experts),
+        }
+    }
+
+    /// The slots, to see who is where.
+    #[must_use]
+    pub fn slots(&self) -> &SlotTable {
+        &self.slots
+    }
+
+    /// The slots, to pin and unpin.
+    pub fn slots_mut(&mut self) -> &mut SlotTable {
+        &mut self.slots
+    }
+
+    #[must_use]
+    pub fn counts(&self) -> LayerCounts {
+        self.counts
+    }
+
+    /// Whether the cache should be used: not below break-even.
+    #[must_use]
+    pub fn in_use(&self) -> bool {
+        self.gate.is_open()
+    }
+
+    /// Takes in what one token of a prompt selected. Unknown experts are ignored.
+    pub fn prefilled(&mut self, experts: &[u32]) {
+        self.prompt_tokens = self.prompt_tokens.saturating_add(1);
+        for expert in experts {
+            if let Some(count) = self.prompt.get_mut(*expert as usize) {
+                *count = count.saturating_add(1);
+            }
+        }
+    }
+
+    /// A prompt is over: what it selected is wanted first. Without this call the next decoded token does the same, but
+    /// misses what it could have hit.
+    pub fn prompt_ended(&mut self) {
+        if self.prompt_tokens == 0 {
+            return;
+        }
+        self.policy.observe_prompt(&self.prompt, self.prompt_tokens);
+        self.prompt.fill(0);
+        self.prompt_tokens = 0;
+        self.warm_up();
+    }
+
+    /// Wants the experts of the highest value, as many as a prompt may upload. For the end of a prompt, and for the start
+    /// with a heat map.
+    pub fn warm_up(&mut self) {
+        let limit = self.gate.allow(self.config.uploads_per_prompt);
+        self.want_any(limit);
+    }
+
+    fn want_any(&mut self, limit: usize) {
+        self.wanted.clear();
+        let experts = u32::try_from(self.slots.experts()).unwrap_or(u32::MAX);
+        self.wanted.extend(0..experts);
+        self.keep_best(limit);
+    }
+
+    /// Takes in what one decoded token selected, and wants the best of what missed. Unknown experts are ignored.
+    pub fn decoded(&mut self, experts: &[u32]) {
+        self.prompt_ended();
+        let known = experts
+            .iter()
+            .filter(|expert| (**expert as usize) < self.slots.experts());
+        let selections = known.count();
+        let resident = experts.iter().filter(|expert| self.slots.slot_of(**expert).is_some());
+        let hits = resident.count();
+        self.counts.tokens += 1;
+        self.counts.selections += selections as u64;
+        self.counts.hits += hits as u64;
+        self.gate.observe(hits, selections);
+        self.policy.observe(experts);
+        let ahead = self.policy.looks_ahead();
+        if hits == selections && !ahead {
+            return;
+        }
+        let limit = self.gate.allow(self.config.uploads_per_token);
+        if ahead {
+            self.want_any(limit);
+            return;
+        }
+        self.wanted.clear();
+        // Within the capacity, whatever a caller reports: nothing is allocated per token.
+        self.wanted.extend(experts.iter().take(self.slots.experts()));
+        self.keep_best(limit);
+    }
+
+    /// Sorts what is wanted by value and keeps the best `limit` that are not there yet.
+    fn keep_best(&mut self, limit: usize) {
+        let Self {
+            wanted, slots, policy, ..
+        } = self;
+        wanted.retain(|expert| slots.place_of(*expert).is_none() && policy.value(*expert) > 0.0);
+        // Equal ones in the order of their numbers, so that the same trace gives the same uploads.
+        wanted.sort_unstable_by(|a, b| policy.value(*a).total_cmp(&policy.value(*b)).then(b.cmp(a)));
+        wanted.dedup();
+        wanted.drain(..wanted.len().saturating_sub(limit));
+    }
+
+    /// The next upload to carry out; the slot is reserved until [`LayerCache::complete`] or [`LayerCache::abandon`].
+    pub fn next_upload(&mut self) -> Option<Upload> {
+        let newcomer = self.wanted.pop()?;
+        if self.slots.place_of(newcomer).is_some() {
+            return None;
+        }
+        if self.slots.free() == 0 {
+            let policy = &self.policy;
+            let victim = self
+                .slots
+                .idle()
+                .min_by(|a, b| policy.value(*a).total_cmp(&policy.value(*b)))?;
+            if policy.value(newcomer) <= policy.value(victim) * policy.hysteresis() {
+                // The others are worth less.
+                self.wanted.clear();
+                return None;
+            }
+            self.slots.evict(victim);
+            self.counts.evictions += 1;
+        }
+        let upload = self.slots.load(newcomer)?;
+        self.counts.uploads += 1;
+        Some(upload)
+    }
+
+    /// The upload is complete: the next token finds the expert. Returns `false` for one that is not under way.
+    pub fn complete(&mut self, upload: Upload) -> bool {
+        self.slots.complete(upload)
+    }
+
+    /// The upload failed. Returns `false` for one that is not under way.
+    pub fn abandon(&mut self, upload: Upload) -> bool {
+        self.slots.abandon(upload)
+    }
+}

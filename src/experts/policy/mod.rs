@@ -1,0 +1,124 @@
+//! Who gets a slot: policies over plain data, one object per layer.
+//!
+//! A [`Policy`] sees which experts the tokens of its layer select and gives each expert a value. What to do with the values
+//! is the same for all of them, and in [`LayerCache`]: an expert that missed takes a free slot, or that of the resident
+//! with the least value if its own is larger by the policy's hysteresis, and only so many per token. Misses are computed
+//! on the CPU and never waited for; an admission pays off from a later token on.
+//!
+//! Numbers that led to the defaults are in `docs/expert-policies.md`.
+
+mod counts;
+mod gate;
+mod layer;
+mod lfu_decay;
+mod lru;
+mod pinned;
+mod predictive;
+
+pub use counts::DecayingCounts;
+pub use gate::{Gate, GateConfig, break_even};
+pub use layer::{LayerCache, LayerCounts};
+pub use lfu_decay::LfuDecay;
+pub use lru::Lru;
+pub use pinned::Pinned;
+pub use predictive::Predictive;
+
+/// Gives the experts of one layer their value.
+pub trait Policy: std::fmt::Debug + Send {
+    /// Takes in the experts that one decoded token selected. Unknown ones are ignored.
+    fn observe(&mut self, experts: &[u32]);
+
+    /// Takes in a prompt: `counts[expert]` of its `tokens` tokens selected the expert.
+    fn observe_prompt(&mut self, counts: &[u32], tokens: u32);
+
+    /// What a slot for this expert is worth, in a unit of the policy's own; 0 is nothing.
+    fn value(&self, expert: u32) -> f64;
+
+    /// How many times a newcomer's value must exceed that of the resident it replaces; at least 1.
+    fn hysteresis(&self) -> f64;
+
+    /// Whether an expert may become worth a slot without being selected.
+    fn looks_ahead(&self) -> bool {
+        false
+    }
+}
+
+/// The policies by name, as in `experts.policy`.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyKind {
+    /// The experts that a heat map names, for ever.
+    Static,
+    /// The experts that were selected last.
+    Lru,
+    /// The experts that were selected most, with the past fading.
+    #[default]
+    LfuDecay,
+    /// The experts that are likely to be selected next.
+    Predictive,
+}
+
+impl PolicyKind {
+    /// All of them, in the order of tables.
+    pub const ALL: [Self; 4] = [Self::Static, Self::Lru, Self::LfuDecay, Self::Predictive];
+
+    /// As in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Static => "static",
+            Self::Lru => "lru",
+            Self::LfuDecay => "lfu-decay",
+            Self::Predictive => "predictive",
+        }
+    }
+}
+
+/// How slots are given away in one layer.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct PolicyConfig {
+    pub kind: PolicyKind,
+    /// Tokens after which half of a selection's weight is gone (`lfu-decay`, `predictive`).
+    pub half_life: f64,
+    /// How many times hotter than its victim a newcomer must be (`lfu-decay`, `predictive`).
+    pub hysteresis: f64,
+    /// Uploads per layer and decoded token at most.
+    pub uploads_per_token: usize,
+    /// Uploads per layer at most when a prompt has ended, before its first token is decoded.
+    pub uploads_per_prompt: usize,
+    /// Tokens of decoding that a prompt's routing weighs at most, and the heat of earlier runs (`lfu-decay`, `predictive`).
+    pub prompt_weight: f64,
+    /// Switches a layer off below break-even.
+    pub gate: GateConfig,
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self {
+            kind: PolicyKind::LfuDecay,
+            half_life: 64.0,
+            hysteresis: 1.3,
+            uploads_per_token: 2,
+            uploads_per_prompt: 8,
+            prompt_weight: 64.0,
+            gate: GateConfig::default(),
+        }
+    }
+}
+
+impl PolicyConfig {
+    /// The policy of a layer with that many experts. `heat` is what earlier runs know about them, by expert in any unit:
+    /// all there is for `static`, where the others begin.
+    #[must_use]
+    pub fn build(&self, experts: usize, heat: Option<&[f32]>) -> Box<dyn Policy> {
+        match self.kind {
+            PolicyKind::Static => Box::new(Pinned::new(experts, heat.unwrap_or_default())),
+            PolicyKind::Lru => Box::new(Lru::new(experts, heat.unwrap_or_default())),
+            PolicyKind::LfuDecay => Box::new(LfuDecay::new(experts, heat.unwrap_or_default(), self)),
+            PolicyKind::Predictive => Box::new(Predictive::new(experts, heat.unwrap_or_default(), self)),
+        }
+    }
+}
