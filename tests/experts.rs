@@ -61,6 +61,14 @@ async fn generate(engine: &LocalEngine, prompt: Vec<Token>) -> Vec<Token> {
     }
 }
 
+/// `scripts/test-gpu-path` runs these tests on a GPU, real or in software.
+fn cache_device() -> Device {
+    match std::env::var_os("HEARTH_TEST_CACHE_DEVICE").is_some_and(|device| device == "gpu") {
+        true => Device::Gpu,
+        false => Device::Cpu,
+    }
+}
+
 /// A cache with a share of the experts; for the static policy, with a heat map that likes the even ones.
 fn cache(path: &Path, share: f32, kind: PolicyKind) -> Arc<ExpertCache> {
     let shape = Gguf::open(path).unwrap().geometry().unwrap();
@@ -71,7 +79,7 @@ fn cache(path: &Path, share: f32, kind: PolicyKind) -> Arc<ExpertCache> {
         (0..layers).for_each(|layer| heat.observe(layer, &even));
     }
     let config = CacheConfig {
-        device: Device::Cpu,
+        device: cache_device(),
         slots: Slots::Share(share),
         policy: PolicyConfig {
             kind,
