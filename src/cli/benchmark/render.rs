@@ -11,6 +11,9 @@ const NOTE: &str = "Rates are medians over the runs, with the least and the larg
     first, from the earliest first token to the last token. Percentiles are over all streams and runs. Prompts are text \
     in random order, none is reused, decoding is greedy and does not stop.";
 
+/// More lines than this are hard to tell apart.
+const MOST_LINES: usize = 8;
+
 /// The report as text.
 pub(super) fn terminal(report: &Report) -> String {
     let mut out = String::new();
@@ -86,15 +89,15 @@ fn facts(report: &Report) -> Vec<(String, String)> {
             .join(", "),
         None => String::new(),
     };
+    let kind = model.file_type.map_or(String::new(), |kind| format!("{kind}, "));
     [
         (
             "model",
             format!(
-                "{} ({}, {}, {}, {})",
+                "{} ({}, {}, {kind}{})",
                 model.name,
                 model.file,
                 model.architecture,
-                model.file_type,
                 output::bytes(model.bytes)
             ),
         ),
@@ -169,15 +172,25 @@ fn table(report: &Report) -> Table {
 fn spread_text(spread: Option<Spread>) -> String {
     match spread {
         None => "-".to_owned(),
-        Some(Spread { median, min, max }) => format!("{median:.1} ({min:.1}..{max:.1})"),
+        Some(Spread { median, min, max }) => format!("{} ({}..{})", digits(median), digits(min), digits(max)),
     }
 }
 
 fn percentiles_text(percentiles: Option<Percentiles>) -> String {
     match percentiles {
         None => "-".to_owned(),
-        Some(Percentiles { p50, p95, p99, .. }) => format!("{p50:.1} / {p95:.1} / {p99:.1}"),
+        Some(Percentiles { p50, p95, p99, .. }) => format!("{} / {} / {}", digits(p50), digits(p95), digits(p99)),
     }
+}
+
+/// Three digits or more: what is measured does not hold still for more.
+fn digits(value: f64) -> String {
+    let decimals = match value {
+        _ if value >= 100.0 => 0,
+        _ if value >= 10.0 => 1,
+        _ => 2,
+    };
+    format!("{value:.decimals$}")
 }
 
 fn figures(report: &Report) -> Vec<Figure> {
@@ -186,11 +199,14 @@ fn figures(report: &Report) -> Vec<Figure> {
     let mut decode = across.lines("all streams", |case| case.decode_per_second.map(spread_point));
     decode.extend(across.lines("one stream", |case| case.decode_per_second_per_stream.map(spread_point)));
     let latency = |percentiles: fn(&CaseReport) -> Option<Percentiles>| {
-        let mut series = Vec::new();
-        type Pick = fn(&Percentiles) -> f64;
-        let all: [(&str, Pick); 3] = [("p50", |p| p.p50), ("p95", |p| p.p95), ("p99", |p| p.p99)];
-        for (name, pick) in all {
-            series.extend(across.lines(name, |case| Some((pick(&percentiles(case)?), None))));
+        let lines = |name: &str, pick: fn(&Percentiles) -> f64| {
+            across.lines(name, |case| Some((pick(&percentiles(case)?), None)))
+        };
+        let mut series = lines("p95", |all| all.p95);
+        // With many combinations one percentile of each is all that can be told apart.
+        if series.len() <= MOST_LINES / 3 {
+            series.splice(0..0, lines("p50", |all| all.p50));
+            series.extend(lines("p99", |all| all.p99));
         }
         series
     };

@@ -32,8 +32,8 @@ pub(super) struct ModelFacts {
     /// Without its folder.
     pub(super) file: String,
     pub(super) architecture: String,
-    /// Mix of data types.
-    pub(super) file_type: String,
+    /// Mix of data types, if the file names it.
+    pub(super) file_type: Option<&'static str>,
     pub(super) bytes: u64,
     pub(super) parameters: u64,
     /// Tokens per slot.
@@ -72,16 +72,13 @@ pub(super) struct ExpertsReport {
 
 impl ModelFacts {
     pub(super) fn new(card: &ModelCard, file: &Gguf, threads: u32, experts: Value) -> Self {
-        let file_type = match file.get("general.file_type") {
-            Some(value) => value.as_u64().and_then(file_type_name),
-            None => None,
-        };
+        let file_type = file.get("general.file_type").and_then(|number| number.as_u64());
         let name = file.path().file_name().unwrap_or(file.path().as_os_str());
         Self {
             name: card.name.clone(),
             file: gguf::printable(&name.to_string_lossy()).to_string(),
             architecture: card.architecture.clone(),
-            file_type: file_type.unwrap_or("unknown").to_owned(),
+            file_type: file_type.and_then(file_type_name),
             bytes: card.size_bytes,
             parameters: card.parameters,
             context: card.context,
