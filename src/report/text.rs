@@ -50,10 +50,14 @@ pub(super) fn number(value: f64) -> String {
     if size >= 1e6 {
         return format!("{}M", number(value / 1e6));
     }
+    if size > 0.0 && size < 1e-3 {
+        return format!("{value:.1e}");
+    }
     let digits = match size {
         _ if size >= 100.0 => 0,
         _ if size >= 10.0 => 1,
         _ if size >= 1.0 => 2,
+        _ if size >= 0.1 => 3,
         _ => 4,
     };
     let text = format!("{value:.digits$}");
@@ -88,6 +92,8 @@ mod tests {
         for (value, text) in [
             (0.0, "0"),
             (0.05, "0.05"),
+            (0.187_4, "0.187"),
+            (0.000_05, "5.0e-5"),
             (1.5, "1.5"),
             (12.34, "12.3"),
             (100.0, "100"),
