@@ -76,7 +76,7 @@ impl ModelFacts {
         let name = file.path().file_name().unwrap_or(file.path().as_os_str());
         Self {
             name: card.name.clone(),
-            file: gguf::printable(&name.to_string_lossy()).to_string(),
+            file: gguf::printable(&name.to_string_lossy()),
             architecture: card.architecture.clone(),
             file_type: file_type.and_then(file_type_name),
             bytes: card.size_bytes,
