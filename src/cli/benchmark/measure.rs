@@ -8,7 +8,7 @@ use super::case::Case;
 use super::machine;
 use super::prompts::Prompts;
 use crate::engine::{Engine, Event, GenerateRequest, Prompt, SamplingOverrides, Token};
-use crate::experts::layer::LayerCounts;
+use crate::experts::policy::LayerCounts;
 
 /// What one run showed. Times are seconds.
 #[derive(Debug, Clone, Default)]
@@ -49,7 +49,7 @@ pub(super) async fn run(engine: &dyn Engine, prompts: &Prompts, case: Case, roun
     let streams = requests.into_iter().map(|request| stream(engine, request, case));
     let streams = futures_util::future::try_join_all(streams).await?;
     let after = engine.experts().map(|stats| stats.total());
-    let experts = before.zip(after).map(|(before, after)| since(before, after));
+    let experts = before.zip(after).map(|(before, after)| after.since(before));
     Ok(Measured {
         experts,
         resident_bytes: machine::resident_bytes(),
@@ -140,17 +140,6 @@ fn summary(case: Case, begin: Instant, streams: &[Stream]) -> Measured {
             .flat_map(|stream| stream.between_tokens.clone())
             .collect(),
         ..Measured::default()
-    }
-}
-
-/// What was counted between two moments.
-fn since(before: LayerCounts, after: LayerCounts) -> LayerCounts {
-    LayerCounts {
-        tokens: after.tokens.saturating_sub(before.tokens),
-        selections: after.selections.saturating_sub(before.selections),
-        hits: after.hits.saturating_sub(before.hits),
-        uploads: after.uploads.saturating_sub(before.uploads),
-        evictions: after.evictions.saturating_sub(before.evictions),
     }
 }
 

@@ -116,12 +116,7 @@ impl ExpertsReport {
         if counts.is_empty() {
             return None;
         }
-        #[expect(clippy::cast_precision_loss, reason = "a ratio")]
-        let rates: Vec<f64> = counts
-            .iter()
-            .filter(|counts| counts.selections > 0)
-            .map(|counts| counts.hits as f64 / counts.selections as f64)
-            .collect();
+        let rates: Vec<f64> = counts.iter().filter_map(|counts| counts.hit_rate()).collect();
         Some(Self {
             hit_rate: Spread::of(&rates),
             selections: counts.iter().map(|counts| counts.selections).sum(),
@@ -134,7 +129,7 @@ impl ExpertsReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experts::layer::LayerCounts;
+    use crate::experts::policy::LayerCounts;
 
     #[test]
     fn streams_and_runs_are_pooled() {
