@@ -12,5 +12,6 @@ pub mod engine;
 pub mod experts;
 pub mod folders;
 pub mod gguf;
+pub mod report;
 pub mod synthetic;
 pub mod telemetry;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use super::output;
 use crate::api::{self, State};
@@ -104,7 +104,10 @@ fn expert_cache(model: &ModelConfig, gguf: &Gguf) -> anyhow::Result<Option<Arc<E
     };
     let layers = usize::try_from(shape.layers + shape.mtp_layers)?;
     // What makes a model route as it does: its shape, and the first router.
-    let router = gguf.tensors().iter().find(|tensor| tensor.name.contains("ffn_gate_inp"));
+    let router = gguf
+        .tensors()
+        .iter()
+        .find(|tensor| tensor.name.contains("ffn_gate_inp"));
     let router = router.map_or(&[][..], |tensor| gguf.data(tensor));
     let fingerprint = Fingerprint::of([gguf.header_bytes(), router]);
     let file = fingerprint.heat_file(&folders::heat());
@@ -124,10 +127,8 @@ fn expert_cache(model: &ModelConfig, gguf: &Gguf) -> anyhow::Result<Option<Arc<E
     Ok(Some(cache))
 }
 
-/// Starts the model that is meant by name, alias or role (the first one if `None`) and waits until it is loaded.
-pub(super) fn start_one(overrides: &Overrides, name: Option<&str>) -> anyhow::Result<Started> {
-    let loaded = load_config(overrides)?;
-    let models = &loaded.config.models;
+/// The model that is meant by name, alias or role; the first one if `None`.
+pub(super) fn choose<'m>(models: &'m [ModelConfig], name: Option<&str>) -> anyhow::Result<&'m ModelConfig> {
     let model = match name {
         None => models.first(),
         Some(name) => models
@@ -135,14 +136,24 @@ pub(super) fn start_one(overrides: &Overrides, name: Option<&str>) -> anyhow::Re
             .find(|model| model.name == name || model.aliases.iter().any(|alias| alias == name))
             .or_else(|| models.iter().find(|model| model.role.as_deref() == Some(name))),
     };
-    let Some(model) = model else {
+    model.with_context(|| {
         let known: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
-        bail!(
+        format!(
             "there is no model `{}`; there are: {}",
             name.unwrap_or_default(),
             known.join(", ")
-        );
-    };
+        )
+    })
+}
+
+/// Starts the model that is meant by name, alias or role (the first one if `None`) and waits until it is loaded.
+pub(super) fn start_one(overrides: &Overrides, name: Option<&str>) -> anyhow::Result<Started> {
+    let loaded = load_config(overrides)?;
+    start_and_wait(choose(&loaded.config.models, name)?)
+}
+
+/// Starts a model and waits until it is loaded.
+pub(super) fn start_and_wait(model: &ModelConfig) -> anyhow::Result<Started> {
     let metrics = Metrics::new();
     let engine = start(model, &metrics)?;
     let bar = output::progress_bar(100, &format!("loading {}", model.name));

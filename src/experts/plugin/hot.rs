@@ -52,8 +52,11 @@ impl Hot {
     ) -> Option<()> {
         let zero = i32::try_from(zero).ok()?;
         self.slots.clear();
-        self.slots
-            .extend(slots.iter().map(|slot| slot.and_then(|slot| i32::try_from(slot).ok()).unwrap_or(zero)));
+        self.slots.extend(
+            slots
+                .iter()
+                .map(|slot| slot.and_then(|slot| i32::try_from(slot).ok()).unwrap_or(zero)),
+        );
         if self.graphs.len() > MOST_GRAPHS {
             self.graphs.clear();
         }
@@ -121,7 +124,11 @@ impl Hot {
         // not know our alias: for this call alone the tensor is described as lying in a buffer of their own type.
         unsafe {
             let mut tensor = std::ptr::read(tensor);
-            let owner = if tensor.view_src.is_null() { tensor.buffer } else { (*tensor.view_src).buffer };
+            let owner = if tensor.view_src.is_null() {
+                tensor.buffer
+            } else {
+                (*tensor.view_src).buffer
+            };
             let mut buffer = std::ptr::read(owner);
             buffer.buft = self.backend.buffers();
             tensor.buffer = &raw mut buffer;

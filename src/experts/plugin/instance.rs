@@ -372,11 +372,7 @@ impl Instance {
     ///
     /// # Safety
     /// As [`Instance::cached`], after [`Instance::read_ids`]; hot slots are pinned.
-    unsafe fn split(
-        &mut self,
-        block: &Block,
-        hot: Option<(&Copies, u32, usize)>,
-    ) -> Option<std::time::Duration> {
+    unsafe fn split(&mut self, block: &Block, hot: Option<(&Copies, u32, usize)>) -> Option<std::time::Duration> {
         let Self {
             cold, pairs, factors, ..
         } = self;
