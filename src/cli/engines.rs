@@ -66,6 +66,15 @@ pub(super) fn start(model: &ModelConfig, metrics: &Metrics) -> anyhow::Result<Lo
     LocalEngine::start(card, spec, model.queue, metrics).context("cannot start a thread")
 }
 
+/// Opens a model's file.
+pub(super) fn open(model: &ModelConfig) -> anyhow::Result<Gguf> {
+    let path = match &model.source {
+        ModelSource::File(path) => path.clone(),
+        ModelSource::Demo(demo) => demo.unpack()?,
+    };
+    Gguf::open(&path).with_context(|| format!("model `{}` cannot be used", model.name))
+}
+
 /// The cache that the configuration asks for. Without a GPU llama.cpp's own way is faster, so only an explicit `cpu` brings
 /// one.
 fn expert_cache(model: &ModelConfig, gguf: &Gguf) -> anyhow::Result<Option<Arc<ExpertCache>>> {

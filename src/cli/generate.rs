@@ -11,7 +11,9 @@ use super::engines::{self, Started};
 use super::output;
 use crate::chat;
 use crate::config::Overrides;
-use crate::engine::{Engine, Event, FinishReason, GenerateRequest, Prompt, SamplingOverrides, Timings, Usage};
+use crate::engine::{
+    Engine, Event, FinishReason, GenerateRequest, ModelCard, Prompt, SamplingOverrides, Timings, Usage,
+};
 
 /// Arguments of `hearth generate`.
 #[derive(Debug, clap::Args)]
@@ -64,12 +66,12 @@ pub(super) struct Args {
 /// One prompt with what is special about it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Item {
-    prompt: String,
-    system: Option<String>,
-    max_tokens: Option<u32>,
-    temperature: Option<f32>,
-    seed: Option<u32>,
+pub(super) struct Item {
+    pub(super) prompt: String,
+    pub(super) system: Option<String>,
+    pub(super) max_tokens: Option<u32>,
+    pub(super) temperature: Option<f32>,
+    pub(super) seed: Option<u32>,
 }
 
 /// A complete answer.
@@ -110,7 +112,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// How prompts become text.
-enum Style {
+pub(super) enum Style {
     Raw,
     Chat(Box<chat::Template>),
 }
@@ -124,6 +126,29 @@ impl Style {
         Ok(Self::Chat(Box::new(chat::Template::of(card)?)))
     }
 
+    /// Through the model's chat template, if it has one.
+    pub(super) fn of(card: &ModelCard) -> anyhow::Result<Self> {
+        Ok(match card.chat_template {
+            Some(_) => Self::Chat(Box::new(chat::Template::of(card)?)),
+            None => Self::Raw,
+        })
+    }
+
+    /// What the model reads.
+    pub(super) fn text(&self, system: Option<&str>, prompt: &str) -> anyhow::Result<String> {
+        let Self::Chat(template) = self else {
+            return Ok(prompt.to_owned());
+        };
+        let mut messages = Vec::new();
+        messages.extend(system.map(|text| serde_json::json!({"role": "system", "content": text})));
+        messages.push(serde_json::json!({"role": "user", "content": prompt}));
+        Ok(template.render(&chat::RenderInput {
+            messages,
+            add_generation_prompt: true,
+            ..chat::RenderInput::default()
+        })?)
+    }
+
     fn request(&self, args: &Args, item: &Item, engine: &dyn Engine) -> anyhow::Result<GenerateRequest> {
         let sampling = SamplingOverrides {
             temperature: item.temperature.or(args.temperature),
@@ -132,20 +157,8 @@ impl Style {
             ..SamplingOverrides::default()
         }
         .or(&engine.card().sampling);
-        let text = match self {
-            Self::Raw => item.prompt.clone(),
-            Self::Chat(template) => {
-                let system = item.system.as_ref().or(args.system.as_ref());
-                let mut messages = Vec::new();
-                messages.extend(system.map(|text| serde_json::json!({"role": "system", "content": text})));
-                messages.push(serde_json::json!({"role": "user", "content": item.prompt}));
-                template.render(&chat::RenderInput {
-                    messages,
-                    add_generation_prompt: true,
-                    ..chat::RenderInput::default()
-                })?
-            }
-        };
+        let system = item.system.as_deref().or(args.system.as_deref());
+        let text = self.text(system, &item.prompt)?;
         Ok(GenerateRequest {
             prompt: Prompt::Text {
                 text,
@@ -273,7 +286,8 @@ fn read_stdin() -> anyhow::Result<String> {
     Ok(text)
 }
 
-fn read_batch(path: &Path) -> anyhow::Result<Vec<Item>> {
+/// Prompts from a JSONL file.
+pub(super) fn read_batch(path: &Path) -> anyhow::Result<Vec<Item>> {
     let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let mut items = Vec::new();
     for (number, line) in (1..).zip(io::BufReader::new(file).lines()) {

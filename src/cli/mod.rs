@@ -5,8 +5,10 @@ mod config;
 mod engines;
 mod generate;
 mod inspect;
+mod machine;
 mod models;
 mod output;
+mod profile;
 mod serve;
 mod synthetic_gguf;
 
@@ -46,6 +48,8 @@ subcommands! {
     Config(config),
     /// Measure how fast a model answers on this machine, or what the engine and HTTP cost.
     Benchmark(benchmark),
+    /// Show how a model uses its experts, and what each policy of the cache would make of it.
+    Profile(profile),
     /// Write a GGUF file of a real model's shape with random weights, for planning and measuring.
     SyntheticGguf(synthetic_gguf),
 }

@@ -1,10 +1,14 @@
 //! How commands talk: results to standard output, everything else to standard error.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::report::{Figure, Table};
 
 /// Prints an error with its causes and returns the exit code: 2 for mistakes in the configuration, else 1.
 pub(super) fn fail(error: &anyhow::Error) -> ExitCode {
@@ -65,5 +69,63 @@ pub(super) fn bytes(number: u64) -> String {
     match unit {
         0 => format!("{number} B"),
         _ => format!("{value:.1} {}", UNITS[unit]),
+    }
+}
+
+/// A table for a terminal.
+pub(super) fn table(table: Table) -> String {
+    let Table { header, rows } = table;
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(header);
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_cell_alignment(comfy_table::CellAlignment::Right);
+    }
+    table.to_string()
+}
+
+/// Writes the files of a report into a folder that is there, each picture as `NAME.svg`.
+pub(super) fn write_files<'f>(
+    folder: &Path,
+    files: impl IntoIterator<Item = (&'f str, String)>,
+    figures: impl Iterator<Item = &'f Figure>,
+) -> anyhow::Result<()> {
+    let texts = files.into_iter().map(|(name, text)| (name.to_owned(), text));
+    let pictures = figures.map(|figure| (format!("{}.svg", figure.name), figure.svg.clone()));
+    for (name, content) in texts.chain(pictures) {
+        let path = folder.join(name);
+        std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The words of a command, quoted where a shell would need it. The program is called by its name alone.
+pub(super) fn command_line(mut words: impl Iterator<Item = String>) -> String {
+    words.next();
+    let plain = |c: char| c.is_alphanumeric() || "-_./,=:@+%".contains(c);
+    let quoted = words.map(|word| match !word.is_empty() && word.chars().all(plain) {
+        true => word,
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    });
+    std::iter::once("hearth".to_owned())
+        .chain(quoted)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_can_be_repeated() {
+        let words = ["/usr/bin/hearth", "benchmark", "--model", "my model", "it's", ""];
+        assert_eq!(
+            command_line(words.into_iter().map(str::to_owned)),
+            "hearth benchmark --model 'my model' 'it'\\''s' ''"
+        );
     }
 }

@@ -2,7 +2,7 @@
 //! model, the thread that uploads, and whoever asks.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -337,6 +337,12 @@ impl ExpertCache {
             heat.set_layer(*number as usize, layer.state.lock().heat.clone());
         }
         heat.clone()
+    }
+
+    /// Where the heat map is kept, if anywhere.
+    #[must_use]
+    pub fn heat_file(&self) -> Option<&Path> {
+        self.heat_file.as_deref()
     }
 
     /// Writes the heat map, unless there is nothing to write or nowhere to.

@@ -19,4 +19,4 @@ pub mod trace;
 
 pub use cache::{CacheConfig, Change, Device, ExpertCache, Slots, Step};
 pub use plugin::{has_gpu, load_with};
-pub use stats::{ExpertStats, LayerStats};
+pub use stats::{ExpertStats, LayerStats, entropy};

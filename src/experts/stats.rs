@@ -74,14 +74,8 @@ impl LayerStats {
 
     /// Entropy of the selections in bits: log2 of the number of experts if all are used alike.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a statistic")]
     pub fn entropy(&self) -> f64 {
-        let total: u64 = self.selected.iter().sum();
-        let term = |count: &u64| {
-            let share = *count as f64 / total as f64;
-            -share * share.log2()
-        };
-        self.selected.iter().filter(|count| **count > 0).map(term).sum()
+        entropy(&self.selected)
     }
 
     /// The experts that were selected most, with their selections and whether they have a copy.
@@ -96,6 +90,18 @@ impl LayerStats {
             .map(|(expert, count)| (expert, count, resident(expert)))
             .collect()
     }
+}
+
+/// Entropy of counts in bits.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "a statistic")]
+pub fn entropy(counts: &[u64]) -> f64 {
+    let total: u64 = counts.iter().sum();
+    let term = |count: &u64| {
+        let share = *count as f64 / total as f64;
+        -share * share.log2()
+    };
+    counts.iter().filter(|count| **count > 0).map(term).sum()
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use super::case::Case;
-use super::machine;
 use super::prompts::Prompts;
+use crate::cli::machine;
 use crate::engine::{Engine, Event, GenerateRequest, Prompt, SamplingOverrides, Token};
 use crate::experts::policy::LayerCounts;
 

@@ -4,7 +4,6 @@
 //! them. The first round warms caches and clocks and is not counted.
 
 mod case;
-mod machine;
 mod measure;
 mod overhead;
 mod prompts;
@@ -20,15 +19,14 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use self::case::Case;
-use self::machine::Machine;
 use self::measure::Measured;
 use self::prompts::Prompts;
 use self::results::{CaseReport, ModelFacts, Report};
 use super::engines::{self, Started};
+use super::machine::Machine;
 use super::output;
-use crate::config::{ModelConfig, ModelSource, Overrides};
+use crate::config::Overrides;
 use crate::engine::{Engine, local};
-use crate::gguf::Gguf;
 
 /// Arguments of `hearth benchmark`.
 #[derive(Debug, clap::Args)]
@@ -89,7 +87,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let config = engines::choose(&loaded.config.models, args.model.as_deref())?;
     let cases = case::combine(&args.prompt_tokens, &args.generate, &args.concurrency);
     // Everything that can go wrong is found before minutes of loading and measuring.
-    let file = open(config)?;
+    let file = engines::open(config)?;
     case::check(&cases, &local::describe(config, &file)?)?;
     if let Some(folder) = &args.output {
         std::fs::create_dir_all(folder)
@@ -105,7 +103,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let report = Report {
         hearth: env!("CARGO_PKG_VERSION"),
         date,
-        command: render::command_line(std::env::args()),
+        command: output::command_line(std::env::args()),
         machine: Machine::this(),
         model: ModelFacts::new(
             started.engine.card(),
@@ -128,14 +126,6 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     }
     write!(std::io::stdout().lock(), "{}", render::terminal(&report))?;
     Ok(())
-}
-
-fn open(config: &ModelConfig) -> anyhow::Result<Gguf> {
-    let path = match &config.source {
-        ModelSource::File(path) => path.clone(),
-        ModelSource::Demo(demo) => demo.unpack()?,
-    };
-    Gguf::open(&path).with_context(|| format!("model `{}` cannot be used", config.name))
 }
 
 /// The counted runs of each case.
@@ -165,18 +155,10 @@ fn write_report(report: &Report, folder: &Path) -> anyhow::Result<()> {
     let page = render::page(report);
     let mut json = serde_json::to_string_pretty(report)?;
     json.push('\n');
-    let mut files = vec![
-        ("report.md".to_owned(), page.markdown()),
-        ("report.json".to_owned(), json),
-        ("report.html".to_owned(), page.html()),
+    let files = [
+        ("report.md", page.markdown()),
+        ("report.json", json),
+        ("report.html", page.html()),
     ];
-    files.extend(
-        page.figures()
-            .map(|figure| (format!("{}.svg", figure.name), figure.svg.clone())),
-    );
-    for (name, content) in files {
-        let path = folder.join(name);
-        std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    output::write_files(folder, files, page.figures())
 }

@@ -20,17 +20,7 @@ pub(super) fn terminal(report: &Report) -> String {
     for (name, value) in facts(report) {
         out.push_str(&format!("{name:<8} {value}\n"));
     }
-    let Table { header, rows } = table(report);
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(header);
-    for row in rows {
-        table.add_row(row);
-    }
-    for column in table.column_iter_mut() {
-        column.set_cell_alignment(comfy_table::CellAlignment::Right);
-    }
-    out.push_str(&format!("\n{table}\n"));
+    out.push_str(&format!("\n{}\n", output::table(table(report))));
     out
 }
 
@@ -55,32 +45,8 @@ pub(super) fn page(report: &Report) -> Page {
     }
 }
 
-/// The words of a command, quoted where a shell would need it. The program is called by its name alone.
-pub(super) fn command_line(mut words: impl Iterator<Item = String>) -> String {
-    words.next();
-    let plain = |c: char| c.is_alphanumeric() || "-_./,=:@+%".contains(c);
-    let quoted = words.map(|word| match !word.is_empty() && word.chars().all(plain) {
-        true => word,
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    });
-    std::iter::once("hearth".to_owned())
-        .chain(quoted)
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
 fn facts(report: &Report) -> Vec<(String, String)> {
     let (machine, model) = (&report.machine, &report.model);
-    let gpus: Vec<String> = machine
-        .gpus
-        .iter()
-        .map(|gpu| format!("{} ({}, {})", gpu.name, output::bytes(gpu.memory_bytes), gpu.backend))
-        .collect();
-    let gpus = if gpus.is_empty() {
-        "no GPU".to_owned()
-    } else {
-        gpus.join(", ")
-    };
     let experts = match model.experts.as_object() {
         Some(keys) => keys
             .iter()
@@ -109,16 +75,7 @@ fn facts(report: &Report) -> Vec<(String, String)> {
             ),
         ),
         ("experts", experts),
-        (
-            "machine",
-            format!(
-                "{}, {} cores, {}, {gpus}, {}",
-                machine.cpu,
-                machine.cores,
-                output::bytes(machine.memory_bytes),
-                machine.system
-            ),
-        ),
+        ("machine", machine.to_string()),
         (
             "hearth",
             format!("{}, {}, {} runs each", report.hearth, report.date, report.repeat),
@@ -332,19 +289,5 @@ impl<'r> Across<'r> {
             return self.report.model.name.clone();
         }
         parts.join(", ")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_can_be_repeated() {
-        let words = ["/usr/bin/hearth", "benchmark", "--model", "my model", "it's", ""];
-        assert_eq!(
-            command_line(words.into_iter().map(str::to_owned)),
-            "hearth benchmark --model 'my model' 'it'\\''s' ''"
-        );
     }
 }

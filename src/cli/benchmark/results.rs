@@ -4,9 +4,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::case::Case;
-use super::machine::Machine;
 use super::measure::Measured;
 use super::statistics::{Percentiles, Spread};
+use crate::cli::machine::Machine;
 use crate::engine::ModelCard;
 use crate::gguf::{self, Gguf, file_type_name};
 

@@ -4,6 +4,7 @@ use llama_cpp_2::{LlamaBackendDeviceType, list_llama_ggml_backend_devices};
 use serde::Serialize;
 use sysinfo::{CpuRefreshKind, ProcessRefreshKind, ProcessesToUpdate, System};
 
+use super::output;
 use crate::engine::local::threads;
 
 /// The machine, as far as it decides how fast a model is.
@@ -57,6 +58,23 @@ impl Machine {
                 .collect(),
             system: System::long_os_version().unwrap_or_else(|| std::env::consts::OS.to_owned()),
         }
+    }
+}
+
+impl std::fmt::Display for Machine {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let gpus: Vec<String> = self
+            .gpus
+            .iter()
+            .map(|gpu| format!("{} ({}, {})", gpu.name, output::bytes(gpu.memory_bytes), gpu.backend))
+            .collect();
+        let gpus = match gpus.is_empty() {
+            true => "no GPU".to_owned(),
+            false => gpus.join(", "),
+        };
+        let memory = output::bytes(self.memory_bytes);
+        let Self { cpu, cores, system, .. } = self;
+        write!(out, "{cpu}, {cores} cores, {memory}, {gpus}, {system}")
     }
 }
 
