@@ -221,7 +221,14 @@ impl LayerCache {
         let mut wanted = std::mem::take(&mut self.wanted);
         wanted.retain(|expert| self.slots.place_of(*expert).is_none() && self.value(*expert) > 0.0);
         // Equal ones in the order of their numbers, so that the same trace gives the same uploads.
-        wanted.sort_unstable_by(|a, b| self.value(*a).total_cmp(&self.value(*b)).then(b.cmp(a)));
+        let order = |a: &u32, b: &u32| self.value(*a).total_cmp(&self.value(*b)).then(b.cmp(a));
+        // A few of hundreds: no need to sort the others. One expert may be named twice, but hardly more.
+        let others = wanted.len().saturating_sub(limit.saturating_mul(2));
+        if others > 0 {
+            wanted.select_nth_unstable_by(others, order);
+            wanted.drain(..others);
+        }
+        wanted.sort_unstable_by(order);
         wanted.dedup();
         wanted.drain(..wanted.len().saturating_sub(limit));
         self.wanted = wanted;

@@ -54,9 +54,9 @@ pub enum PolicyKind {
     /// The experts that were selected last.
     Lru,
     /// The experts that were selected most, with the past fading.
-    #[default]
     LfuDecay,
     /// The experts that are likely to be selected next.
+    #[default]
     Predictive,
 }
 
@@ -98,12 +98,12 @@ pub struct PolicyConfig {
 impl Default for PolicyConfig {
     fn default() -> Self {
         Self {
-            kind: PolicyKind::LfuDecay,
-            half_life: 64.0,
+            kind: PolicyKind::default(),
+            half_life: 16.0,
             hysteresis: 1.3,
             uploads_per_token: 2,
             uploads_per_prompt: 8,
-            prompt_weight: 64.0,
+            prompt_weight: 16.0,
             gate: GateConfig::default(),
         }
     }

@@ -2,14 +2,17 @@
 
 use super::{DecayingCounts, Policy, PolicyConfig};
 
-/// An expert's value is the probability that the next token selects it, given what the current one selected, and a little
-/// of its frequency for the time after that.
+/// An expert's value is the probability that the next token selects it, and a little of its frequency for the time after
+/// that.
 ///
-/// For each pair of experts it counts how often the second followed the first in the next token. The ratios that these
-/// counts give, one per current expert, are combined as in naive Bayes, but tempered: current experts say much the same,
-/// and each would count fully. One table of experts x experts per layer, 4 bytes each: 1 MiB for 512 experts.
+/// Three things say something about the next token: how often an expert was selected lately, how often ever, and how often
+/// it followed those that the current token selected. For the last one it counts, for each pair of experts, how often the
+/// second followed the first, as naive Bayes does. How much each of the three counts is learnt as well, by logistic
+/// regression while tokens go by: where routing hangs on the topic, the recent past decides, and where it hangs on the
+/// token, what follows what. When several sequences are decoded at once, the current token is seldom the one before, and
+/// the pairs lose their weight by themselves.
 ///
-/// It follows one sequence: tokens of several sequences should not be mixed in one layer.
+/// One table of experts x experts per layer, 4 bytes each: 1 MiB for 512 experts.
 #[derive(Debug)]
 pub struct Predictive {
     /// [before, after], in tokens.
@@ -19,22 +22,37 @@ pub struct Predictive {
     /// Tokens, as far as they are remembered.
     tokens: f32,
     current: Vec<u32>,
+    /// By expert: what speaks for it, in logarithms.
+    evidence: Vec<Evidence>,
     /// By expert: probability that the next token selects it.
-    next: Vec<f64>,
+    next: Vec<f32>,
+    /// By expert: product of the ratios that the current experts give.
+    ratios: Vec<f32>,
+    weights: Evidence,
+    /// Squares of all steps so far, by weight: the more a weight has moved, the smaller its steps (AdaGrad).
+    moved: Evidence,
     frequency: DecayingCounts,
     half_life: f64,
     prompt_weight: f64,
     hysteresis: f64,
 }
 
+/// Bias, recent frequency, frequency, and what the current experts say.
+type Evidence = [f32; 4];
+
 /// Tokens after which all that was learnt counts half.
 const MEMORY: f32 = 65_536.0;
 /// How many tokens' worth of plain frequency a pair starts with.
-const PRIOR: f64 = 4.0;
-/// What the ratios of all current experts count together, in ratios.
-const SHARPNESS: f64 = 1.2;
+const PRIOR: f32 = 4.0;
+/// Before anything was learnt: half recent, half ever, and all current experts together a little more than one of them.
+const START: Evidence = [0.0, 0.5, 0.5, 1.2];
+
+/// How far a weight moves at once, before AdaGrad.
+const STEP: f32 = 0.1;
 /// Weight of the frequency beside the probability.
-const LATER: f64 = 0.1;
+const LATER: f64 = 0.2;
+/// Faded selections before the first one: logarithms of zero help nobody.
+const FAINT: f64 = 0.1;
 
 impl Predictive {
     /// Where nothing was learnt yet, `heat` of earlier runs decides.
@@ -47,11 +65,37 @@ impl Predictive {
             selected: vec![0.0; experts],
             tokens: 0.0,
             current: Vec::with_capacity(experts),
+            evidence: vec![Evidence::default(); experts],
             next: vec![0.0; experts],
+            ratios: vec![1.0; experts],
+            weights: START,
+            moved: [1e-3; 4],
             frequency,
             half_life: config.half_life.max(1.0),
             prompt_weight: config.prompt_weight.max(0.0),
             hysteresis: config.hysteresis.max(1.0),
+        }
+    }
+
+    /// Moves the weights towards what would have said better which experts come.
+    fn correct(&mut self, experts: &[u32]) {
+        let mut slope = Evidence::default();
+        let mut add = |evidence: &Evidence, error: f32| {
+            for (slope, evidence) in slope.iter_mut().zip(evidence) {
+                *slope += evidence * error;
+            }
+        };
+        for (evidence, next) in self.evidence.iter().zip(&self.next) {
+            add(evidence, -next);
+        }
+        for expert in experts {
+            if let Some(evidence) = self.evidence.get(*expert as usize) {
+                add(evidence, 1.0);
+            }
+        }
+        for ((weight, moved), slope) in self.weights.iter_mut().zip(&mut self.moved).zip(slope) {
+            *moved += slope * slope;
+            *weight = (*weight + STEP * slope / moved.sqrt()).clamp(-4.0, 4.0);
         }
     }
 
@@ -83,25 +127,46 @@ impl Predictive {
 
     fn predict(&mut self) {
         let count = self.selected.len();
-        #[expect(clippy::cast_precision_loss, reason = "experts of one token")]
-        let power = SHARPNESS / self.current.len().max(1) as f64;
-        for (after, next) in self.next.iter_mut().enumerate() {
-            // Half a selection before the first one: logarithms of zero help nobody.
-            let usual = (f64::from(self.selected[after]) + 0.5) / (f64::from(self.tokens) + 1.0);
-            let mut ratio = 1.0;
-            for before in &self.current {
-                let before = *before as usize;
-                let pairs = f64::from(self.followed[before * count + after]);
-                let given = (pairs + PRIOR * usual) / (f64::from(self.selected[before]) + PRIOR);
-                ratio *= given / usual;
+        // Half a selection before the first one, for the same reason as `FAINT`.
+        let share = 1.0 / (self.tokens + 1.0);
+        let usual = |selected: f32| (selected + 0.5) * share;
+        self.ratios.fill(1.0);
+        for before in &self.current {
+            let before = *before as usize;
+            let row = &self.followed[before * count..(before + 1) * count];
+            let given = 1.0 / (self.selected[before] + PRIOR);
+            for ((ratio, pairs), selected) in self.ratios.iter_mut().zip(row).zip(&self.selected) {
+                let usual = usual(*selected);
+                *ratio *= (pairs + PRIOR * usual) * given / usual;
             }
-            *next = (usual * ratio.powf(power)).min(1.0);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "experts of one token")]
+        let power = 1.0 / self.current.len().max(1) as f32;
+        // What an expert that every token selects comes to.
+        let always = self.half_life / std::f64::consts::LN_2 + 1.0;
+        #[expect(clippy::cast_possible_truncation, reason = "half as many digits are enough")]
+        let recent = |count: f64| ((count + FAINT) / always) as f32;
+        let recent = self.frequency.iter().map(recent);
+        for (((ratio, recent), selected), (evidence, next)) in self
+            .ratios
+            .iter()
+            .zip(recent)
+            .zip(&self.selected)
+            .zip(self.evidence.iter_mut().zip(&mut self.next))
+        {
+            let ratio = ratio.clamp(1e-30, 1e30);
+            *evidence = [1.0, recent.ln(), usual(*selected).ln(), ratio.ln() * power];
+            let score: f32 = evidence.iter().zip(&self.weights).map(|(a, b)| a * b).sum();
+            *next = 1.0 / (1.0 + (-score).exp());
         }
     }
 }
 
 impl Policy for Predictive {
     fn observe(&mut self, experts: &[u32]) {
+        if !self.current.is_empty() {
+            self.correct(experts);
+        }
         self.learn(experts);
         self.frequency.observe(experts);
         self.current.clear();
@@ -122,7 +187,7 @@ impl Policy for Predictive {
 
     fn value(&self, expert: u32) -> f64 {
         let next = self.next.get(expert as usize).copied().unwrap_or(0.0);
-        next + LATER * self.frequency.get(expert) / self.half_life
+        f64::from(next) + LATER * self.frequency.get(expert) / self.half_life
     }
 
     fn hysteresis(&self) -> f64 {
@@ -131,5 +196,55 @@ impl Policy for Predictive {
 
     fn looks_ahead(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the experts of the highest value are those.
+    fn best(policy: &Predictive, experts: &[u32]) -> bool {
+        let mut all: Vec<u32> = (0..16).collect();
+        all.sort_by(|a, b| policy.value(*b).total_cmp(&policy.value(*a)));
+        let mut best = all[..experts.len()].to_vec();
+        best.sort_unstable();
+        best == experts
+    }
+
+    #[test]
+    fn what_follows_is_foreseen() {
+        let mut policy = Predictive::new(16, &[], &PolicyConfig::default());
+        let tokens = [[0, 1], [4, 5], [8, 9], [12, 13]];
+        for token in 0..200 {
+            policy.observe(&tokens[token % 4]);
+        }
+        for token in 200..204 {
+            policy.observe(&tokens[token % 4]);
+            assert!(best(&policy, &tokens[(token + 1) % 4]), "{:?}", policy.next);
+        }
+        assert!(policy.weights[3] > START[3], "{:?}", policy.weights);
+    }
+
+    #[test]
+    fn pairs_that_say_nothing_lose_their_weight() {
+        let mut policy = Predictive::new(16, &[], &PolicyConfig::default());
+        let mut random = fastrand::Rng::with_seed(1);
+        // Half of the tokens select one of two experts, whatever came before.
+        for _ in 0..3000 {
+            policy.observe(&[random.u32(0..2), random.u32(2..16)]);
+        }
+        assert!(best(&policy, &[0, 1]));
+        assert!(policy.weights[3] < START[3] / 2.0, "{:?}", policy.weights);
+    }
+
+    #[test]
+    fn nothing_becomes_no_number() {
+        let mut policy = Predictive::new(16, &[1.0; 16], &PolicyConfig::default());
+        for token in 0..2000u32 {
+            policy.observe(&(0..token % 17).collect::<Vec<_>>());
+            policy.observe(&[99]);
+        }
+        assert!((0..16).all(|expert| policy.value(expert).is_finite()), "{policy:?}");
     }
 }
