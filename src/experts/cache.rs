@@ -147,6 +147,9 @@ impl ExpertCache {
 
     /// Tells the cache what the next batch is for.
     pub fn begin(&self, step: Step) {
+        if self.recording.load(Ordering::Acquire) {
+            self.settle();
+        }
         self.step.store(step as u8, Ordering::Relaxed);
     }
 
@@ -290,7 +293,8 @@ impl ExpertCache {
         Ok(())
     }
 
-    /// Starts to record which experts are selected.
+    /// Starts to record which experts are selected. Meanwhile each step waits for the uploads that the one before asked
+    /// for, so that what is measured does not depend on what else the machine does.
     pub fn record_trace(&self) {
         *self.recorder.lock() = Some(Recorder::default());
         self.recording.store(true, Ordering::Release);

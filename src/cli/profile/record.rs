@@ -62,8 +62,6 @@ pub(super) fn run(model: &ModelConfig, items: &[Item], generate: u32) -> anyhow:
     for (seed, item) in (1..).zip(items) {
         let request = request(&style, item, seed, generate)?;
         runtime.block_on(complete(&started, request))?;
-        // What was asked for arrives before the next prompt, as it would if a person had to read the answer.
-        cache.settle();
         snapshots.push(cache.stats().total());
         bar.inc(1);
     }

@@ -7,7 +7,8 @@ use crate::report::{Axis, ColorScale, Figure, HeatMap, HeatRow, LineChart, Page,
 
 const ROWS_NOTE: &str = "The recorded tokens, replayed through each policy. The hit rate is the share of selected experts \
     that had a copy on the cache device. The optimum knows the future (Belady): it keeps what is selected again soonest, \
-    and uploads as much as it likes. Uploads are per layer and token.";
+    and uploads as much as it likes, but nothing that was never selected. Uploads are per layer and token; they are \
+    complete before the next token, in the simulation and in the run that was measured.";
 const LAYERS_NOTE: &str = "Selections by prompts and decoded tokens. Entropy in bits: the more, the more evenly the \
     experts are used, and the less a cache can do.";
 

@@ -5,6 +5,7 @@ mod synthetic;
 
 use std::collections::VecDeque;
 
+use super::handover;
 use super::policy::{LayerCache, LayerCounts, PolicyConfig, PolicyKind};
 use super::residency::Upload;
 use super::trace::{Phase, Trace};
@@ -121,6 +122,7 @@ fn replay(trace: &Trace, layer: usize, slots: usize, policy: PolicyConfig, confi
     let mut on_the_way = VecDeque::new();
     let mut before = LayerCounts::default();
     let mut ids = Vec::with_capacity(trace.active());
+    let mut pinned = Vec::with_capacity(trace.active());
     let mut decoded = 0;
     for (token, phase) in trace.phases().iter().enumerate() {
         ids.clear();
@@ -144,8 +146,12 @@ fn replay(trace: &Trace, layer: usize, slots: usize, policy: PolicyConfig, confi
                 if decoded == config.warm_up {
                     before = cache.counts();
                 }
+                // As the engine does: what a token reads is not overwritten for its own next token.
+                pinned.clear();
+                handover::pin(&mut cache, &ids, &mut pinned);
                 cache.decoded(&ids);
                 upload(&mut cache, &mut on_the_way, decoded + config.latency);
+                handover::unpin(&mut cache, &pinned);
                 decoded += 1;
             }
         }
