@@ -103,7 +103,7 @@ fn record(args: &Args) -> anyhow::Result<()> {
         Ok(file.flush()?)
     };
     written().with_context(|| format!("cannot write {}", path.display()))?;
-    let report = report(args, model.name.clone(), &recorded.trace, recorded.measured)?;
+    let report = report(args, model.name, &recorded.trace, recorded.measured)?;
     write(&report, &folder)?;
     print(args, &report)?;
     if let Some(file) = recorded.heat_file.filter(|file| file.exists()) {
