@@ -11,5 +11,6 @@ pub mod demo;
 pub mod engine;
 pub mod experts;
 pub mod gguf;
+pub mod plan;
 pub mod synthetic;
 pub mod telemetry;

@@ -66,7 +66,7 @@ pub(super) fn start(model: &ModelConfig, metrics: &Metrics) -> anyhow::Result<Lo
 /// one; on a GPU there is none yet.
 fn expert_cache(model: &ModelConfig, gguf: &Gguf) -> Option<Arc<ExpertCache>> {
     let config = &model.experts;
-    if config.placement == ExpertPlacement::Auto {
+    if config.placement != ExpertPlacement::Cache {
         return None;
     }
     if config.device == CacheDevice::Auto {

@@ -1,0 +1,139 @@
+//! What a model takes where, once it is decided how it is laid out.
+
+use std::collections::BTreeMap;
+
+use super::memory::Context;
+use super::outcome::{Experts, Row, Tier};
+use super::shape::{Component, LayerShape, ModelShape};
+
+/// How a model is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Layers on the GPU, as llama.cpp counts them.
+    pub gpu_layers: u32,
+    pub experts: Experts,
+}
+
+/// All layers of a model, as llama.cpp counts them: prediction blocks and the output are layers too.
+pub(super) fn all_layers(shape: &ModelShape) -> u32 {
+    let trunk = u32::try_from(shape.layers.len()).unwrap_or(u32::MAX - 1024);
+    trunk + shape.mtp_layers + 1
+}
+
+impl Layout {
+    /// Whether the layer with this number is on the GPU: the last ones are.
+    fn has(&self, shape: &ModelShape, layer: usize) -> bool {
+        layer >= (all_layers(shape) - self.gpu_layers.min(all_layers(shape))) as usize
+    }
+
+    /// Where a layer is.
+    pub fn tier(&self, shape: &ModelShape, layer: usize) -> Tier {
+        if self.has(shape, layer) { Tier::Gpu } else { Tier::Ram }
+    }
+
+    /// Where the output is.
+    pub fn output(&self) -> Tier {
+        if self.gpu_layers > 0 { Tier::Gpu } else { Tier::Ram }
+    }
+
+    /// Where the experts of a layer are, beside copies.
+    pub fn experts(&self, shape: &ModelShape, layer: usize) -> Tier {
+        match self.experts {
+            Experts::Ram | Experts::Cache { .. } => Tier::Ram,
+            Experts::None | Experts::Layers => self.tier(shape, layer),
+        }
+    }
+}
+
+/// The rows of a model. `gpu`: whether the machine has one; if so, it computes long prompts whatever lies where.
+pub(super) fn rows(shape: &ModelShape, context: Context, layout: Layout, gpu: bool) -> Vec<Row> {
+    let mut weights: BTreeMap<(Component, Tier), u64> = BTreeMap::new();
+    let mut memory: BTreeMap<(&'static str, Tier), u64> = BTreeMap::new();
+    for (number, layer) in shape.layers.iter().enumerate() {
+        let tier = layout.tier(shape, number);
+        for (component, bytes) in &layer.weights {
+            let tier = match component {
+                Component::RoutedExperts => layout.experts(shape, number),
+                _ => tier,
+            };
+            *weights.entry((*component, tier)).or_default() += bytes;
+        }
+        *memory.entry(("keys and values", tier)).or_default() += context.kv(layer);
+        *memory.entry(("recurrent state", tier)).or_default() += context.state(shape, layer);
+    }
+    outer(shape, layout, &mut weights);
+    let mut rows: Vec<Row> = Vec::new();
+    for ((component, tier), bytes) in weights {
+        rows.push(Row {
+            component: component.name(),
+            tier,
+            bytes,
+        });
+    }
+    if let Experts::Cache { device, slots, .. } = layout.experts {
+        rows.push(Row {
+            component: "expert cache",
+            tier: device,
+            bytes: shape.slot() * (u64::from(slots) + 1),
+        });
+    }
+    for ((component, tier), bytes) in memory {
+        rows.push(Row { component, tier, bytes });
+    }
+    for (tier, bytes) in buffers(shape, context, layout, gpu) {
+        rows.push(Row {
+            component: "compute buffers",
+            tier,
+            bytes,
+        });
+    }
+    rows.retain(|row| row.bytes > 0);
+    rows
+}
+
+/// Weights outside of the layers. The embeddings stay in main memory, where llama.cpp looks tokens up.
+fn outer(shape: &ModelShape, layout: Layout, weights: &mut BTreeMap<(Component, Tier), u64>) {
+    for (component, bytes) in &shape.outer {
+        let tier = match component {
+            // Left in the file.
+            Component::Mtp => continue,
+            Component::Embeddings => Tier::Ram,
+            _ => layout.output(),
+        };
+        *weights.entry((*component, tier)).or_default() += bytes;
+    }
+    if shape.tied && layout.output() == Tier::Gpu {
+        *weights.entry((Component::Output, Tier::Gpu)).or_default() += shape.embeddings();
+    }
+}
+
+/// The buffers of the largest graph on each tier, and the logits that are handed out.
+fn buffers(shape: &ModelShape, context: Context, layout: Layout, gpu: bool) -> [(Tier, u64); 2] {
+    let logits = context.logits(shape);
+    if !gpu {
+        return [
+            (Tier::Gpu, 0),
+            (Tier::Ram, logits + context.compute(shape, &shape.layers, true, 0)),
+        ];
+    }
+    let on = |wanted: Tier| {
+        let layers = shape.layers.iter().enumerate();
+        layers.filter(move |(number, _)| layout.tier(shape, *number) == wanted)
+    };
+    // Of a long prompt the GPU computes all, and fetches what lies in main memory tensor by tensor.
+    let copied = |(number, layer): (usize, &LayerShape)| match layout.tier(shape, number) {
+        Tier::Ram => layer.largest,
+        Tier::Gpu if layout.experts(shape, number) == Tier::Ram => layer.largest_experts,
+        Tier::Gpu => 0,
+    };
+    let copied = shape.layers.iter().enumerate().map(copied).max().unwrap_or(0);
+    let output = layout.output() == Tier::Gpu;
+    let device = context.compute(shape, &shape.layers, output, copied);
+    let host = if output {
+        let embedded = shape.width * super::memory::BATCH * 4;
+        context.masks(shape) + embedded
+    } else {
+        context.compute(shape, on(Tier::Ram).map(|(_, layer)| layer), true, 0)
+    };
+    [(Tier::Gpu, device), (Tier::Ram, logits + host)]
+}

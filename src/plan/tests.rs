@@ -1,0 +1,1 @@
+//! Decisions on machines and models that are only described.
