@@ -45,8 +45,17 @@ impl Layout {
     }
 }
 
-/// The rows of a model. `gpu`: whether the machine has one; if so, it computes long prompts whatever lies where.
-pub(super) fn rows(shape: &ModelShape, context: Context, layout: Layout, gpu: bool) -> Vec<Row> {
+/// What all models of a machine have in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Host {
+    /// There is a GPU; it computes long prompts whatever lies where.
+    pub gpu: bool,
+    /// Files are mapped, with the prediction blocks in them.
+    pub mapped: bool,
+}
+
+/// The rows of a model.
+pub(super) fn rows(shape: &ModelShape, context: Context, layout: Layout, host: Host) -> Vec<Row> {
     let mut weights: BTreeMap<(Component, Tier), u64> = BTreeMap::new();
     let mut memory: BTreeMap<(&'static str, Tier), u64> = BTreeMap::new();
     for (number, layer) in shape.layers.iter().enumerate() {
@@ -61,7 +70,7 @@ pub(super) fn rows(shape: &ModelShape, context: Context, layout: Layout, gpu: bo
         *memory.entry(("keys and values", tier)).or_default() += context.kv(layer);
         *memory.entry(("recurrent state", tier)).or_default() += context.state(shape, layer);
     }
-    outer(shape, layout, &mut weights);
+    outer(shape, layout, host, &mut weights);
     let mut rows: Vec<Row> = Vec::new();
     for ((component, tier), bytes) in weights {
         rows.push(Row {
@@ -80,7 +89,7 @@ pub(super) fn rows(shape: &ModelShape, context: Context, layout: Layout, gpu: bo
     for ((component, tier), bytes) in memory {
         rows.push(Row { component, tier, bytes });
     }
-    for (tier, bytes) in buffers(shape, context, layout, gpu) {
+    for (tier, bytes) in buffers(shape, context, layout, host.gpu) {
         rows.push(Row {
             component: "compute buffers",
             tier,
@@ -92,15 +101,16 @@ pub(super) fn rows(shape: &ModelShape, context: Context, layout: Layout, gpu: bo
 }
 
 /// Weights outside of the layers. The embeddings stay in main memory, where llama.cpp looks tokens up.
-fn outer(shape: &ModelShape, layout: Layout, weights: &mut BTreeMap<(Component, Tier), u64>) {
+fn outer(shape: &ModelShape, layout: Layout, host: Host, weights: &mut BTreeMap<(Component, Tier), u64>) {
     for (component, bytes) in &shape.outer {
-        let tier = match component {
+        let (component, tier) = match component {
             // Left in the file.
-            Component::Mtp => continue,
-            Component::Embeddings => Tier::Ram,
-            _ => layout.output(),
+            Component::Mtp if !host.mapped => continue,
+            Component::Mtp | Component::Embeddings => (*component, Tier::Ram),
+            Component::Other => (Component::Norms, layout.output()),
+            _ => (*component, layout.output()),
         };
-        *weights.entry((*component, tier)).or_default() += bytes;
+        *weights.entry((component, tier)).or_default() += bytes;
     }
     if shape.tied && layout.output() == Tier::Gpu {
         *weights.entry((Component::Output, Tier::Gpu)).or_default() += shape.embeddings();

@@ -41,6 +41,8 @@ pub struct Plan {
     pub models: Vec<ModelPlan>,
     /// What decided, beyond single models.
     pub reasons: Vec<String>,
+    /// What would make better use of the GPU.
+    pub advice: Vec<String>,
 }
 
 /// What the models take of a tier, in bytes.

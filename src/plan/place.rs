@@ -1,14 +1,15 @@
 //! The decision: what goes onto the GPU.
 
-use super::demand::{Layout, all_layers, rows};
+use super::demand::{Host, Layout, all_layers, rows};
 use super::machine::Machine;
 use super::memory::Context;
 use super::outcome::{Experts, ModelPlan, Plan, PlanError, Row, Tier, TierUse};
 use super::shape::ModelShape;
 use super::slots;
 use super::speed;
+use super::suggest;
 use super::text::bytes;
-use crate::config::{CacheDevice, ExpertPlacement, ExpertsConfig, KvType, MemoryConfig, MemoryLimit};
+use crate::config::{CacheDevice, CacheSize, ExpertPlacement, ExpertsConfig, KvType, MemoryConfig, MemoryLimit};
 use crate::gguf::TensorType;
 
 /// A model to be planned.
@@ -81,15 +82,27 @@ impl Budget {
 /// # Errors
 /// [`PlanError`] where the models do not fit, or settings contradict each other or the machine, with what would fit.
 pub fn plan(machine: &Machine, limits: &MemoryConfig, models: &[ModelRequest]) -> Result<Plan, PlanError> {
-    attempt(machine, limits, models).map_err(|error| super::suggest::hints(error, machine, limits, models))
+    match attempt(machine, limits, models) {
+        Ok(plan) => Ok(suggest::advise(plan, limits, models)),
+        Err(error) => Err(suggest::hints(error, machine, limits, models)),
+    }
 }
 
-/// [`plan`], without looking for what would fit.
+/// [`plan`], without looking for what would fit better.
 pub(super) fn attempt(machine: &Machine, limits: &MemoryConfig, models: &[ModelRequest]) -> Result<Plan, PlanError> {
     // Layers are not spread over several GPUs: copies of experts are worth more on the one with the most memory.
-    let device = (0..machine.devices.len())
-        .filter(|device| machine.devices[*device].free > 0)
-        .max_by_key(|device| (machine.devices[*device].free, std::cmp::Reverse(*device)));
+    let device =
+        (0..machine.devices.len()).max_by_key(|device| (machine.devices[*device].free, std::cmp::Reverse(*device)));
+    with(machine, device, limits, models)
+}
+
+/// The plan with this GPU, or without one.
+fn with(
+    machine: &Machine,
+    device: Option<usize>,
+    limits: &MemoryConfig,
+    models: &[ModelRequest],
+) -> Result<Plan, PlanError> {
     let budget = Budget::new(machine, device, limits);
     let device = device.filter(|_| budget.gpu.is_some());
     check(models, budget)?;
@@ -102,16 +115,19 @@ pub(super) fn attempt(machine: &Machine, limits: &MemoryConfig, models: &[ModelR
     }
     let mut placing = Placing::new(models, budget);
     match budget.gpu {
-        None => {
-            reasons.push("no GPU: everything is in RAM; without copies, which llama.cpp's CPU kernels beat".to_owned())
-        }
-        Some(_) if budget.unified => {
-            reasons
-                .push("GPU and RAM are one memory: everything is on the GPU, nothing is copied or mapped".to_owned());
-        }
-        Some(room) => placing.fit(room, &mut reasons)?,
+        None => reasons.push(NO_GPU.to_owned()),
+        Some(_) if budget.unified => reasons.push(UNIFIED.to_owned()),
+        Some(room) => match placing.fit(room, &mut reasons) {
+            // No setting insists on a GPU that is too small to be of use.
+            Err(_) if !models.iter().any(ModelRequest::needs_gpu) => {
+                let mut plan = with(machine, None, limits, models)?;
+                plan.reasons.insert(0, TOO_SMALL.to_owned());
+                return Ok(plan);
+            }
+            fitted => fitted?,
+        },
     }
-    slots::fill(&mut placing)?;
+    slots::fill(&mut placing);
     let tiers = tiers(machine, device, &placing)?;
     Ok(Plan {
         device,
@@ -120,8 +136,23 @@ pub(super) fn attempt(machine: &Machine, limits: &MemoryConfig, models: &[ModelR
         tiers,
         models: placing.models.iter().map(|model| model.plan(machine, device)).collect(),
         reasons,
+        advice: Vec::new(),
         machine: machine.clone(),
     })
+}
+
+const TOO_SMALL: &str = "the GPU is too small for any part of the models";
+const NO_GPU: &str = "without a GPU all is in RAM, and no expert is copied: llama.cpp's own CPU kernels are faster";
+const UNIFIED: &str = "GPU and RAM are one memory: all is on the GPU, and no expert is copied";
+
+impl ModelRequest {
+    /// Whether its settings make no sense without a GPU.
+    fn needs_gpu(&self) -> bool {
+        let cached = self.experts.placement == ExpertPlacement::Cache && self.experts.device == CacheDevice::Auto;
+        let sized = self.experts.cache != CacheSize::Auto && self.experts.device == CacheDevice::Auto;
+        self.gpu_layers.is_some_and(|layers| layers > 0)
+            || self.shape.routed_experts() > 0 && (cached || sized || self.experts.placement == ExpertPlacement::Gpu)
+    }
 }
 
 /// All models with their layouts so far.
@@ -134,14 +165,13 @@ pub(super) struct Placing<'a> {
 pub(super) struct Placed<'a> {
     pub request: &'a ModelRequest,
     pub layout: Layout,
-    /// Whether the machine has a GPU.
-    pub gpu: bool,
+    pub host: Host,
     pub reasons: Vec<String>,
 }
 
 impl Placed<'_> {
     pub fn rows(&self) -> Vec<Row> {
-        rows(&self.request.shape, self.request.context, self.layout, self.gpu)
+        rows(&self.request.shape, self.request.context, self.layout, self.host)
     }
 
     pub fn bytes(&self, tier: Tier) -> u64 {
@@ -176,6 +206,10 @@ impl<'a> Placing<'a> {
     /// Everything on the GPU, or in main memory if there is none, but for what is configured.
     fn new(models: &'a [ModelRequest], budget: Budget) -> Self {
         let gpu = budget.gpu.is_some();
+        let host = Host {
+            gpu,
+            mapped: !budget.unified,
+        };
         let place = |request: &'a ModelRequest| {
             let all = all_layers(&request.shape);
             let configured = request.gpu_layers.unwrap_or(all).min(all);
@@ -189,14 +223,18 @@ impl<'a> Placing<'a> {
             if gpu && request.gpu_layers.is_some() {
                 reasons.push(format!("`gpu_layers` asks for {configured} of {all} layers"));
             }
-            if experts == Experts::Ram {
-                let placement = request.experts.placement;
-                let name = if placement == ExpertPlacement::Cpu {
-                    "cpu"
+            let placement = match request.experts.placement {
+                ExpertPlacement::Cpu => Some("cpu"),
+                ExpertPlacement::Cache => Some("cache"),
+                ExpertPlacement::Auto | ExpertPlacement::Gpu => None,
+            };
+            if let Some(placement) = placement.filter(|_| experts != Experts::None) {
+                let nothing = if budget.unified && gpu {
+                    ", which means nothing in one memory"
                 } else {
-                    "cache"
+                    ""
                 };
-                reasons.push(format!("`experts.placement` is \"{name}\""));
+                reasons.push(format!("`experts.placement` is \"{placement}\"{nothing}"));
             }
             Placed {
                 request,
@@ -204,7 +242,7 @@ impl<'a> Placing<'a> {
                     gpu_layers: if gpu { configured } else { 0 },
                     experts,
                 },
-                gpu,
+                host,
                 reasons,
             }
         };
@@ -237,10 +275,13 @@ impl<'a> Placing<'a> {
             bytes(room)
         ));
         for model in &mut self.models {
-            let free = model.request.experts.placement == ExpertPlacement::Auto && model.request.gpu_layers.is_none();
+            // Whole layers are split off where `gpu_layers` says so.
+            let free = model.request.experts.placement == ExpertPlacement::Auto && model.all_on_gpu();
             if model.layout.experts == Experts::Layers && free {
                 model.layout.experts = Experts::Ram;
             }
+            // A size that is configured comes before the layers of others.
+            slots::configured(model, Tier::Gpu);
         }
         self.move_layers(room);
         for model in &mut self.models {
@@ -276,6 +317,7 @@ impl<'a> Placing<'a> {
                         && model.layout.gpu_layers > 0
                         && model.request.gpu_layers.is_none()
                         && model.request.experts.placement != ExpertPlacement::Gpu
+                        && !matches!(model.layout.experts, Experts::Cache { .. })
                 });
                 let Some(model) = movable.max_by_key(|model| model.bytes(Tier::Gpu)) else {
                     break;

@@ -87,9 +87,9 @@ pub struct ModelShape {
     pub architecture: String,
     /// Layers that every token passes.
     pub layers: Vec<LayerShape>,
-    /// Blocks for multi-token prediction; llama.cpp leaves their weights in the file.
+    /// Blocks for multi-token prediction; llama.cpp leaves them in the file.
     pub mtp_layers: u32,
-    /// Weights outside of the layers, and of the prediction blocks.
+    /// Weights outside of the layers, those of prediction blocks among them.
     pub outer: BTreeMap<Component, u64>,
     /// The output's weights are the embeddings'.
     pub tied: bool,
@@ -255,10 +255,10 @@ impl ModelShape {
         self.layers.iter().map(|layer| layer.expert).sum()
     }
 
-    /// Bytes of all weights that llama.cpp loads, on the CPU: all of the file but the prediction blocks.
+    /// Bytes of all weights, with those of the prediction blocks: llama.cpp maps them though it does not use them.
     #[must_use]
     pub fn weights(&self) -> u64 {
         let outer: u64 = self.outer.values().sum();
-        outer - self.outer(Component::Mtp) + self.layers.iter().map(LayerShape::bytes).sum::<u64>()
+        outer + self.layers.iter().map(LayerShape::bytes).sum::<u64>()
     }
 }

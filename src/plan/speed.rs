@@ -27,7 +27,7 @@ const RAM_BANDWIDTH: f64 = 62e9;
 /// The bandwidth of a GPU that is not in the list, and of one in unified memory.
 const GPU_BANDWIDTH: f64 = 500e9;
 const UNIFIED_BANDWIDTH: f64 = 273e9;
-/// What decoding reaches of a GPU's bandwidth.
+/// What decoding reaches of a bandwidth.
 const REACHED: f64 = 0.7;
 
 /// Bandwidths in GB/s from the makers' data sheets; the first name that a device's name contains counts.
@@ -103,17 +103,27 @@ pub(super) fn estimate(shape: &ModelShape, layout: Layout, device: Option<&Devic
     gpu += hot;
     ram += cold - hot;
     let (bandwidth, source) = gpu_bandwidth(device);
-    let (gpu_time, ram_time) = (gpu as f64 / (bandwidth * REACHED), ram as f64 / RAM_BANDWIDTH);
+    let (gpu_time, ram_time) = (
+        gpu as f64 / (bandwidth * REACHED),
+        ram as f64 / (RAM_BANDWIDTH * REACHED),
+    );
     let hot_time = hot as f64 / (bandwidth * REACHED);
     // Hot and cold experts are computed at the same time.
-    let time = gpu_time + ram_time - hot_time.min((cold - hot) as f64 / RAM_BANDWIDTH);
+    let time = gpu_time + ram_time - hot_time.min((cold - hot) as f64 / (RAM_BANDWIDTH * REACHED));
     let mut assumptions = Vec::new();
     if gpu > 0 {
-        assumptions.push(format!("{source}, {:.0} % of it reached", REACHED * 100.0));
+        assumptions.push(source);
     }
     if ram > 0 {
-        assumptions.push(format!("RAM {:.0} GB/s (dual-channel DDR5)", RAM_BANDWIDTH / 1e9));
+        assumptions.push(format!(
+            "RAM {:.0} GB/s (measured with dual-channel DDR5)",
+            RAM_BANDWIDTH / 1e9
+        ));
     }
+    assumptions.push(format!(
+        "{:.0} % of that reached, no time for hand-overs",
+        REACHED * 100.0
+    ));
     if let Some(rate) = hit_rate {
         assumptions.push(format!(
             "{:.0} % of selected experts have a copy (published traces)",

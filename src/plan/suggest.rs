@@ -2,7 +2,7 @@
 
 use super::machine::Machine;
 use super::memory::predict;
-use super::outcome::PlanError;
+use super::outcome::{Experts, Plan, PlanError, Tier};
 use super::place::{ModelRequest, attempt};
 use super::text::bytes;
 use crate::config::{CacheSize, ExpertPlacement, KvType, MemoryConfig};
@@ -25,10 +25,8 @@ pub(super) fn hints(
         changed.iter_mut().for_each(change);
         attempt(machine, limits, &changed).is_ok()
     };
-    let longest = models.iter().map(|model| model.context.tokens).max().unwrap_or(0);
-    let context = std::iter::successors(Some(longest / 2), |tokens| Some(tokens / 2))
-        .take_while(|tokens| *tokens >= SHORTEST)
-        .find(|tokens| fits(&|model| model.context.tokens = model.context.tokens.min(*tokens)));
+    let longest = longest(models);
+    let context = shorter(longest).find(|tokens| fits(&|model| shorten(model, *tokens)));
     if let Some(tokens) = context {
         error = error.hint(format!("a context of {tokens} tokens fits, instead of {longest}"));
     }
@@ -38,27 +36,29 @@ pub(super) fn hints(
     if fits(&|model| model.context.kv_type = KvType::Q8_0) {
         error = error.hint("`kv_type` of \"q8_0\" fits: it halves keys and values");
     }
+    let cache = |model: &mut ModelRequest| model.experts.cache = CacheSize::Auto;
+    if models.iter().any(|model| model.experts.cache != CacheSize::Auto) && fits(&cache) {
+        error = error.hint("`experts.cache` of \"auto\" fits: it takes what is left");
+    }
     let automatic = |model: &mut ModelRequest| {
         model.gpu_layers = None;
         model.experts.placement = ExpertPlacement::Auto;
         model.experts.cache = CacheSize::Auto;
     };
-    let forced = models.iter().any(|model| {
-        model.gpu_layers.is_some()
-            || model.experts.placement != ExpertPlacement::Auto
-            || model.experts.cache != CacheSize::Auto
-    });
+    let forced = models
+        .iter()
+        .any(|model| model.gpu_layers.is_some() || model.experts.placement != ExpertPlacement::Auto);
     if forced && fits(&automatic) {
         error = error.hint("it fits with `gpu_layers` and `experts` left to hearth");
     }
     if error.hints.is_empty() {
-        error = smaller(error, machine, models);
+        error = smaller(error, machine, limits, models);
     }
     error
 }
 
 /// The weights themselves are too large: how small a quant has to be.
-fn smaller(mut error: PlanError, machine: &Machine, models: &[ModelRequest]) -> PlanError {
+fn smaller(mut error: PlanError, machine: &Machine, limits: &MemoryConfig, models: &[ModelRequest]) -> PlanError {
     let weights: u64 = models.iter().map(|model| model.shape.weights()).sum();
     let least: u64 = models
         .iter()
@@ -86,11 +86,109 @@ fn smaller(mut error: PlanError, machine: &Machine, models: &[ModelRequest]) -> 
             bytes(weights)
         ));
     }
-    if models.len() > 1 {
-        error = error.hint("one model fewer may fit");
+    let without = |index: usize| {
+        let rest = models.iter().enumerate().filter(|(other, _)| *other != index);
+        let rest: Vec<ModelRequest> = rest.map(|(_, model)| model.clone()).collect();
+        !rest.is_empty() && attempt(machine, limits, &rest).is_ok()
+    };
+    for (index, model) in models.iter().enumerate() {
+        if without(index) {
+            error = error.hint(format!("it fits without {}", model.name));
+        }
     }
+    let needed = (weights + least) / 9 * 10;
     error.hint(format!(
-        "a machine with {} of memory and a little more would do",
-        bytes(weights + least)
+        "GPU and RAM of {} together would do, with a short context",
+        bytes(needed)
     ))
+}
+
+fn longest(models: &[ModelRequest]) -> u32 {
+    models.iter().map(|model| model.context.tokens).max().unwrap_or(0)
+}
+
+/// Halves of a context, down to the shortest.
+fn shorter(tokens: u32) -> impl Iterator<Item = u32> {
+    std::iter::successors(Some(tokens / 2), |tokens| Some(tokens / 2)).take_while(|tokens| *tokens >= SHORTEST)
+}
+
+fn shorten(model: &mut ModelRequest, tokens: u32) {
+    model.context.tokens = model.context.tokens.min(tokens);
+}
+
+/// Adds to a plan that left layers or all copies of experts off the GPU what would bring them there.
+pub(super) fn advise(mut plan: Plan, limits: &MemoryConfig, models: &[ModelRequest]) -> Plan {
+    if plan.device.is_none() || !cramped(&plan, models) {
+        return plan;
+    }
+    let outcome = |change: &dyn Fn(&mut ModelRequest)| {
+        let mut changed = models.to_vec();
+        changed.iter_mut().for_each(change);
+        attempt(&plan.machine, limits, &changed)
+            .ok()
+            .filter(|plan| !cramped(plan, &changed))
+    };
+    let what = |plan: &Plan| {
+        let slots = slots(plan).map(|slots| format!(", with copies of {slots}"));
+        format!("all layers fit on the GPU{}", slots.unwrap_or_default())
+    };
+    let mut advice = Vec::new();
+    let quantised = |model: &mut ModelRequest| model.context.kv_type = KvType::Q8_0;
+    if let Some(better) = outcome(&quantised) {
+        advice.push(format!("with `kv_type` of \"q8_0\" {}", what(&better)));
+    }
+    let longest = longest(models);
+    let context = shorter(longest).find_map(|tokens| Some((tokens, outcome(&|model| shorten(model, tokens))?)));
+    if let Some((tokens, better)) = context {
+        advice.push(format!(
+            "with a context of {tokens} tokens instead of {longest} {}",
+            what(&better)
+        ));
+    }
+    // Room for a dense model's layers is room that copies of experts do not have.
+    let dense = |model: &ModelRequest| model.shape.routed_experts() == 0;
+    let waiting = plan.models.iter().any(|model| model.experts == Experts::Ram);
+    let moved = |model: &mut ModelRequest| {
+        if dense(model) {
+            model.gpu_layers = model.gpu_layers.or(Some(0));
+        }
+    };
+    if waiting
+        && models.iter().any(dense)
+        && let Some(better) = outcome(&moved)
+    {
+        let names: Vec<&str> = models
+            .iter()
+            .filter(|model| dense(model))
+            .map(|model| model.name.as_str())
+            .collect();
+        if let Some(slots) = slots(&better) {
+            advice.push(format!(
+                "with `gpu_layers` of 0 for {} there is room for {slots}",
+                names.join(" and ")
+            ));
+        }
+    }
+    plan.advice = advice;
+    plan
+}
+
+/// Whether layers, or all copies of experts, found no room on the GPU.
+fn cramped(plan: &Plan, models: &[ModelRequest]) -> bool {
+    plan.models.iter().zip(models).any(|(model, request)| {
+        let layers = model.gpu_layers.is_some() && request.gpu_layers.is_none();
+        layers || model.experts == Experts::Ram && request.experts.placement != ExpertPlacement::Cpu
+    })
+}
+
+/// The copies of a plan, for a sentence.
+fn slots(plan: &Plan) -> Option<String> {
+    plan.models.iter().find_map(|model| match model.experts {
+        Experts::Cache {
+            device: Tier::Gpu,
+            slots,
+            of,
+        } => Some(format!("{slots} of {of} experts of each layer of {}", model.name)),
+        _ => None,
+    })
 }

@@ -20,8 +20,12 @@ impl fmt::Display for Plan {
         writeln!(out)?;
         line(out, "all models", self.tiers.iter().map(|tier| Some(tier.used)))?;
         line(out, "room", self.tiers.iter().map(|tier| Some(tier.budget)))?;
+        line(out, "of", self.tiers.iter().map(|tier| Some(tier.total)))?;
         for reason in &self.reasons {
             writeln!(out, "* {reason}")?;
+        }
+        for advice in &self.advice {
+            writeln!(out, "hint: {advice}")?;
         }
         Ok(())
     }
@@ -83,10 +87,13 @@ impl Plan {
         let decode = &model.decode;
         writeln!(
             out,
-            "* estimate: {} tokens/s for one stream, if {}",
-            number(decode.tokens_per_second),
-            decode.assumptions.join(", ")
-        )
+            "* about {} tokens/s for one stream, an estimate that assumes:",
+            number(decode.tokens_per_second)
+        )?;
+        for assumption in &decode.assumptions {
+            writeln!(out, "  {assumption}")?;
+        }
+        Ok(())
     }
 
     /// Bytes of a component, or of all, in a column; with unified memory there is one for everything.
