@@ -10,6 +10,7 @@ pub mod config;
 pub mod demo;
 pub mod engine;
 pub mod experts;
+pub mod folders;
 pub mod gguf;
 pub mod plan;
 pub mod synthetic;

@@ -1,13 +1,15 @@
 //! The backend that caches experts: the same tokens as without it, whatever has a copy.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use hearth::config::{ModelConfig, ModelSource};
 use hearth::engine::local::{LoadSpec, LocalEngine, describe};
 use hearth::engine::{Engine, Event, GenerateRequest, Prompt, SamplingOverrides, Token};
-use hearth::experts::ExpertCache;
-use hearth::experts::layer::LayerCounts;
+use hearth::experts::heat::{Fingerprint, HeatMap};
+use hearth::experts::policy::{LayerCounts, PolicyConfig, PolicyKind};
+use hearth::experts::{CacheConfig, Change, Device, ExpertCache, Slots};
 use hearth::gguf::Gguf;
 use hearth::synthetic::{Arch, Mix, Shape, Synthetic};
 use hearth::telemetry::Metrics;
@@ -59,12 +61,33 @@ async fn generate(engine: &LocalEngine, prompt: Vec<Token>) -> Vec<Token> {
     }
 }
 
-/// Greedy tokens of `streams` prompts at once, and what the cache did.
-fn run(path: &Path, share: Option<f32>, streams: u32) -> (Vec<Vec<Token>>, LayerCounts) {
-    let cache = share.map(|share| Arc::new(ExpertCache::new(share)));
+/// A cache with a share of the experts; for the static policy, with a heat map that likes the even ones.
+fn cache(path: &Path, share: f32, kind: PolicyKind) -> Arc<ExpertCache> {
+    let shape = Gguf::open(path).unwrap().geometry().unwrap();
+    let (layers, experts) = ((shape.layers + shape.mtp_layers) as usize, shape.experts as usize);
+    let mut heat = HeatMap::new(Fingerprint::of([]), layers, experts);
+    if kind == PolicyKind::Static {
+        let even: Vec<u32> = (0..shape.experts).step_by(2).collect();
+        (0..layers).for_each(|layer| heat.observe(layer, &even));
+    }
+    let config = CacheConfig {
+        device: Device::Cpu,
+        slots: Slots::Share(share),
+        policy: PolicyConfig {
+            kind,
+            ..PolicyConfig::default()
+        },
+        active: shape.experts_used,
+        pins: BTreeMap::new(),
+    };
+    ExpertCache::start(config, heat, None).unwrap()
+}
+
+/// Greedy tokens of `streams` prompts at once, and what the cache did. The prompts are longer than what counts as decoding.
+fn run(path: &Path, cache: Option<Arc<ExpertCache>>, streams: u32) -> (Vec<Vec<Token>>, LayerCounts) {
     let engine = start(path, cache.clone(), streams);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let prompts = (0..streams as i32).map(|stream| vec![65 + stream, 70, 75, 80 - stream]);
+    let prompts = (0..streams as i32).map(|stream| (0..20).map(|at| 65 + (stream + at * 7) % 60).collect());
     let texts = runtime.block_on(futures_util::future::join_all(
         prompts.map(|prompt| generate(&engine, prompt)),
     ));
@@ -95,15 +118,20 @@ fn compare(folder: &Path, arch: Arch, mix: &str, repacked: bool) {
 
 fn compare_file(path: &Path, repacked: bool, streams: u32) {
     let name = path.display();
-    let baseline = if repacked { Some(0.0) } else { None };
-    let (plain, _) = run(path, baseline, streams);
-    for share in [0.0, 0.1, 0.5, 1.0] {
-        let (cached, counts) = run(path, Some(share), streams);
-        eprintln!("{name} {share}: {counts:?}");
-        assert!(plain == cached, "{name} {share}:\n{plain:?}\n{cached:?}");
-        assert!(counts.selections > 0, "{name}: the experts never came to us");
-        assert_eq!(counts.uploads > 0, share > 0.0);
-        assert_eq!(counts.hits > 0, share > 0.0);
+    let empty = || cache(path, 0.0, PolicyKind::LfuDecay);
+    let (plain, _) = run(path, repacked.then(empty), streams);
+    for kind in [PolicyKind::LfuDecay, PolicyKind::Lru, PolicyKind::Static] {
+        for share in [0.0, 0.1, 0.5, 1.0] {
+            if share == 0.0 && kind != PolicyKind::LfuDecay {
+                continue;
+            }
+            let (cached, counts) = run(path, Some(cache(path, share, kind)), streams);
+            let what = format!("{name} {} {share}: {counts:?}", kind.name());
+            assert!(plain == cached, "{what}:\n{plain:?}\n{cached:?}");
+            assert!(counts.selections > 0, "the experts never came to us: {what}");
+            assert_eq!(counts.uploads > 0, share > 0.0, "{what}");
+            assert_eq!(counts.hits > 0, share > 0.0, "{what}");
+        }
     }
 }
 
@@ -141,6 +169,49 @@ fn the_same_tokens_for_gpt_oss_with_its_biases() {
 fn the_same_tokens_for_eight_streams_at_once() {
     let folder = tempfile::tempdir().unwrap();
     compare_file(&model(folder.path(), Arch::Qwen3next, "f16"), false, 8);
+}
+
+/// Size, policy and pins change while eight streams are decoded: no token differs, and the pinned experts stay.
+#[test]
+fn a_running_cache_can_be_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = model(folder.path(), Arch::Qwen3next, "f16");
+    let (plain, _) = run(&path, None, 8);
+    let cache = cache(&path, 0.1, PolicyKind::LfuDecay);
+    let changes = std::thread::spawn({
+        let cache = cache.clone();
+        move || {
+            while cache.stats().layers.is_empty() {
+                std::thread::yield_now();
+            }
+            for round in 0..40 {
+                let change = Change {
+                    slots: Some(Slots::Share([0.5, 0.0, 1.0, 0.25][round % 4])),
+                    policy: Some([PolicyKind::Lru, PolicyKind::LfuDecay][round % 2]),
+                    pins: Some(BTreeMap::from([(0, vec![3, 5])])),
+                    reset: round == 20,
+                };
+                cache.change(change).unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+    });
+    let (changed, counts) = run(&path, Some(cache.clone()), 8);
+    changes.join().unwrap();
+    assert_eq!(plain, changed);
+    assert!(counts.hits > 0 && counts.uploads > 0, "{counts:?}");
+    let unknown = |pins| Change {
+        pins: Some(pins),
+        ..Change::default()
+    };
+    for (pins, message) in [
+        (BTreeMap::from([(99, vec![0])]), "layer 99 has no experts"),
+        (BTreeMap::from([(0, vec![9999])]), "not one with the number 9999"),
+    ] {
+        // The model is gone, and its layers with it.
+        let error = cache.change(unknown(pins)).unwrap_err();
+        assert!(error.contains(message) || error.contains("has no experts"), "{error}");
+    }
 }
 
 #[cfg(feature = "demo")]

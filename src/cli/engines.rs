@@ -1,5 +1,6 @@
 //! From a configuration to running engines.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -12,7 +13,10 @@ use crate::config::{
 };
 use crate::engine::Engine;
 use crate::engine::local::{self, LoadSpec, LocalEngine, threads};
-use crate::experts::ExpertCache;
+use crate::experts::heat::{Fingerprint, HeatMap};
+use crate::experts::policy::PolicyConfig;
+use crate::experts::{CacheConfig, Device, ExpertCache, Slots, has_gpu};
+use crate::folders;
 use crate::gguf::Gguf;
 use crate::telemetry::Metrics;
 
@@ -56,42 +60,74 @@ pub(super) fn start(model: &ModelConfig, metrics: &Metrics) -> anyhow::Result<Lo
         context: card.context,
         parallel: card.parallel,
         threads: model.threads,
-        experts: expert_cache(model, &gguf),
+        experts: expert_cache(model, &gguf)?,
     };
     let metrics = metrics.model(&card.name);
     LocalEngine::start(card, spec, model.queue, metrics).context("cannot start a thread")
 }
 
 /// The cache that the configuration asks for. Without a GPU llama.cpp's own way is faster, so only an explicit `cpu` brings
-/// one; on a GPU there is none yet.
-fn expert_cache(model: &ModelConfig, gguf: &Gguf) -> Option<Arc<ExpertCache>> {
+/// one.
+fn expert_cache(model: &ModelConfig, gguf: &Gguf) -> anyhow::Result<Option<Arc<ExpertCache>>> {
     let config = &model.experts;
-    if config.placement != ExpertPlacement::Cache {
-        return None;
+    let shape = gguf.geometry()?;
+    if config.placement != ExpertPlacement::Cache || shape.experts == 0 {
+        return Ok(None);
     }
-    if config.device == CacheDevice::Auto {
+    let device = match config.device {
+        CacheDevice::Cpu => Device::Cpu,
+        CacheDevice::Auto => Device::Gpu,
+    };
+    if device == Device::Gpu && !has_gpu() {
         tracing::warn!(
             model = model.name,
-            "experts are cached on the CPU only, so far: without device = \"cpu\" the cache is left out"
+            "there is no GPU to hold copies of experts: the cache is left out, since llama.cpp alone is faster \
+             (device = \"cpu\" would keep it)"
         );
-        return None;
+        return Ok(None);
     }
+    let experts = usize::try_from(shape.experts)?;
     let total: u64 = gguf
         .tensors()
         .iter()
         .filter(|tensor| tensor.name.contains("_exps."))
         .map(|tensor| tensor.bytes)
         .sum();
-    if total == 0 {
-        return None;
-    }
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a share")]
-    let share = match config.cache {
-        CacheSize::Auto => 0.25,
-        CacheSize::Percent(percent) => f32::from(percent) / 100.0,
-        CacheSize::Bytes(bytes) => (bytes as f64 / total as f64) as f32,
+    let slots = match config.cache {
+        CacheSize::Auto => Slots::Share(0.25),
+        CacheSize::Percent(percent) => Slots::Share(f32::from(percent) / 100.0),
+        // In each layer one slot more than can be used: the one of zeros.
+        CacheSize::Bytes(bytes) => {
+            let slot = total.div_ceil(u64::from(shape.experts)).max(1);
+            Slots::PerLayer(usize::try_from(bytes / slot)?.saturating_sub(1))
+        }
     };
-    Some(Arc::new(ExpertCache::new(share)))
+    let layers = usize::try_from(shape.layers + shape.mtp_layers)?;
+    // What makes a model route as it does: its shape, and the first router.
+    let router = gguf
+        .tensors()
+        .iter()
+        .find(|tensor| tensor.name.contains("ffn_gate_inp"));
+    let router = router.map_or(&[][..], |tensor| gguf.data(tensor));
+    let fingerprint = Fingerprint::of([gguf.header_bytes(), router]);
+    let file = fingerprint.heat_file(&folders::heat());
+    let heat = HeatMap::load(&file, fingerprint, layers, experts).unwrap_or_else(|error| {
+        tracing::warn!("{error}");
+        None
+    });
+    let heat = heat.unwrap_or_else(|| HeatMap::new(fingerprint, layers, experts));
+    let config = CacheConfig {
+        device,
+        slots,
+        policy: PolicyConfig {
+            kind: model.experts.policy,
+            ..PolicyConfig::default()
+        },
+        active: shape.experts_used,
+        pins: BTreeMap::new(),
+    };
+    let cache = ExpertCache::start(config, heat, Some(file)).context("cannot start a thread")?;
+    Ok(Some(cache))
 }
 
 /// Starts the model that is meant by name, alias or role (the first one if `None`) and waits until it is loaded.

@@ -136,6 +136,18 @@ pub enum KvType {
     Iq4Nl,
 }
 
+impl std::str::FromStr for CacheSize {
+    type Err = String;
+
+    /// As in the configuration; the error says what it must be.
+    fn from_str(text: &str) -> Result<Self, String> {
+        super::value::cache_size(text).map_err(|fault| match fault.hint {
+            Some(hint) => format!("{} ({hint})", fault.message),
+            None => fault.message,
+        })
+    }
+}
+
 /// Where the weights come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {

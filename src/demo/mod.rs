@@ -6,8 +6,9 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use etcetera::BaseStrategy;
 use sha2::{Digest, Sha256};
+
+use crate::folders;
 
 /// A built-in model, written `demo:reasoner` or `demo:narrator` in `models.toml`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,25 +59,13 @@ impl DemoModel {
         let bytes = self
             .bytes()
             .ok_or_else(|| anyhow::anyhow!("this hearth was built without the built-in models (feature `demo`)"))?;
-        let folder = cache_folder()?;
+        let folder = folders::cache();
         unpack_into(&folder, self.name(), bytes).map_err(|error| {
             anyhow::Error::new(error).context(format!(
                 "cannot unpack the built-in model into {}; HEARTH_CACHE names another folder",
                 folder.display()
             ))
         })
-    }
-}
-
-/// `HEARTH_CACHE`, or `hearth` in the user's cache directory.
-fn cache_folder() -> anyhow::Result<PathBuf> {
-    if let Some(folder) = std::env::var_os("HEARTH_CACHE") {
-        return Ok(folder.into());
-    }
-    match etcetera::choose_base_strategy() {
-        Ok(strategy) => Ok(strategy.cache_dir().join("hearth")),
-        // A service user without a home directory.
-        Err(_) => Ok(std::env::temp_dir().join("hearth")),
     }
 }
 

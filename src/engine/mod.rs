@@ -18,7 +18,7 @@ pub use sampling::{DryParams, Sampling, SamplingOverrides};
 
 use futures_util::future::BoxFuture;
 
-use crate::experts::ExpertStats;
+use crate::experts::{Change, ExpertStats};
 
 /// A model that answers.
 ///
@@ -35,6 +35,12 @@ pub trait Engine: Send + Sync + 'static {
 
     /// What the cache of experts did; `None` for a model without one.
     fn experts(&self) -> Option<ExpertStats> {
+        None
+    }
+
+    /// Changes the cache of experts while it is used; `None` for a model without one, else what is wrong with the change.
+    fn change_experts(&self, change: Change) -> Option<Result<(), String>> {
+        let _ = change;
         None
     }
 

@@ -100,6 +100,15 @@ impl HeatMap {
         self.observed
     }
 
+    /// Replaces the counts of a layer. Unknown layers, and counts of another number of experts, are ignored.
+    pub fn set_layer(&mut self, layer: usize, counts: DecayingCounts) {
+        if let Some(old) = self.layers.get_mut(layer)
+            && counts.experts() == self.experts
+        {
+            *old = counts;
+        }
+    }
+
     /// Takes in what one token selected in a layer. Unknown layers and experts are ignored.
     pub fn observe(&mut self, layer: usize, experts: &[u32]) {
         if let Some(counts) = self.layers.get_mut(layer) {

@@ -2,8 +2,9 @@
 //!
 //! The file, little-endian: magic (8 bytes), version (u32), layers (u32), experts per layer (u32), experts per token and
 //! layer (u32), the numbers of the layers in the model (u32 each), and then one record per token: a byte that says whether
-//! it was part of a prompt (0) or decoded (1), and its experts (u16 each), layer by layer. The records go to the end of
-//! the file, so a recording that was cut short loses at most its last one.
+//! it was part of a prompt (0) or decoded (1), and its experts (u16 each, 0xffff for those of a layer that did not compute
+//! the token), layer by layer. The records go to the end of the file, so a recording that was cut short loses at most its
+//! last one.
 
 use std::io::{self, Read, Write};
 
@@ -11,8 +12,8 @@ const MAGIC: [u8; 8] = *b"HRTHRTRC";
 const VERSION: u32 = 1;
 /// More layers than any model has.
 const MOST_LAYERS: u32 = 1024;
-/// Experts are written as u16.
-const MOST_EXPERTS: u32 = 1 << 16;
+/// Experts are written as u16, of which one number is [`Trace::ABSENT`].
+const MOST_EXPERTS: u32 = (1 << 16) - 1;
 
 /// Whether a token was part of a prompt or decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,9 @@ pub struct Trace {
 }
 
 impl Trace {
+    /// In the place of each expert of a layer that did not compute a token.
+    pub const ABSENT: u16 = u16::MAX;
+
     /// An empty trace. `layers` are the numbers of the layers with experts, `experts` how many each has, and `active` how
     /// many of them a token selects.
     ///
@@ -93,7 +97,8 @@ impl Trace {
         &self.phases
     }
 
-    /// What a token selected in a layer, counted among the recorded ones; empty if there is no such.
+    /// What a token selected in a layer, counted among the recorded ones; empty if there is no such, or the layer did not
+    /// compute this token.
     #[must_use]
     pub fn selection(&self, token: usize, layer: usize) -> &[u16] {
         let (layers, active) = (self.layers.len(), self.active());
@@ -104,7 +109,8 @@ impl Trace {
             .checked_mul(layers)
             .and_then(|row| (row + layer).checked_mul(active));
         let range = start.and_then(|start| Some(start..start.checked_add(active)?));
-        range.and_then(|range| self.ids.get(range)).unwrap_or_default()
+        let ids = range.and_then(|range| self.ids.get(range)).unwrap_or_default();
+        if ids.first() == Some(&Self::ABSENT) { &[] } else { ids }
     }
 
     /// Adds a token; `ids` are its experts layer by layer.
@@ -117,14 +123,19 @@ impl Trace {
             let problem = "does not select the right number of experts";
             return Err(TraceError::Token { token, problem });
         }
-        if ids.iter().any(|id| u32::from(*id) >= self.experts) {
-            let problem = "selects an expert that does not exist";
-            return Err(TraceError::Token { token, problem });
-        }
         // A handful of ids: comparing all pairs is quicker than any set.
         let twice = |ids: &[u16]| (1..ids.len()).any(|at| ids[..at].contains(&ids[at]));
-        if ids.chunks_exact(self.active()).any(twice) {
-            let problem = "selects an expert twice";
+        for ids in ids.chunks_exact(self.active()) {
+            if ids.iter().all(|id| *id == Self::ABSENT) {
+                continue;
+            }
+            let problem = if ids.iter().any(|id| u32::from(*id) >= self.experts) {
+                "selects an expert that does not exist"
+            } else if twice(ids) {
+                "selects an expert twice"
+            } else {
+                continue;
+            };
             return Err(TraceError::Token { token, problem });
         }
         self.phases.push(phase);

@@ -24,6 +24,8 @@ pub(super) struct Header {
     pub(super) version: u32,
     pub(super) entries: Vec<(Range<usize>, Place)>,
     pub(super) tensors: Vec<TensorInfo>,
+    /// Bytes of all that is no tensor data.
+    pub(super) length: usize,
 }
 
 /// Reads and checks a header. Never reads tensor data, so that a sparse file with a real header will do.
@@ -67,6 +69,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header, Damage> {
         version,
         entries,
         tensors: tensors.into_iter().map(|(tensor, _)| tensor).collect(),
+        length: cursor.at(),
     })
 }
 

@@ -169,6 +169,13 @@ impl Gguf {
             .unwrap_or_default()
     }
 
+    /// Metadata and tensor directory of the first file, as they lie there.
+    #[must_use]
+    pub fn header_bytes(&self) -> &[u8] {
+        let part = &self.parts[0];
+        part.map.get(..part.header.length).unwrap_or(&part.map)
+    }
+
     /// Bytes of all tensors.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {

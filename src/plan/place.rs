@@ -229,10 +229,11 @@ impl<'a> Placing<'a> {
                 ExpertPlacement::Auto | ExpertPlacement::Gpu => None,
             };
             if let Some(placement) = placement.filter(|_| experts != Experts::None) {
-                let nothing = if budget.unified && gpu {
-                    ", which means nothing in one memory"
-                } else {
-                    ""
+                let left_out = request.experts.device == CacheDevice::Auto && placement == "cache";
+                let nothing = match (gpu, budget.unified) {
+                    (true, true) => ", which means nothing in one memory",
+                    (false, _) if left_out => ", but there is no GPU: it is left out",
+                    _ => "",
                 };
                 reasons.push(format!("`experts.placement` is \"{placement}\"{nothing}"));
             }
@@ -395,7 +396,8 @@ fn check(models: &[ModelRequest], budget: Budget) -> Result<(), PlanError> {
             ExpertPlacement::Cache if experts.device == CacheDevice::Auto => "cache",
             _ => continue,
         };
-        if budget.gpu.is_none() {
+        // A cache is a matter of speed, and left out.
+        if budget.gpu.is_none() && experts.placement == ExpertPlacement::Gpu {
             return Err(PlanError::new(format!(
                 "`experts.placement` of {name} is \"{forced}\", but there is no GPU that hearth may use"
             ))

@@ -235,7 +235,12 @@ fn without_a_gpu_everything_is_in_ram() {
     }
     let mut models = pair();
     models[0].experts.placement = ExpertPlacement::Cache;
+    let plan = planned(&machine(0, 100), &models);
+    assert_eq!(plan.models[0].experts, Experts::Layers);
+    assert!(plan.models[0].reasons[0].contains("there is no GPU"));
+    models[0].experts.placement = ExpertPlacement::Gpu;
     assert!(refused(&machine(0, 100), &models).contains("there is no GPU"));
+    models[0].experts.placement = ExpertPlacement::Cache;
     // Copies in main memory are for trying.
     models[0].experts.device = CacheDevice::Cpu;
     assert_eq!(slots(&planned(&machine(0, 100), &models)), 128);

@@ -31,7 +31,7 @@ use self::queue::{Job, Refused, Shared, fail};
 use self::tokenize::split;
 use self::worker::Worker;
 use super::{Engine, EngineError, EventStream, GenerateRequest, Health, ModelCard, Prompt, SlotCounts, Token};
-use crate::experts::ExpertStats;
+use crate::experts::{Change, ExpertCache, ExpertStats};
 use crate::telemetry::ModelMetrics;
 
 /// A model that llama.cpp computes in this process.
@@ -113,6 +113,12 @@ impl LocalEngine {
             .get()
             .cloned()
             .ok_or_else(|| self.unavailable("the model is gone".into()))
+    }
+
+    /// The cache of experts, for who records or profiles.
+    #[must_use]
+    pub fn expert_cache(&self) -> Option<&Arc<ExpertCache>> {
+        self.spec.experts.as_ref()
     }
 
     fn unavailable(&self, reason: String) -> EngineError {
@@ -214,6 +220,10 @@ impl Engine for LocalEngine {
         self.spec.experts.as_ref().map(|cache| cache.stats())
     }
 
+    fn change_experts(&self, change: Change) -> Option<Result<(), String>> {
+        self.spec.experts.as_ref().map(|cache| cache.change(change))
+    }
+
     fn submit(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, EngineError>> {
         self.queue(request).boxed()
     }
@@ -306,8 +316,7 @@ impl Thread {
             self.name.clone(),
             &model,
             context,
-            self.spec.parallel,
-            self.spec.context,
+            &self.spec,
             self.shared.clone(),
             self.metrics.clone(),
         );

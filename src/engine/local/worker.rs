@@ -12,11 +12,13 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
+use super::load::LoadSpec;
 use super::queue::{Job, Shared, fail};
 use super::sampler::Sampler;
 use super::schedule::{BATCH, Pacer, share};
 use super::slot::{self, Active, Slot};
 use crate::engine::{EngineError, Event, FinishReason, Token};
+use crate::experts::{ExpertCache, Step};
 use crate::telemetry::ModelMetrics;
 
 pub(super) struct Worker<'m> {
@@ -26,6 +28,8 @@ pub(super) struct Worker<'m> {
     batch: LlamaBatch<'static>,
     slots: Vec<Slot>,
     shared: Arc<Shared>,
+    /// The cache of experts, which wants to know what a batch is for.
+    experts: Option<Arc<ExpertCache>>,
     metrics: ModelMetrics,
     pacer: Pacer,
     /// Tokens per slot.
@@ -54,8 +58,7 @@ impl<'m> Worker<'m> {
         name: String,
         model: &'m LlamaModel,
         context: LlamaContext<'m>,
-        slots: u32,
-        context_length: u32,
+        spec: &LoadSpec,
         shared: Arc<Shared>,
         metrics: ModelMetrics,
     ) -> Self {
@@ -64,11 +67,12 @@ impl<'m> Worker<'m> {
             name,
             context,
             batch: LlamaBatch::new(BATCH, 1),
-            slots: (0..i32::try_from(slots).unwrap_or(1)).map(Slot::new).collect(),
+            slots: (0..i32::try_from(spec.parallel).unwrap_or(1)).map(Slot::new).collect(),
             shared,
+            experts: spec.experts.clone(),
             metrics,
             pacer: Pacer::default(),
-            context_length,
+            context_length: spec.context,
             end_tokens: vocab
                 .tokens()
                 .filter(|token| vocab.is_eog(*token))
@@ -213,6 +217,9 @@ impl<'m> Worker<'m> {
     /// Computes one batch, and samples for every slot whose turn it is.
     fn step(&mut self) {
         let prefilled = self.fill_batch();
+        if let Some(experts) = &self.experts {
+            experts.begin(if prefilled > 0 { Step::Prefill } else { Step::Decode });
+        }
         let before = Instant::now();
         let result = self.context.decode(&mut self.batch);
         if let Err(error) = result {
@@ -223,6 +230,14 @@ impl<'m> Worker<'m> {
         // be queued as a whole and could not be cancelled.
         if self.parts.iter().all(|part| part.logits.is_none()) {
             self.context.synchronize();
+        }
+        if prefilled > 0
+            && let Some(experts) = &self.experts
+            && self.parts.iter().any(|part| part.logits.is_some())
+        {
+            // Before anything is sampled: the uploads have that time.
+            self.context.synchronize();
+            experts.prompt_ended();
         }
         let parts = std::mem::take(&mut self.parts);
         for part in &parts {

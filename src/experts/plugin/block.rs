@@ -10,7 +10,7 @@ use super::ffi::{self, ggml_op, ggml_tensor};
 use super::registered;
 
 /// Larger batches are prefill: there llama.cpp's own way, which reads each expert once for many tokens, is faster.
-const MOST_TOKENS: i64 = 16;
+pub(super) const MOST_TOKENS: i64 = 16;
 /// From the sum over the experts back to a projection there are at most as many nodes as active experts.
 const DEEPEST: usize = 64;
 /// Nodes of a block.
@@ -28,8 +28,10 @@ pub(super) struct Block {
     pub(super) input: *mut ggml_tensor,
     /// The experts that the router chose: [experts per token, tokens].
     pub(super) ids: *mut ggml_tensor,
-    /// The down projection's weights, which stand for the layer.
+    /// The down projection's weights, which stand for the layer; null for a node alone, which belongs to none.
     pub(super) down: *mut ggml_tensor,
+    /// Scales of the selected experts that the block multiplies with: [1, experts per token, tokens].
+    pub(super) factors: Vec<*mut ggml_tensor>,
 }
 
 impl Block {
@@ -38,6 +40,9 @@ impl Block {
     /// # Safety
     /// The model is loaded.
     pub(super) unsafe fn layer(&self) -> Option<u32> {
+        if self.down.is_null() {
+            return None;
+        }
         // SAFETY: names of tensors end with a zero.
         let name = unsafe { CStr::from_ptr((*self.down).name.as_ptr()) };
         name.to_str()
@@ -62,7 +67,7 @@ unsafe fn is_projection(node: *const ggml_tensor) -> bool {
         if (*node).op != ggml_op::GGML_OP_MUL_MAT_ID || weights.is_null() || input.is_null() || ids.is_null() {
             return false;
         }
-        !(*weights).buffer.is_null() && (*(*weights).buffer).buft == plugin.buffers && (*ids).ne[1] <= MOST_TOKENS
+        plugin.owns(weights) && (plugin.takes_prefill || (*ids).ne[1] <= MOST_TOKENS)
     }
 }
 
@@ -88,6 +93,7 @@ unsafe fn belongs_within(node: *const ggml_tensor, depth: usize) -> bool {
             ggml_op::GGML_OP_MUL_MAT_ID => is_projection(node),
             ggml_op::GGML_OP_VIEW | ggml_op::GGML_OP_RESHAPE => belongs_within((*node).view_src, depth - 1),
             ggml_op::GGML_OP_GLU | ggml_op::GGML_OP_ADD_ID | ggml_op::GGML_OP_MUL => belongs_within(a, depth - 1),
+            ggml_op::GGML_OP_GET_ROWS | ggml_op::GGML_OP_REPEAT => is_factor(node),
             // The sum over the experts; what is added to that sum is not ours any more.
             ggml_op::GGML_OP_ADD => belongs_within(b, 4) && belongs_within(a, depth - 1),
             _ => false,
@@ -110,22 +116,30 @@ pub(super) unsafe fn ending_at(nodes: &[*mut ggml_tensor], at: usize) -> Option<
         let ids = (*down).src[2];
         let mut found = vec![down];
         let mut input = std::ptr::null_mut();
-        if !collect((*down).src[1], ids, &mut found, &mut input) || input.is_null() {
+        let mut factors = Vec::new();
+        if !collect((*down).src[1], ids, &mut found, &mut input, &mut factors) || input.is_null() {
             return None;
         }
         let mut last = at;
-        // The bias of the down projection.
-        if let Some(next) = nodes.get(at + 1).copied()
-            && (*next).op == ggml_op::GGML_OP_ADD_ID
-            && (*next).src[0] == down
-            && (*next).src[2] == ids
-        {
-            found.push(next);
-            last = at + 1;
+        // The down projection's scale and bias; the scale itself is gathered just before.
+        for (position, next) in nodes.iter().copied().enumerate().skip(at + 1) {
+            let [a, b, c, ..] = (*next).src;
+            let of_last = a == nodes[last];
+            if (*next).op == ggml_op::GGML_OP_ADD_ID && of_last && c == ids {
+                found.push(next);
+                last = position;
+            } else if (*next).op == ggml_op::GGML_OP_MUL && of_last && is_factor(b) {
+                found.push(next);
+                factors.push(b);
+                last = position;
+            } else if !is_view(next) && !is_factor(next) {
+                break;
+            }
         }
         let first = nodes[..at].iter().position(|node| found.contains(node))?;
-        // What lies between must be ours too, or compute nothing: it might overwrite our input.
-        let foreign = |node: &&*mut ggml_tensor| !found.contains(*node) && !is_view(**node);
+        // What lies between must be ours too, or compute nothing: it might overwrite our input. Factors need none of it
+        // and are computed before.
+        let foreign = |node: &&*mut ggml_tensor| !found.contains(*node) && !is_view(**node) && !is_factor(**node);
         if nodes[first..=last].iter().find(foreign).is_some() {
             return None;
         }
@@ -151,7 +165,54 @@ pub(super) unsafe fn ending_at(nodes: &[*mut ggml_tensor], at: usize) -> Option<
             input,
             ids,
             down: (*down).src[0],
+            factors,
         })
+    }
+}
+
+/// A node that multiplies with weights of ours, or adds them, as a block of its own: when it is part of none.
+///
+/// # Safety
+/// `nodes` are the nodes of a graph that is being computed.
+pub(super) unsafe fn alone(nodes: &[*mut ggml_tensor], at: usize) -> Option<Block> {
+    let node = nodes[at];
+    let plugin = registered()?;
+    // SAFETY: nodes of a graph, and their sources.
+    unsafe {
+        let weights = super::tensors::weights_of(node)?;
+        let [a, b, ids, ..] = (*node).src;
+        let input = if (*node).op == ggml_op::GGML_OP_MUL_MAT_ID { b } else { a };
+        plugin.owns(weights).then(|| Block {
+            nodes: vec![node],
+            first: at,
+            last: at,
+            input,
+            ids,
+            down: std::ptr::null_mut(),
+            factors: Vec::new(),
+        })
+    }
+}
+
+/// Whether a node gathers the scales of the selected experts, or prepares that: `repeat` and `get_rows` of a tensor that
+/// the file names `…_exps.scale`.
+///
+/// # Safety
+/// `node` is null or a tensor of a graph.
+unsafe fn is_factor(node: *const ggml_tensor) -> bool {
+    // SAFETY: as the caller says.
+    unsafe {
+        let mut scales = node;
+        for op in [ggml_op::GGML_OP_GET_ROWS, ggml_op::GGML_OP_REPEAT] {
+            if !scales.is_null() && (*scales).op == op {
+                scales = (*scales).src[0];
+            }
+        }
+        if scales == node || scales.is_null() || (*scales).view_src.is_null() {
+            return false;
+        }
+        let name = CStr::from_ptr((*(*scales).view_src).name.as_ptr());
+        name.to_bytes().ends_with(b"_exps.scale")
     }
 }
 
@@ -183,6 +244,7 @@ unsafe fn collect(
     ids: *mut ggml_tensor,
     found: &mut Vec<*mut ggml_tensor>,
     input: &mut *mut ggml_tensor,
+    factors: &mut Vec<*mut ggml_tensor>,
 ) -> bool {
     if node.is_null() || found.len() > LARGEST {
         return false;
@@ -202,16 +264,29 @@ unsafe fn collect(
                 *input = b;
                 true
             }
-            ggml_op::GGML_OP_GLU => collect(a, ids, found, input) && (b.is_null() || collect(b, ids, found, input)),
+            ggml_op::GGML_OP_GLU => {
+                collect(a, ids, found, input, factors) && (b.is_null() || collect(b, ids, found, input, factors))
+            }
+            // A projection with a scale per expert.
+            ggml_op::GGML_OP_MUL => {
+                factors.push(b);
+                !b.is_null()
+                    && (*b).op == ggml_op::GGML_OP_GET_ROWS
+                    && (*b).src[1] == ids
+                    && is_factor(b)
+                    && collect(a, ids, found, input, factors)
+            }
             // The bias is a weight, a row per expert.
-            ggml_op::GGML_OP_ADD_ID => c == ids && (*b).op == ggml_op::GGML_OP_NONE && collect(a, ids, found, input),
+            ggml_op::GGML_OP_ADD_ID => {
+                c == ids && (*b).op == ggml_op::GGML_OP_NONE && collect(a, ids, found, input, factors)
+            }
             // One half of gate and up in one.
             ggml_op::GGML_OP_VIEW => {
                 let whole = (*node).view_src;
                 let rows = (*node).ne[1] == (*whole).ne[1]
                     && (*node).ne[2] == (*whole).ne[2]
                     && (*node).nb[1] == (*whole).nb[1];
-                rows && (*node).view_offs < (*whole).nb[1] && collect(whole, ids, found, input)
+                rows && (*node).view_offs < (*whole).nb[1] && collect(whole, ids, found, input, factors)
             }
             _ => false,
         }

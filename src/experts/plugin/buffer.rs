@@ -1,8 +1,30 @@
-//! Buffers in main memory that hold the weights of experts: ggml's own CPU buffers under our name.
+//! Buffers in main memory that hold the weights of experts: buffers of ggml's CPU backend, or of the GPU's pinned memory,
+//! under our name.
 
+use std::collections::HashMap;
 use std::ffi::{c_char, c_void};
+use std::sync::Arc;
 
-use super::{BUFFERS, LOADING, NAME, ffi, registered};
+use parking_lot::Mutex;
+
+use super::{LOADING, ffi, registered};
+use crate::experts::ExpertCache;
+
+/// Whose weights a buffer holds.
+struct Owner {
+    cache: Arc<ExpertCache>,
+    /// Frees the buffer as its own type does.
+    free: Option<unsafe extern "C" fn(ffi::ggml_backend_buffer_t)>,
+}
+
+/// By the address of the buffer.
+static OWNERS: Mutex<Option<HashMap<usize, Owner>>> = Mutex::new(None);
+
+/// The cache of the model whose weights are in a buffer.
+pub(super) fn cache_of(buffer: ffi::ggml_backend_buffer_t) -> Option<Arc<ExpertCache>> {
+    let owners = OWNERS.lock();
+    owners.as_ref()?.get(&(buffer as usize)).map(|owner| owner.cache.clone())
+}
 
 pub(super) fn interface() -> ffi::ggml_backend_buffer_type_i {
     ffi::ggml_backend_buffer_type_i {
@@ -15,12 +37,24 @@ pub(super) fn interface() -> ffi::ggml_backend_buffer_type_i {
 }
 
 extern "C" fn name(_: ffi::ggml_backend_buffer_type_t) -> *const c_char {
-    NAME.as_ptr()
+    c"Hearth_Host".as_ptr()
 }
 
+/// Memory for weights that are read instead of mapped: pinned where the GPU offers that, so that uploads are quicker.
 extern "C" fn allocate(ours: ffi::ggml_backend_buffer_type_t, size: usize) -> ffi::ggml_backend_buffer_t {
-    // SAFETY: ggml's own buffer type, and a size that it judges.
-    let buffer = unsafe { ffi::ggml_backend_buft_alloc_buffer(ffi::ggml_backend_cpu_buffer_type(), size) };
+    // SAFETY: ggml's own buffer types, and a size that they judge.
+    let buffer = unsafe {
+        let gpu = registered().and_then(|plugin| plugin.gpu);
+        let pinned = gpu.map_or(std::ptr::null_mut(), |gpu| ffi::ggml_backend_dev_host_buffer_type(gpu));
+        let buffer = match pinned.is_null() {
+            true => std::ptr::null_mut(),
+            false => ffi::ggml_backend_buft_alloc_buffer(pinned, size),
+        };
+        match buffer.is_null() {
+            true => ffi::ggml_backend_buft_alloc_buffer(ffi::ggml_backend_cpu_buffer_type(), size),
+            false => buffer,
+        }
+    };
     adopt(ours, buffer)
 }
 
@@ -36,20 +70,37 @@ pub(super) extern "C" fn from_host_pointer(
     };
     // SAFETY: the caller vouches for the memory.
     let buffer = unsafe { ffi::ggml_backend_cpu_buffer_from_ptr(pointer, size) };
-    adopt(plugin.buffers, buffer)
+    adopt(plugin.host_buffers, buffer)
 }
 
-/// Gives a CPU buffer our type, and remembers whose weights it holds.
+/// Gives a buffer our type, and remembers whose weights it holds.
 fn adopt(ours: ffi::ggml_backend_buffer_type_t, buffer: ffi::ggml_backend_buffer_t) -> ffi::ggml_backend_buffer_t {
     if buffer.is_null() {
         return buffer;
     }
-    // SAFETY: a fresh buffer, which nobody else knows.
-    unsafe { (*buffer).buft = ours };
     if let Some(cache) = LOADING.with(|loading| loading.borrow().clone()) {
-        BUFFERS.lock().get_or_insert_default().insert(buffer as usize, cache);
+        // SAFETY: a fresh buffer, which nobody else knows.
+        let free = unsafe { (*buffer).iface.free_buffer.replace(forget) };
+        OWNERS
+            .lock()
+            .get_or_insert_default()
+            .insert(buffer as usize, Owner { cache, free });
     }
+    // SAFETY: as above.
+    unsafe { (*buffer).buft = ours };
     buffer
+}
+
+/// The model is being dropped: nothing may read its weights any more.
+extern "C" fn forget(buffer: ffi::ggml_backend_buffer_t) {
+    let owner = OWNERS.lock().as_mut().and_then(|owners| owners.remove(&(buffer as usize)));
+    if let Some(owner) = owner {
+        owner.cache.close();
+        if let Some(free) = owner.free {
+            // SAFETY: the buffer's own function.
+            unsafe { free(buffer) }
+        }
+    }
 }
 
 extern "C" fn alignment(_: ffi::ggml_backend_buffer_type_t) -> usize {

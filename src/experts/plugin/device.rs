@@ -1,27 +1,44 @@
-//! The device: what it is, and which operations it takes.
+//! The devices: what they are, and which operations they take.
+//!
+//! *Store* owns the weights of routed experts in main memory; without a GPU it also computes, beside ggml's CPU backend.
+//! With a GPU there is *compute* before it, whose buffers are the GPU's under another address: the scheduler copies nothing
+//! between the two, and yet keeps their nodes apart.
 
 use std::ffi::c_char;
 
-use super::{LOADING, NAME, block, buffer, ffi, instance, registered};
+use super::{LOADING, Plugin, block, buffer, ffi, instance, registered};
 
-pub(super) fn interface() -> ffi::ggml_backend_device_i {
+pub(super) fn store() -> ffi::ggml_backend_device_i {
     ffi::ggml_backend_device_i {
         get_name: Some(name),
         get_description: Some(description),
         get_memory: Some(memory),
         get_type: Some(kind),
-        get_props: Some(properties),
+        get_props: Some(store_properties),
         init_backend: Some(instance::create),
         get_buffer_type: Some(buffer_type),
         buffer_from_host_ptr: Some(buffer::from_host_pointer),
-        supports_op: Some(supports),
-        supports_buft: Some(supports_buffers),
+        supports_op: Some(store_supports),
+        supports_buft: Some(store_reads),
         ..Default::default()
     }
 }
 
-extern "C" fn name(_: ffi::ggml_backend_dev_t) -> *const c_char {
-    NAME.as_ptr()
+pub(super) fn compute() -> ffi::ggml_backend_device_i {
+    ffi::ggml_backend_device_i {
+        get_props: Some(properties),
+        buffer_from_host_ptr: None,
+        supports_op: Some(compute_supports),
+        supports_buft: Some(compute_reads),
+        ..store()
+    }
+}
+
+pub(super) extern "C" fn name(device: ffi::ggml_backend_dev_t) -> *const c_char {
+    match registered().is_some_and(|plugin| plugin.compute == Some(device)) {
+        true => c"Hearth".as_ptr(),
+        false => c"Hearth_Host".as_ptr(),
+    }
 }
 
 extern "C" fn description(_: ffi::ggml_backend_dev_t) -> *const c_char {
@@ -29,7 +46,7 @@ extern "C" fn description(_: ffi::ggml_backend_dev_t) -> *const c_char {
 }
 
 extern "C" fn memory(_: ffi::ggml_backend_dev_t, free: *mut usize, total: *mut usize) {
-    // Nothing to report: the memory is the system's.
+    // Nothing to report: the memory is the system's, or another device's.
     // SAFETY: ggml passes places to write to.
     unsafe {
         *free = 0;
@@ -50,36 +67,63 @@ extern "C" fn properties(device: ffi::ggml_backend_dev_t, out: *mut ffi::ggml_ba
     out.memory_total = 0;
     out.type_ = kind(device);
     out.device_id = std::ptr::null();
-    out.caps = ffi::ggml_backend_dev_caps {
-        buffer_from_host_ptr: true,
-        ..Default::default()
-    };
+    out.caps = ffi::ggml_backend_dev_caps::default();
+}
+
+extern "C" fn store_properties(device: ffi::ggml_backend_dev_t, out: *mut ffi::ggml_backend_dev_props) {
+    properties(device, out);
+    // SAFETY: ggml passes a place to write to.
+    unsafe { (*out).caps.buffer_from_host_ptr = true };
 }
 
 extern "C" fn buffer_type(device: ffi::ggml_backend_dev_t) -> ffi::ggml_backend_buffer_type_t {
-    // SAFETY: the device that was registered; its context is the buffer type.
+    // SAFETY: a device that was registered; its context is the buffer type.
     unsafe { (*device).context.cast() }
 }
 
-extern "C" fn supports_buffers(_: ffi::ggml_backend_dev_t, buffers: ffi::ggml_backend_buffer_type_t) -> bool {
+extern "C" fn store_reads(_: ffi::ggml_backend_dev_t, buffers: ffi::ggml_backend_buffer_type_t) -> bool {
     // SAFETY: ggml passes a buffer type.
     unsafe { ffi::ggml_backend_buft_is_host(buffers) }
 }
 
-extern "C" fn supports(_: ffi::ggml_backend_dev_t, node: *const ffi::ggml_tensor) -> bool {
+/// The store's buffers, its own, and those of the GPU that they are an alias of.
+extern "C" fn compute_reads(device: ffi::ggml_backend_dev_t, buffers: ffi::ggml_backend_buffer_type_t) -> bool {
+    let Some(plugin) = registered() else { return false };
+    // SAFETY: ggml passes a buffer type; the GPU's device lives for ever.
+    unsafe {
+        buffers == plugin.host_buffers
+            || buffers == buffer_type(device)
+            || plugin.gpu.is_some_and(|gpu| buffers == ffi::ggml_backend_dev_buffer_type(gpu))
+    }
+}
+
+extern "C" fn store_supports(_: ffi::ggml_backend_dev_t, node: *const ffi::ggml_tensor) -> bool {
     let Some(plugin) = registered() else { return false };
     // SAFETY: ggml passes a tensor whose sources, if any, are tensors too.
+    unsafe { is_probe(plugin, node) || block::belongs(node) }
+}
+
+extern "C" fn compute_supports(_: ffi::ggml_backend_dev_t, node: *const ffi::ggml_tensor) -> bool {
+    let Some(plugin) = registered() else { return false };
+    // SAFETY: ggml passes a tensor whose sources, if any, are tensors too.
+    unsafe { !is_probe(plugin, node) && block::belongs(node) }
+}
+
+/// While a model is loaded llama.cpp asks about a weight with an empty buffer of ours and a large batch. That the weight is
+/// the store's is decided here, once.
+///
+/// # Safety
+/// `node` is a tensor whose sources, if any, are tensors too.
+unsafe fn is_probe(plugin: &Plugin, node: *const ffi::ggml_tensor) -> bool {
+    // SAFETY: as the caller says.
     unsafe {
-        let weights = (*node).src[0];
-        if (*node).op == ffi::ggml_op::GGML_OP_MUL_MAT_ID
-            && !weights.is_null()
-            && !(*weights).buffer.is_null()
-            && (*(*weights).buffer).buft == plugin.buffers
+        let weights = match (*node).op {
+            ffi::ggml_op::GGML_OP_MUL_MAT_ID => (*node).src[0],
+            ffi::ggml_op::GGML_OP_ADD_ID => (*node).src[1],
+            _ => return false,
+        };
+        plugin.owns(weights)
             && (*(*weights).buffer).size == 0
-        {
-            // While a model is loaded llama.cpp asks about a weight with an empty buffer of ours and a large batch.
-            return LOADING.with(|loading| loading.borrow().is_some());
-        }
-        block::belongs(node)
+            && LOADING.with(|loading| loading.borrow().is_some())
     }
 }

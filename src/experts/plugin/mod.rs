@@ -1,83 +1,37 @@
 //! The ggml backend: tables of functions, and what they share.
 //!
-//! One ACCEL device. llama.cpp adds such devices to every context by itself and offers them every weight that it would put
-//! into main memory; ours takes the weights of routed experts of the models that [`load_with`] loads, and no others.
+//! Its devices are of the kind ACCEL: llama.cpp adds such devices to every context by itself and offers them every weight
+//! that it would put into main memory; ours take the weights of routed experts of the models that [`load_with`] loads, and
+//! no others. See `device.rs` for the two designs, with and without a GPU.
 #![allow(unsafe_code)]
 
 mod block;
 mod buffer;
+mod cold;
+mod copies;
 mod device;
 mod ffi;
+mod hot;
 mod instance;
-mod replay;
+mod layer;
+mod tensors;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use super::layer::LayerResidency;
-use super::{ExpertStats, LayerStats};
+use super::ExpertCache;
+use super::cache::Device;
 
-/// Name of the device, its buffers and its backend, as llama.cpp's log shows it.
-const NAME: &CStr = c"Hearth";
-
-/// Residency of the experts of one model.
-#[derive(Debug)]
-pub struct ExpertCache {
-    /// Share of the experts of each layer that have a slot, 0 to 1.
-    share: f32,
-    /// By layer of the model, made when it first computes.
-    layers: Mutex<BTreeMap<u32, Arc<Mutex<Layer>>>>,
-}
-
-/// One layer: who has a copy, and the copies.
-#[derive(Debug)]
-struct Layer {
-    residency: LayerResidency,
-    copies: replay::Copies,
-    expert_bytes: usize,
-}
-
-impl ExpertCache {
-    #[must_use]
-    pub fn new(share: f32) -> Self {
-        Self {
-            share: share.clamp(0.0, 1.0),
-            layers: Mutex::default(),
-        }
-    }
-
-    /// What it holds, and what happened so far.
-    #[must_use]
-    pub fn stats(&self) -> ExpertStats {
-        let layers = self.layers.lock();
-        let stats = layers.iter().map(|(number, layer)| {
-            let layer = layer.lock();
-            LayerStats {
-                layer: *number,
-                experts: layer.residency.experts(),
-                slots: layer.residency.slots(),
-                expert_bytes: layer.expert_bytes,
-                counts: layer.residency.counts(),
-            }
-        });
-        ExpertStats {
-            layers: stats.collect(),
-        }
-    }
-}
+pub(super) use layer::{Layer, LayerState, Uploader};
 
 thread_local! {
     /// The cache of the model that this thread is loading: llama.cpp asks for buffers on the thread that loads.
     static LOADING: RefCell<Option<Arc<ExpertCache>>> = const { RefCell::new(None) };
 }
-
-/// Caches by the buffers that hold their models' weights.
-static BUFFERS: Mutex<Option<HashMap<usize, Arc<ExpertCache>>>> = Mutex::new(None);
 
 /// Runs `load`, which loads a model on this thread; the weights of its experts come to `cache`. The caller adds
 /// `add_cpu_moe_override` to the model's parameters.
@@ -85,7 +39,10 @@ static BUFFERS: Mutex<Option<HashMap<usize, Arc<ExpertCache>>>> = Mutex::new(Non
 /// # Errors
 /// When ggml has no CPU device.
 pub fn load_with<T>(cache: &Arc<ExpertCache>, load: impl FnOnce() -> T) -> Result<T, String> {
-    plugin()?;
+    let plugin = plugin(cache.device())?;
+    if cache.device() == Device::Gpu && plugin.gpu.is_none() {
+        tracing::warn!("copies of experts stay in main memory: no GPU was found, or another model chose so before");
+    }
     LOADING.with(|loading| *loading.borrow_mut() = Some(cache.clone()));
     let result = load();
     LOADING.with(|loading| *loading.borrow_mut() = None);
@@ -94,9 +51,17 @@ pub fn load_with<T>(cache: &Arc<ExpertCache>, load: impl FnOnce() -> T) -> Resul
 
 /// What callbacks need. ggml keeps pointers to our structs for the life of the process.
 struct Plugin {
-    buffers: *mut ffi::ggml_backend_buffer_type,
-    /// ggml's own CPU device: it computes what we do not, and holds the copies where there is no GPU.
-    cpu: *mut ffi::ggml_backend_device,
+    devices: Vec<ffi::ggml_backend_dev_t>,
+    /// The device that computes where there is a GPU; else the store does.
+    compute: Option<ffi::ggml_backend_dev_t>,
+    /// The type of the buffers that hold experts in main memory.
+    host_buffers: ffi::ggml_backend_buffer_type_t,
+    /// ggml's own CPU device: it computes the cold experts, and holds the copies where there is no GPU.
+    cpu: ffi::ggml_backend_dev_t,
+    /// The cache device, if it is a GPU.
+    gpu: Option<ffi::ggml_backend_dev_t>,
+    /// Whether large batches come to us as well: without a GPU nobody would compute them faster, and we learn from them.
+    takes_prefill: bool,
 }
 
 // SAFETY: the structs behind the pointers are written before the first use and only read afterwards.
@@ -104,24 +69,65 @@ unsafe impl Send for Plugin {}
 // SAFETY: as above.
 unsafe impl Sync for Plugin {}
 
-static PLUGIN: OnceLock<Result<Plugin, String>> = OnceLock::new();
+impl Plugin {
+    /// Whether a tensor lies in a buffer of ours.
+    ///
+    /// # Safety
+    /// `tensor` is null or a tensor.
+    unsafe fn owns(&self, tensor: *const ffi::ggml_tensor) -> bool {
+        // SAFETY: as the caller says.
+        unsafe {
+            !tensor.is_null() && !(*tensor).buffer.is_null() && (*(*tensor).buffer).buft == self.host_buffers
+        }
+    }
 
-/// Registers the backend at the first call.
-fn plugin() -> Result<&'static Plugin, String> {
-    PLUGIN.get_or_init(register).as_ref().map_err(Clone::clone)
+    /// Where copies are.
+    fn cache_device(&self) -> ffi::ggml_backend_dev_t {
+        self.gpu.unwrap_or(self.cpu)
+    }
 }
 
-/// The plugin, for callbacks: they are only called once it is registered.
+static PLUGIN: OnceLock<Plugin> = OnceLock::new();
+
+/// The plugin, for callbacks: ggml calls none before there is one.
 fn registered() -> Option<&'static Plugin> {
-    PLUGIN.get().and_then(|plugin| plugin.as_ref().ok())
+    PLUGIN.get()
 }
 
-fn register() -> Result<Plugin, String> {
+/// Registers the backend at the first call, which decides about the cache device.
+fn plugin(wanted: Device) -> Result<&'static Plugin, String> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock();
+    if let Some(plugin) = PLUGIN.get() {
+        return Ok(plugin);
+    }
+    let (plugin, registry) = build(wanted)?;
+    let plugin = PLUGIN.get_or_init(|| plugin);
+    // SAFETY: the structs are complete and live for ever.
+    unsafe { ffi::ggml_backend_register(registry) };
+    Ok(plugin)
+}
+
+/// Whether ggml knows a GPU that is no part of the processor's own memory.
+#[must_use]
+pub fn has_gpu() -> bool {
     // SAFETY: asks ggml's registry, which is made at its first use.
-    let cpu = unsafe { ffi::ggml_backend_dev_by_type(ffi::ggml_backend_dev_type::GGML_BACKEND_DEVICE_TYPE_CPU) };
+    unsafe { !ffi::ggml_backend_dev_by_type(ffi::ggml_backend_dev_type::GGML_BACKEND_DEVICE_TYPE_GPU).is_null() }
+}
+
+fn build(wanted: Device) -> Result<(Plugin, ffi::ggml_backend_reg_t), String> {
+    // SAFETY: asks ggml's registry, which is made at its first use.
+    let [cpu, gpu] = unsafe {
+        [
+            ffi::ggml_backend_dev_by_type(ffi::ggml_backend_dev_type::GGML_BACKEND_DEVICE_TYPE_CPU),
+            ffi::ggml_backend_dev_by_type(ffi::ggml_backend_dev_type::GGML_BACKEND_DEVICE_TYPE_GPU),
+        ]
+    };
     if cpu.is_null() {
         return Err("ggml has no CPU device".into());
     }
+    let any_gpu = !gpu.is_null();
+    let gpu = (any_gpu && wanted == Device::Gpu).then_some(gpu);
     let registry = Box::into_raw(Box::new(ffi::ggml_backend_reg {
         api_version: i32::try_from(ffi::GGML_BACKEND_API_VERSION).unwrap_or(0),
         iface: ffi::ggml_backend_reg_i {
@@ -132,37 +138,53 @@ fn register() -> Result<Plugin, String> {
         },
         context: ptr::null_mut(),
     }));
-    let device = Box::into_raw(Box::new(ffi::ggml_backend_device {
-        iface: device::interface(),
-        reg: registry,
-        context: ptr::null_mut(),
-    }));
-    let buffers = Box::into_raw(Box::new(ffi::ggml_backend_buffer_type {
+    let device = |iface| {
+        Box::into_raw(Box::new(ffi::ggml_backend_device {
+            iface,
+            reg: registry,
+            context: ptr::null_mut(),
+        }))
+    };
+    let store = device(device::store());
+    let host_buffers = Box::into_raw(Box::new(ffi::ggml_backend_buffer_type {
         iface: buffer::interface(),
-        device,
+        device: store,
         context: ptr::null_mut(),
     }));
-    // `get_device` is called while ggml registers.
-    // SAFETY: the struct is complete and lives for ever.
-    unsafe { (*registry).context = device.cast() };
-    // SAFETY: as above.
-    unsafe { (*device).context = buffers.cast() };
-    // SAFETY: the registry's functions work from here on.
-    unsafe { ffi::ggml_backend_register(registry) };
-    Ok(Plugin { buffers, cpu })
+    // SAFETY: our own struct, which nobody else knows yet.
+    unsafe { (*store).context = host_buffers.cast() };
+    let compute = gpu.map(|gpu| {
+        let compute = device(device::compute());
+        // SAFETY: the GPU's buffer type lives for ever; ours is a copy of its few pointers, and the device is our own.
+        unsafe {
+            let alias = Box::into_raw(Box::new(ptr::read(ffi::ggml_backend_dev_buffer_type(gpu))));
+            (*compute).context = alias.cast();
+        }
+        compute
+    });
+    let plugin = Plugin {
+        // The one that computes stands first: the scheduler prefers it.
+        devices: compute.into_iter().chain([store]).collect(),
+        compute,
+        host_buffers,
+        cpu,
+        gpu,
+        takes_prefill: !any_gpu,
+    };
+    Ok((plugin, registry))
 }
 
 extern "C" fn registry_name(_: ffi::ggml_backend_reg_t) -> *const c_char {
-    NAME.as_ptr()
+    c"Hearth".as_ptr()
 }
 
 extern "C" fn device_count(_: ffi::ggml_backend_reg_t) -> usize {
-    1
+    registered().map_or(0, |plugin| plugin.devices.len())
 }
 
-extern "C" fn get_device(registry: ffi::ggml_backend_reg_t, _: usize) -> ffi::ggml_backend_dev_t {
-    // SAFETY: ggml passes the registry that was registered; its context is the device.
-    unsafe { (*registry).context.cast() }
+extern "C" fn get_device(_: ffi::ggml_backend_reg_t, index: usize) -> ffi::ggml_backend_dev_t {
+    let device = registered().and_then(|plugin| plugin.devices.get(index).copied());
+    device.unwrap_or(ptr::null_mut())
 }
 
 extern "C" fn proc_address(_: ffi::ggml_backend_reg_t, name: *const c_char) -> *mut c_void {

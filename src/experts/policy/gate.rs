@@ -37,6 +37,43 @@ pub fn break_even(overhead_us: f64, saved_us: f64, active: u32) -> f64 {
     }
 }
 
+/// What splitting a block costs and saves, as measured while it runs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Overhead {
+    /// Microseconds that one expert takes on the CPU.
+    cold: f64,
+    /// Microseconds of a block beside its cold half: with copies in use, and without.
+    beside: [f64; 2],
+}
+
+impl Overhead {
+    /// Takes in one block: its whole time, that of its cold half, and how many experts were in that.
+    pub fn observe(&mut self, block: std::time::Duration, cold: std::time::Duration, experts: usize, copies: bool) {
+        let micros = |time: std::time::Duration| time.as_secs_f64() * 1e6;
+        let follow = |average: &mut f64, now: f64| match *average > 0.0 {
+            true => *average += (now - *average) / 64.0,
+            false => *average = now,
+        };
+        #[expect(clippy::cast_precision_loss, reason = "experts of one batch")]
+        if experts > 0 {
+            follow(&mut self.cold, micros(cold) / experts as f64);
+        }
+        follow(&mut self.beside[usize::from(!copies)], micros(block.saturating_sub(cold)));
+    }
+
+    /// The hit rate from which on copies pay, for so many selected experts.
+    #[must_use]
+    pub fn break_even(&self, selected: usize) -> f64 {
+        let [with, without] = self.beside;
+        let active = u32::try_from(selected).unwrap_or(u32::MAX);
+        match self.cold > 0.0 {
+            true => break_even((with - without).max(0.0), self.cold, active),
+            // Nothing is known yet: everything may have a copy.
+            false => 0.0,
+        }
+    }
+}
+
 /// Follows the hit rate of one layer.
 #[derive(Debug, Clone)]
 pub struct Gate {
@@ -58,6 +95,11 @@ impl Gate {
             open: true,
             since_probe: 0,
         }
+    }
+
+    /// Changes the hit rate below which nothing is gained.
+    pub fn set_break_even(&mut self, break_even: f64) {
+        self.config.break_even = break_even;
     }
 
     /// Whether the cache should be used.
@@ -116,6 +158,17 @@ mod tests {
         assert!((break_even(60.0, 1.0, 10) - 1.0).abs() < 1e-9);
         assert!((break_even(60.0, -1.0, 10) - 1.0).abs() < 1e-9);
         assert!((break_even(f64::NAN, 1.0, 10) - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_is_measured_decides() {
+        let micros = std::time::Duration::from_micros;
+        let mut overhead = Overhead::default();
+        assert_eq!(overhead.break_even(10), 0.0);
+        overhead.observe(micros(330), micros(300), 10, false);
+        overhead.observe(micros(240), micros(150), 5, true);
+        // 60 us more, 30 us per expert saved: two of ten.
+        assert!((overhead.break_even(10) - 0.2).abs() < 1e-9);
     }
 
     #[test]

@@ -20,6 +20,27 @@ pub struct LayerCounts {
     pub evictions: u64,
 }
 
+impl LayerCounts {
+    /// What happened after an earlier look.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            tokens: self.tokens.saturating_sub(earlier.tokens),
+            selections: self.selections.saturating_sub(earlier.selections),
+            hits: self.hits.saturating_sub(earlier.hits),
+            uploads: self.uploads.saturating_sub(earlier.uploads),
+            evictions: self.evictions.saturating_sub(earlier.evictions),
+        }
+    }
+
+    /// Share of the selections that were resident; `None` without any.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a ratio")]
+    pub fn hit_rate(&self) -> Option<f64> {
+        (self.selections > 0).then(|| self.hits as f64 / self.selections as f64)
+    }
+}
+
 impl AddAssign for LayerCounts {
     fn add_assign(&mut self, other: Self) {
         self.tokens += other.tokens;
@@ -54,6 +75,8 @@ pub struct LayerCache {
     prompt_tokens: u32,
     /// Experts that should be uploaded, the best one last.
     wanted: Vec<u32>,
+    /// By expert: whether it shall always have a slot. Empty if none shall.
+    kept: Vec<bool>,
 }
 
 impl LayerCache {
@@ -69,7 +92,40 @@ impl LayerCache {
             prompt: vec![0; experts],
             prompt_tokens: 0,
             wanted: Vec::with_capacity(experts),
+            kept: Vec::new(),
         }
+    }
+
+    /// Experts that shall always have a slot, whatever the policy thinks of them. Unknown ones are ignored.
+    pub fn keep(&mut self, experts: &[u32]) {
+        let count = self.slots.experts();
+        self.kept.clear();
+        if !experts.is_empty() {
+            self.kept.resize(count, false);
+        }
+        for expert in experts {
+            if let Some(kept) = self.kept.get_mut(*expert as usize) {
+                *kept = true;
+            }
+        }
+    }
+
+    /// What the policy thinks of each expert.
+    #[must_use]
+    pub fn values(&self) -> Vec<f32> {
+        #[expect(clippy::cast_possible_truncation, reason = "half as many digits are enough")]
+        let value = |expert| self.policy.value(expert) as f32;
+        (0..).take(self.slots.experts()).map(value).collect()
+    }
+
+    /// Wants the best experts for all slots: for the start with a heat map, and after a change.
+    pub fn fill(&mut self) {
+        self.want_any(self.slots.slots());
+    }
+
+    /// Changes the hit rate below which the cache is not used.
+    pub fn set_break_even(&mut self, break_even: f64) {
+        self.gate.set_break_even(break_even);
     }
 
     /// The slots, to see who is where.
@@ -144,12 +200,13 @@ impl LayerCache {
         self.counts.hits += hits as u64;
         self.gate.observe(hits, selections);
         self.policy.observe(experts);
-        let ahead = self.policy.looks_ahead();
-        if hits == selections && !ahead {
+        // As long as there is room, experts get it that are known to be good, selected now or not.
+        let any = self.slots.free() > 0 || self.policy.looks_ahead();
+        if hits == selections && !any {
             return;
         }
         let limit = self.gate.allow(self.config.uploads_per_token);
-        if ahead {
+        if any {
             self.want_any(limit);
             return;
         }
@@ -161,14 +218,21 @@ impl LayerCache {
 
     /// Sorts what is wanted by value and keeps the best `limit` that are not there yet.
     fn keep_best(&mut self, limit: usize) {
-        let Self {
-            wanted, slots, policy, ..
-        } = self;
-        wanted.retain(|expert| slots.place_of(*expert).is_none() && policy.value(*expert) > 0.0);
+        let mut wanted = std::mem::take(&mut self.wanted);
+        wanted.retain(|expert| self.slots.place_of(*expert).is_none() && self.value(*expert) > 0.0);
         // Equal ones in the order of their numbers, so that the same trace gives the same uploads.
-        wanted.sort_unstable_by(|a, b| policy.value(*a).total_cmp(&policy.value(*b)).then(b.cmp(a)));
+        wanted.sort_unstable_by(|a, b| self.value(*a).total_cmp(&self.value(*b)).then(b.cmp(a)));
         wanted.dedup();
         wanted.drain(..wanted.len().saturating_sub(limit));
+        self.wanted = wanted;
+    }
+
+    /// What a slot for an expert is worth: to those that shall always have one, everything.
+    fn value(&self, expert: u32) -> f64 {
+        match self.kept.get(expert as usize) {
+            Some(true) => f64::INFINITY,
+            _ => self.policy.value(expert),
+        }
     }
 
     /// The next upload to carry out; the slot is reserved until [`LayerCache::complete`] or [`LayerCache::abandon`].
@@ -178,12 +242,11 @@ impl LayerCache {
             return None;
         }
         if self.slots.free() == 0 {
-            let policy = &self.policy;
             let victim = self
                 .slots
                 .idle()
-                .min_by(|a, b| policy.value(*a).total_cmp(&policy.value(*b)))?;
-            if policy.value(newcomer) <= policy.value(victim) * policy.hysteresis() {
+                .min_by(|a, b| self.value(*a).total_cmp(&self.value(*b)))?;
+            if self.value(newcomer) <= self.value(victim) * self.policy.hysteresis() {
                 // The others are worth less.
                 self.wanted.clear();
                 return None;

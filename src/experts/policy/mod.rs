@@ -16,7 +16,7 @@ mod pinned;
 mod predictive;
 
 pub use counts::DecayingCounts;
-pub use gate::{Gate, GateConfig, break_even};
+pub use gate::{Gate, GateConfig, Overhead, break_even};
 pub use layer::{LayerCache, LayerCounts};
 pub use lfu_decay::LfuDecay;
 pub use lru::Lru;

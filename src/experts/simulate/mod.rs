@@ -125,6 +125,9 @@ fn replay(trace: &Trace, layer: usize, slots: usize, policy: PolicyConfig, confi
     for (token, phase) in trace.phases().iter().enumerate() {
         ids.clear();
         ids.extend(trace.selection(token, layer).iter().copied().map(u32::from));
+        if ids.is_empty() {
+            continue;
+        }
         match phase {
             Phase::Prefill => cache.prefilled(&ids),
             Phase::Decode => {

@@ -1,0 +1,24 @@
+//! Where hearth keeps files of its own.
+
+use std::path::PathBuf;
+
+use etcetera::BaseStrategy;
+
+/// What can be made again: `HEARTH_CACHE`, or `hearth` in the user's cache directory.
+#[must_use]
+pub fn cache() -> PathBuf {
+    if let Some(folder) = std::env::var_os("HEARTH_CACHE") {
+        return folder.into();
+    }
+    match etcetera::choose_base_strategy() {
+        Ok(strategy) => strategy.cache_dir().join("hearth"),
+        // A service user without a home directory.
+        Err(_) => std::env::temp_dir().join("hearth"),
+    }
+}
+
+/// Heat maps of models: how often which expert was used.
+#[must_use]
+pub fn heat() -> PathBuf {
+    cache().join("heat")
+}
