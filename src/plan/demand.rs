@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::memory::Context;
-use super::outcome::{Experts, Row, Tier};
+use super::outcome::{Experts, Kind, Row, Tier};
 use super::shape::{Component, LayerShape, ModelShape};
 
 /// How a model is laid out.
@@ -57,7 +57,7 @@ pub(super) struct Host {
 /// The rows of a model.
 pub(super) fn rows(shape: &ModelShape, context: Context, layout: Layout, host: Host) -> Vec<Row> {
     let mut weights: BTreeMap<(Component, Tier), u64> = BTreeMap::new();
-    let mut memory: BTreeMap<(&'static str, Tier), u64> = BTreeMap::new();
+    let mut memory: BTreeMap<(Kind, Tier), u64> = BTreeMap::new();
     for (number, layer) in shape.layers.iter().enumerate() {
         let tier = layout.tier(shape, number);
         for (component, bytes) in &layer.weights {
@@ -67,37 +67,32 @@ pub(super) fn rows(shape: &ModelShape, context: Context, layout: Layout, host: H
             };
             *weights.entry((*component, tier)).or_default() += bytes;
         }
-        *memory.entry(("keys and values", tier)).or_default() += context.kv(layer);
-        *memory.entry(("recurrent state", tier)).or_default() += context.state(shape, layer);
+        *memory.entry((Kind::Kv, tier)).or_default() += context.kv(layer);
+        *memory.entry((Kind::Recurrent, tier)).or_default() += context.state(shape, layer);
     }
     outer(shape, layout, host, &mut weights);
-    let mut rows: Vec<Row> = Vec::new();
-    for ((component, tier), bytes) in weights {
-        rows.push(Row {
-            component: component.name(),
-            tier,
-            bytes,
-        });
-    }
     if let Experts::Cache { device, slots, .. } = layout.experts {
-        rows.push(Row {
-            component: "expert cache",
-            tier: device,
-            bytes: shape.slot() * (u64::from(slots) + 1),
-        });
-    }
-    for ((component, tier), bytes) in memory {
-        rows.push(Row { component, tier, bytes });
+        memory.insert((Kind::ExpertCache, device), shape.slot() * (u64::from(slots) + 1));
     }
     for (tier, bytes) in buffers(shape, context, layout, host.gpu) {
-        rows.push(Row {
-            component: "compute buffers",
-            tier,
-            bytes,
-        });
+        memory.insert((Kind::Compute, tier), bytes);
     }
-    rows.retain(|row| row.bytes > 0);
-    rows
+    let weights = weights.into_iter().map(|((component, tier), bytes)| Row {
+        component: component.name(),
+        kind: match component {
+            Component::RoutedExperts => Kind::Experts,
+            _ => Kind::Weights,
+        },
+        tier,
+        bytes,
+    });
+    let memory = memory.into_iter().map(|((kind, tier), bytes)| Row {
+        component: kind.name(),
+        kind,
+        tier,
+        bytes,
+    });
+    weights.chain(memory).filter(|row| row.bytes > 0).collect()
 }
 
 /// Weights outside of the layers. The embeddings stay in main memory, where llama.cpp looks tokens up.

@@ -2,8 +2,8 @@
 //!
 //! Sizes of the caches follow `src/llama-kv-cache*.cpp` and `src/llama-memory-recurrent.cpp` and are exact. The compute
 //! buffer is what ggml's allocator finds for the largest graph; [`Context::compute`] estimates it from the tensors that live
-//! at the same time where most do. Held against llama.cpp on the CPU for the architectures qwen3next, qwen3moe, gpt-oss and
-//! llama, it is 0 to 6 % too large.
+//! at the same time where most do. Held against llama.cpp on the CPU (docs/planning.md), it is -3 to +1 % off for models
+//! of real size. It can be too large for models of very few layers, where memory that a layer alone used is used again.
 
 use serde::Serialize;
 
@@ -152,7 +152,7 @@ impl Context {
         }
         let stream = 5 * shape.width * self.batch() * F32;
         let logits = if output {
-            (shape.vocabulary + shape.width) * self.batch() * F32
+            shape.vocabulary * self.batch() * F32
         } else {
             0
         };
@@ -183,7 +183,7 @@ impl LayerShape {
             _ if 2 * hidden >= outputs => 3 * hidden,
             _ => 3 * hidden + outputs,
         };
-        let attention = 3 * self.queries + self.keys + self.values;
+        let attention = 2 * self.queries + self.keys + self.values;
         block.max(3 * self.feed_forward).max(attention)
     }
 }

@@ -21,7 +21,7 @@ mod text;
 
 pub use machine::{Described, Device, Machine};
 pub use memory::{Context, Prediction, predict};
-pub use outcome::{Experts, ModelPlan, Plan, PlanError, Row, Tier, TierUse};
+pub use outcome::{Experts, Kind, ModelPlan, Plan, PlanError, Row, Tier, TierUse};
 pub use place::{ModelRequest, plan};
 pub use shape::{Component, LayerShape, ModelShape};
 pub use speed::Estimate;

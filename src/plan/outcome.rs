@@ -79,6 +79,13 @@ impl ModelPlan {
         let rows = self.rows.iter().filter(|row| row.tier == tier);
         rows.map(|row| row.bytes).sum()
     }
+
+    /// Bytes of one kind on a tier.
+    #[must_use]
+    pub fn kind(&self, tier: Tier, kind: Kind) -> u64 {
+        let rows = self.rows.iter().filter(|row| row.tier == tier && row.kind == kind);
+        rows.map(|row| row.bytes).sum()
+    }
 }
 
 /// Where the routed experts of a model are.
@@ -102,11 +109,45 @@ pub enum Experts {
     },
 }
 
+/// What memory is for, as llama.cpp tells its buffers apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// All weights but routed experts.
+    Weights,
+    /// Routed experts.
+    Experts,
+    /// Copies of routed experts.
+    ExpertCache,
+    /// Keys and values.
+    Kv,
+    /// State of recurrent layers.
+    Recurrent,
+    /// Compute buffers, and in main memory the logits that are handed out.
+    Compute,
+}
+
+impl Kind {
+    /// For tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Weights => "weights",
+            Self::Experts => "routed experts",
+            Self::ExpertCache => "expert cache",
+            Self::Kv => "keys and values",
+            Self::Recurrent => "recurrent state",
+            Self::Compute => "compute buffers",
+        }
+    }
+}
+
 /// A part of a model in one place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Row {
-    /// A part of the weights, or of the context.
+    /// For tables: a part of the weights, or of the context.
     pub component: &'static str,
+    pub kind: Kind,
     pub tier: Tier,
     pub bytes: u64,
 }
