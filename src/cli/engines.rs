@@ -119,7 +119,10 @@ fn expert_cache(model: &ModelConfig, gguf: &Gguf) -> anyhow::Result<Option<Arc<E
     let config = CacheConfig {
         device,
         slots,
-        policy: PolicyConfig::default(),
+        policy: PolicyConfig {
+            kind: model.experts.policy,
+            ..PolicyConfig::default()
+        },
         active: shape.experts_used,
         pins: BTreeMap::new(),
     };

@@ -7,6 +7,7 @@ mod generate;
 mod inspect;
 mod models;
 mod output;
+mod plan;
 mod serve;
 mod synthetic_gguf;
 
@@ -42,6 +43,8 @@ subcommands! {
     Models(models),
     /// Show what is in a GGUF file.
     Inspect(inspect),
+    /// Show where everything would go, on this machine or another, and why.
+    Plan(plan),
     /// Check, show or describe the configuration.
     Config(config),
     /// Measure how fast a model answers on this machine, or what the engine and HTTP cost.
