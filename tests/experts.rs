@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hearth::config::{ModelConfig, ModelSource};
-use hearth::engine::local::{LoadSpec, LocalEngine, describe};
+use hearth::engine::local::{LoadSpec, LocalEngine, Placement, describe};
 use hearth::engine::{Engine, Event, GenerateRequest, Prompt, SamplingOverrides, Token};
 use hearth::experts::heat::{Fingerprint, HeatMap};
 use hearth::experts::policy::{LayerCounts, PolicyConfig, PolicyKind};
@@ -26,6 +26,10 @@ fn start(path: &Path, experts: Option<Arc<ExpertCache>>, parallel: u32) -> Local
         context: 512,
         parallel,
         threads: Some(2),
+        placement: Placement {
+            gpu: (cache_device() != Device::Cpu).then_some(0),
+            ..Placement::default()
+        },
         experts,
     };
     let engine = LocalEngine::start(card, spec, 64, Metrics::new().model("test")).unwrap();
@@ -64,7 +68,7 @@ async fn generate(engine: &LocalEngine, prompt: Vec<Token>) -> Vec<Token> {
 /// `scripts/test-gpu-path` runs these tests on a GPU, real or in software.
 fn cache_device() -> Device {
     match std::env::var_os("HEARTH_TEST_CACHE_DEVICE").is_some_and(|device| device == "gpu") {
-        true => Device::Gpu,
+        true => Device::Gpu(0),
         false => Device::Cpu,
     }
 }

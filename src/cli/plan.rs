@@ -3,13 +3,11 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use super::{engines, output};
-use crate::config::{self, ModelConfig, ModelSource, Overrides};
-use crate::engine::local::{self, threads};
-use crate::gguf::Gguf;
-use crate::plan::{self, Described, ModelRequest, ModelShape};
+use crate::config::{self, Overrides};
+use crate::plan::{self, Described};
 
 /// Arguments of `hearth plan`.
 #[derive(Debug, clap::Args)]
@@ -59,8 +57,6 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    #[cfg(feature = "dynamic-backends")]
-    llama_cpp_2::llama_backend::load_backends();
     let overrides = Overrides {
         config: args.config,
         model_path: args.gguf,
@@ -71,8 +67,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     };
     let loaded = engines::load_config(&overrides)?;
     let config = &loaded.config;
-    let requests = config.models.iter().map(request).collect::<anyhow::Result<Vec<_>>>()?;
-    let machine = plan::detect::machine(threads::physical_cores()).described(Described {
+    let prepared = config.models.iter().map(engines::prepare);
+    let requests = prepared
+        .map(|model| model.map(|model| model.request))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let machine = engines::machine().described(Described {
         vram: args.vram,
         ram: args.ram,
         unified: args.unified,
@@ -86,26 +85,4 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     }
     write!(std::io::stdout().lock(), "{plan}")?;
     Ok(())
-}
-
-/// A model of the configuration with the shape that its file describes.
-fn request(model: &ModelConfig) -> anyhow::Result<ModelRequest> {
-    let path = match &model.source {
-        ModelSource::File(path) => path.clone(),
-        ModelSource::Demo(demo) => demo.unpack()?,
-    };
-    let problem = || format!("model `{}` cannot be planned", model.name);
-    let gguf = Gguf::open(&path).with_context(problem)?;
-    let card = local::describe(model, &gguf).with_context(problem)?;
-    Ok(ModelRequest {
-        name: model.name.clone(),
-        shape: ModelShape::read(&gguf).with_context(problem)?,
-        context: plan::Context {
-            tokens: card.context,
-            parallel: card.parallel,
-            kv_type: model.kv_type,
-        },
-        experts: model.experts,
-        gpu_layers: model.gpu_layers,
-    })
 }

@@ -128,6 +128,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// For labels, as in JSON.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Weights => "weights",
+            Self::Experts => "experts",
+            Self::ExpertCache => "expert-cache",
+            Self::Kv => "kv",
+            Self::Recurrent => "recurrent",
+            Self::Compute => "compute",
+        }
+    }
+
     /// For tables.
     #[must_use]
     pub fn name(self) -> &'static str {
