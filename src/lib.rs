@@ -13,5 +13,6 @@ pub mod experts;
 pub mod folders;
 pub mod gguf;
 pub mod plan;
+pub mod report;
 pub mod synthetic;
 pub mod telemetry;

@@ -61,6 +61,14 @@ async fn generate(engine: &LocalEngine, prompt: Vec<Token>) -> Vec<Token> {
     }
 }
 
+/// `scripts/test-gpu-path` runs these tests on a GPU, real or in software.
+fn cache_device() -> Device {
+    match std::env::var_os("HEARTH_TEST_CACHE_DEVICE").is_some_and(|device| device == "gpu") {
+        true => Device::Gpu,
+        false => Device::Cpu,
+    }
+}
+
 /// A cache with a share of the experts; for the static policy, with a heat map that likes the even ones.
 fn cache(path: &Path, share: f32, kind: PolicyKind) -> Arc<ExpertCache> {
     let shape = Gguf::open(path).unwrap().geometry().unwrap();
@@ -71,7 +79,7 @@ fn cache(path: &Path, share: f32, kind: PolicyKind) -> Arc<ExpertCache> {
         (0..layers).for_each(|layer| heat.observe(layer, &even));
     }
     let config = CacheConfig {
-        device: Device::Cpu,
+        device: cache_device(),
         slots: Slots::Share(share),
         policy: PolicyConfig {
             kind,
@@ -108,6 +116,18 @@ fn model(folder: &Path, arch: Arch, mix: &str) -> std::path::PathBuf {
     path
 }
 
+/// A GPU rounds otherwise than the CPU, and otherwise for other batches: the tokens of random models, which are seldom sure
+/// of anything, part company after a while. Wrong results part at once.
+fn assert_same(plain: &[Vec<Token>], cached: &[Vec<Token>], what: &str) {
+    let exact = cache_device() == Device::Cpu || what.contains("demo-");
+    let least = if exact { TOKENS as usize } else { 3 };
+    for (plain, cached) in plain.iter().zip(cached) {
+        let same = plain.iter().zip(cached).take_while(|(a, b)| a == b).count();
+        println!("{what}: {same} of {TOKENS} tokens are the same");
+        assert!(same >= least, "{what}:\n{plain:?}\n{cached:?}");
+    }
+}
+
 /// llama.cpp repacks some types for its own CPU kernels, which round differently: there the tokens of an empty cache, which
 /// computes all experts with the plain kernels, are what must come out.
 fn compare(folder: &Path, arch: Arch, mix: &str, repacked: bool) {
@@ -127,7 +147,7 @@ fn compare_file(path: &Path, repacked: bool, streams: u32) {
             }
             let (cached, counts) = run(path, Some(cache(path, share, kind)), streams);
             let what = format!("{name} {} {share}: {counts:?}", kind.name());
-            assert!(plain == cached, "{what}:\n{plain:?}\n{cached:?}");
+            assert_same(&plain, &cached, &what);
             assert!(counts.selections > 0, "the experts never came to us: {what}");
             assert_eq!(counts.uploads > 0, share > 0.0, "{what}");
             assert_eq!(counts.hits > 0, share > 0.0, "{what}");
@@ -198,7 +218,7 @@ fn a_running_cache_can_be_changed() {
     });
     let (changed, counts) = run(&path, Some(cache.clone()), 8);
     changes.join().unwrap();
-    assert_eq!(plain, changed);
+    assert_same(&plain, &changed, "changed while it was used");
     assert!(counts.hits > 0 && counts.uploads > 0, "{counts:?}");
     let unknown = |pins| Change {
         pins: Some(pins),

@@ -114,9 +114,7 @@ fn layer(layer: &LayerStats) -> Value {
     object["entropy"] = layer.entropy().into();
     let top = layer.top(TOP).into_iter();
     object["top"] = top
-        .map(|(expert, selections, resident)| {
-            json!({"expert": expert, "selections": selections, "resident": resident})
-        })
+        .map(|(expert, selections, resident)| json!({"expert": expert, "selections": selections, "resident": resident}))
         .collect();
     object
 }
@@ -155,7 +153,12 @@ async fn change(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError
             match (with_cache.next(), with_cache.next()) {
                 (Some(served), None) => &served.engine,
                 (None, _) => return Err(no_cache()),
-                _ => return Err(ApiError::field("model", "several models have a cache: name one in `model`")),
+                _ => {
+                    return Err(ApiError::field(
+                        "model",
+                        "several models have a cache: name one in `model`",
+                    ));
+                }
             }
         }
     };
@@ -164,7 +167,10 @@ async fn change(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError
         Some(Ok(CacheSize::Percent(percent))) => Some(Slots::Share(f32::from(percent) / 100.0)),
         Some(Ok(CacheSize::Bytes(bytes))) => Some(Slots::Bytes(bytes)),
         Some(Ok(CacheSize::Auto)) => {
-            return Err(ApiError::field("size", "`size`: a running cache needs an amount, such as \"25%\" or \"6GiB\""));
+            return Err(ApiError::field(
+                "size",
+                "`size`: a running cache needs an amount, such as \"25%\" or \"6GiB\"",
+            ));
         }
         Some(Err(message)) => return Err(ApiError::field("size", format!("`size` {message}"))),
     };

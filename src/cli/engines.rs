@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use super::output;
 use crate::api::{self, State};
@@ -130,10 +130,8 @@ fn expert_cache(model: &ModelConfig, gguf: &Gguf) -> anyhow::Result<Option<Arc<E
     Ok(Some(cache))
 }
 
-/// Starts the model that is meant by name, alias or role (the first one if `None`) and waits until it is loaded.
-pub(super) fn start_one(overrides: &Overrides, name: Option<&str>) -> anyhow::Result<Started> {
-    let loaded = load_config(overrides)?;
-    let models = &loaded.config.models;
+/// The model that is meant by name, alias or role; the first one if `None`.
+pub(super) fn choose<'m>(models: &'m [ModelConfig], name: Option<&str>) -> anyhow::Result<&'m ModelConfig> {
     let model = match name {
         None => models.first(),
         Some(name) => models
@@ -141,14 +139,24 @@ pub(super) fn start_one(overrides: &Overrides, name: Option<&str>) -> anyhow::Re
             .find(|model| model.name == name || model.aliases.iter().any(|alias| alias == name))
             .or_else(|| models.iter().find(|model| model.role.as_deref() == Some(name))),
     };
-    let Some(model) = model else {
+    model.with_context(|| {
         let known: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
-        bail!(
+        format!(
             "there is no model `{}`; there are: {}",
             name.unwrap_or_default(),
             known.join(", ")
-        );
-    };
+        )
+    })
+}
+
+/// Starts the model that is meant by name, alias or role (the first one if `None`) and waits until it is loaded.
+pub(super) fn start_one(overrides: &Overrides, name: Option<&str>) -> anyhow::Result<Started> {
+    let loaded = load_config(overrides)?;
+    start_and_wait(choose(&loaded.config.models, name)?)
+}
+
+/// Starts a model and waits until it is loaded.
+pub(super) fn start_and_wait(model: &ModelConfig) -> anyhow::Result<Started> {
     let metrics = Metrics::new();
     let engine = start(model, &metrics)?;
     let bar = output::progress_bar(100, &format!("loading {}", model.name));

@@ -47,7 +47,7 @@ subcommands! {
     Plan(plan),
     /// Check, show or describe the configuration.
     Config(config),
-    /// Measure what the engine and HTTP cost.
+    /// Measure how fast a model answers on this machine, or what the engine and HTTP cost.
     Benchmark(benchmark),
     /// Write a GGUF file of a real model's shape with random weights, for planning and measuring.
     SyntheticGguf(synthetic_gguf),

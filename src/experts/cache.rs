@@ -189,7 +189,13 @@ impl ExpertCache {
         let old = layers.remove(&number).map(|(made_for, layer)| {
             let state = layer.state.lock();
             let kept = made_for >= self.forgotten.load(Ordering::Acquire);
-            (kept, state.cache.values(), state.selected.clone(), state.heat.clone(), state.counts())
+            (
+                kept,
+                state.cache.values(),
+                state.selected.clone(),
+                state.heat.clone(),
+                state.counts(),
+            )
         });
         let config = self.config.lock().clone();
         let slots = match config.slots {
@@ -259,7 +265,9 @@ impl ExpertCache {
             };
             let known = layer.state.lock().cache.slots().experts();
             if let Some(expert) = experts.iter().find(|expert| **expert as usize >= known) {
-                return Err(format!("layer {number} has {known} experts, not one with the number {expert}"));
+                return Err(format!(
+                    "layer {number} has {known} experts, not one with the number {expert}"
+                ));
             }
         }
         drop(layers);

@@ -95,7 +95,10 @@ mod tests {
         });
     }
 
-    #[expect(unsafe_code, reason = "loom hands out pointers, and has checked that nobody else holds one")]
+    #[expect(
+        unsafe_code,
+        reason = "loom hands out pointers, and has checked that nobody else holds one"
+    )]
     fn write(memory: *mut u32, value: u32) {
         // SAFETY: loom fails the test before this if anybody else has access.
         unsafe { *memory = value }

@@ -102,7 +102,10 @@ mod tests {
         let phases = [Phase::Prefill, Phase::Prefill, Phase::Prefill, Phase::Decode];
         assert_eq!(trace.phases(), phases);
         assert_eq!((trace.selection(1, 0), trace.selection(1, 1)), (&[2, 3][..], &[][..]));
-        assert_eq!((trace.selection(2, 0), trace.selection(2, 1)), (&[4, 5][..], &[6, 7][..]));
+        assert_eq!(
+            (trace.selection(2, 0), trace.selection(2, 1)),
+            (&[4, 5][..], &[6, 7][..])
+        );
         assert!(Recorder::default().finish(8).is_none());
     }
 }

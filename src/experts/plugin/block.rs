@@ -181,7 +181,11 @@ pub(super) unsafe fn alone(nodes: &[*mut ggml_tensor], at: usize) -> Option<Bloc
     unsafe {
         let weights = super::tensors::weights_of(node)?;
         let [a, b, ids, ..] = (*node).src;
-        let input = if (*node).op == ggml_op::GGML_OP_MUL_MAT_ID { b } else { a };
+        let input = if (*node).op == ggml_op::GGML_OP_MUL_MAT_ID {
+            b
+        } else {
+            a
+        };
         plugin.owns(weights).then(|| Block {
             nodes: vec![node],
             first: at,

@@ -23,7 +23,10 @@ static OWNERS: Mutex<Option<HashMap<usize, Owner>>> = Mutex::new(None);
 /// The cache of the model whose weights are in a buffer.
 pub(super) fn cache_of(buffer: ffi::ggml_backend_buffer_t) -> Option<Arc<ExpertCache>> {
     let owners = OWNERS.lock();
-    owners.as_ref()?.get(&(buffer as usize)).map(|owner| owner.cache.clone())
+    owners
+        .as_ref()?
+        .get(&(buffer as usize))
+        .map(|owner| owner.cache.clone())
 }
 
 pub(super) fn interface() -> ffi::ggml_backend_buffer_type_i {
@@ -93,7 +96,10 @@ fn adopt(ours: ffi::ggml_backend_buffer_type_t, buffer: ffi::ggml_backend_buffer
 
 /// The model is being dropped: nothing may read its weights any more.
 extern "C" fn forget(buffer: ffi::ggml_backend_buffer_t) {
-    let owner = OWNERS.lock().as_mut().and_then(|owners| owners.remove(&(buffer as usize)));
+    let owner = OWNERS
+        .lock()
+        .as_mut()
+        .and_then(|owners| owners.remove(&(buffer as usize)));
     if let Some(owner) = owner {
         owner.cache.close();
         if let Some(free) = owner.free {

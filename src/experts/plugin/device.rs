@@ -93,7 +93,9 @@ extern "C" fn compute_reads(device: ffi::ggml_backend_dev_t, buffers: ffi::ggml_
     unsafe {
         buffers == plugin.host_buffers
             || buffers == buffer_type(device)
-            || plugin.gpu.is_some_and(|gpu| buffers == ffi::ggml_backend_dev_buffer_type(gpu))
+            || plugin
+                .gpu
+                .is_some_and(|gpu| buffers == ffi::ggml_backend_dev_buffer_type(gpu))
     }
 }
 
@@ -122,8 +124,6 @@ unsafe fn is_probe(plugin: &Plugin, node: *const ffi::ggml_tensor) -> bool {
             ffi::ggml_op::GGML_OP_ADD_ID => (*node).src[1],
             _ => return false,
         };
-        plugin.owns(weights)
-            && (*(*weights).buffer).size == 0
-            && LOADING.with(|loading| loading.borrow().is_some())
+        plugin.owns(weights) && (*(*weights).buffer).size == 0 && LOADING.with(|loading| loading.borrow().is_some())
     }
 }

@@ -52,8 +52,11 @@ impl Hot {
     ) -> Option<()> {
         let zero = i32::try_from(zero).ok()?;
         self.slots.clear();
-        self.slots
-            .extend(slots.iter().map(|slot| slot.and_then(|slot| i32::try_from(slot).ok()).unwrap_or(zero)));
+        self.slots.extend(
+            slots
+                .iter()
+                .map(|slot| slot.and_then(|slot| i32::try_from(slot).ok()).unwrap_or(zero)),
+        );
         if self.graphs.len() > MOST_GRAPHS {
             self.graphs.clear();
         }
@@ -108,6 +111,30 @@ impl Hot {
             }
             let status = ffi::ggml_backend_graph_compute_async(self.backend.get(), graph);
             (status == ffi::ggml_status::GGML_STATUS_SUCCESS).then_some(())
+        }
+    }
+
+    /// Writes bytes of a tensor of the main graph, in the order of this queue: behind what was started. They must stay where
+    /// they are until the queue is synchronized.
+    ///
+    /// # Safety
+    /// The tensor lies on this device, and `offset..offset + bytes.len()` within it.
+    pub(super) unsafe fn write(&self, tensor: *mut ggml_tensor, offset: usize, bytes: &[u8]) {
+        // SAFETY: as the caller says. Backends compare the buffer's type by its address before they queue anything, and do
+        // not know our alias: for this call alone the tensor is described as lying in a buffer of their own type.
+        unsafe {
+            let mut tensor = std::ptr::read(tensor);
+            let owner = if tensor.view_src.is_null() {
+                tensor.buffer
+            } else {
+                (*tensor.view_src).buffer
+            };
+            let mut buffer = std::ptr::read(owner);
+            buffer.buft = self.backend.buffers();
+            tensor.buffer = &raw mut buffer;
+            tensor.view_src = std::ptr::null_mut();
+            let source = bytes.as_ptr().cast();
+            ffi::ggml_backend_tensor_set_async(self.backend.get(), &raw mut tensor, source, offset, bytes.len());
         }
     }
 }

@@ -372,11 +372,7 @@ impl Instance {
     ///
     /// # Safety
     /// As [`Instance::cached`], after [`Instance::read_ids`]; hot slots are pinned.
-    unsafe fn split(
-        &mut self,
-        block: &Block,
-        hot: Option<(&Copies, u32, usize)>,
-    ) -> Option<std::time::Duration> {
+    unsafe fn split(&mut self, block: &Block, hot: Option<(&Copies, u32, usize)>) -> Option<std::time::Duration> {
         let Self {
             cold, pairs, factors, ..
         } = self;
@@ -390,11 +386,7 @@ impl Instance {
             let any_cold = self.slots.iter().any(Option::is_none);
             if any_cold {
                 self.input.resize(ffi::ggml_nbytes(input), 0);
-                let start = match self.on_gpu {
-                    true => ffi::ggml_backend_tensor_get(input, self.input.as_mut_ptr().cast(), 0, self.input.len()),
-                    false => std::ptr::copy_nonoverlapping(input.data.cast(), self.input.as_mut_ptr(), self.input.len()),
-                };
-                let () = start;
+                ffi::ggml_backend_tensor_get(input, self.input.as_mut_ptr().cast(), 0, self.input.len());
                 for (row, slot) in self.slots.iter().enumerate() {
                     if slot.is_none() {
                         let (token, index) = (row / per_token, row % per_token);
@@ -427,17 +419,12 @@ impl Instance {
                 for (pair, bytes) in pairs.iter().zip(rows.chunks_exact(width.max(1))) {
                     let (token, index) = (pair.row / per_token, pair.row % per_token);
                     let offset = token * (*result).nb[2] + index * (*result).nb[1];
-                    let source = bytes.as_ptr();
                     match self.on_gpu {
-                        // In the order of the queue: after the hot half.
-                        true => ffi::ggml_backend_tensor_set_async(
-                            self.hot.backend.get(),
-                            result,
-                            source.cast(),
-                            offset,
-                            width,
-                        ),
-                        false => std::ptr::copy_nonoverlapping(source, (*result).data.cast::<u8>().add(offset), width),
+                        true => self.hot.write(result, offset, bytes),
+                        false => {
+                            let place = (*result).data.cast::<u8>().add(offset);
+                            std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, width);
+                        }
                     }
                 }
                 return Some(took);

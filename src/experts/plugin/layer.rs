@@ -183,9 +183,8 @@ impl UploaderState {
                 Ok((layer, upload)) => {
                     // SAFETY: the GPU's device lives for ever. A queue of its own, so that uploads run beside what is
                     // computed.
-                    let queue = queue.get_or_insert_with(|| {
-                        registered().and_then(|plugin| unsafe { Backend::new(plugin.gpu?) })
-                    });
+                    let queue = queue
+                        .get_or_insert_with(|| registered().and_then(|plugin| unsafe { Backend::new(plugin.gpu?) }));
                     handover::fill(&layer.state, upload, |upload| {
                         let _copying = self.copying.lock();
                         if self.closed.load(Ordering::SeqCst) {

@@ -76,9 +76,7 @@ impl Plugin {
     /// `tensor` is null or a tensor.
     unsafe fn owns(&self, tensor: *const ffi::ggml_tensor) -> bool {
         // SAFETY: as the caller says.
-        unsafe {
-            !tensor.is_null() && !(*tensor).buffer.is_null() && (*(*tensor).buffer).buft == self.host_buffers
-        }
+        unsafe { !tensor.is_null() && !(*tensor).buffer.is_null() && (*(*tensor).buffer).buft == self.host_buffers }
     }
 
     /// Where copies are.

@@ -72,7 +72,11 @@ impl DecayingCounts {
 
     /// Starts from counts of earlier runs, in any unit, as if `tokens` selections had been spread like them.
     pub fn seed(&mut self, heat: &[f32], tokens: f64) {
-        let total: f64 = heat.iter().filter(|heat| **heat > 0.0).map(|heat| f64::from(*heat)).sum();
+        let total: f64 = heat
+            .iter()
+            .filter(|heat| **heat > 0.0)
+            .map(|heat| f64::from(*heat))
+            .sum();
         if total > 0.0 {
             for (expert, heat) in (0..).zip(heat) {
                 self.add(expert, f64::from(*heat) / total * tokens);

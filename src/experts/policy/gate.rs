@@ -58,7 +58,10 @@ impl Overhead {
         if experts > 0 {
             follow(&mut self.cold, micros(cold) / experts as f64);
         }
-        follow(&mut self.beside[usize::from(!copies)], micros(block.saturating_sub(cold)));
+        follow(
+            &mut self.beside[usize::from(!copies)],
+            micros(block.saturating_sub(cold)),
+        );
     }
 
     /// The hit rate from which on copies pay, for so many selected experts.

@@ -105,7 +105,9 @@ impl Policy for Predictive {
         self.learn(experts);
         self.frequency.observe(experts);
         self.current.clear();
-        let known = experts.iter().filter(|expert| (**expert as usize) < self.selected.len());
+        let known = experts
+            .iter()
+            .filter(|expert| (**expert as usize) < self.selected.len());
         self.current.extend(known.take(self.selected.len()));
         self.predict();
     }

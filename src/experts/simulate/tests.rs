@@ -134,20 +134,49 @@ proptest! {
 
 #[test]
 fn tune_hack() {
-    let Ok(path) = std::env::var("POLICY_TRACE") else { return };
+    let Ok(path) = std::env::var("POLICY_TRACE") else {
+        return;
+    };
     let load = |p: &str| Trace::read(std::fs::File::open(p).unwrap(), 1 << 30).unwrap();
-    let traces = [("real", load(&path)), ("real2", load(&path.replace(".trace", "2.trace"))), ("small", Synthetic::small().trace().unwrap()), ("large", Synthetic::large().trace().unwrap())];
+    let traces = [
+        ("real", load(&path)),
+        ("real2", load(&path.replace(".trace", "2.trace"))),
+        ("small", Synthetic::small().trace().unwrap()),
+        ("large", Synthetic::large().trace().unwrap()),
+    ];
     for (name, trace) in &traces {
-      for kind in [PolicyKind::LfuDecay, PolicyKind::Predictive] {
-        for half_life in [4.0, 8.0, 16.0, 64.0] {
-            for hysteresis in [1.0, 1.1, 1.3] {
-                for n in [2,3,4] {
-            let rows = simulate(trace, &SimulationConfig {
-                policies: vec![kind], capacities: vec![0.125, 0.25, 0.5],
-                policy: PolicyConfig { half_life, hysteresis, uploads_per_token: n, prompt_weight: 16.0, ..PolicyConfig::default() },
-                ..SimulationConfig::default()
-            });
-            let rows: Vec<String> = rows.iter().filter(|r| r.layer.is_none()).map(|r| format!("{:.3} {:.3} {:.2}", r.hit_rate, r.of_optimum, r.uploads_per_token)).collect();
-            println!("{name} {} half {half_life} hyst {hysteresis} n {n}: {}", kind.name(), rows.join(" | "));
-        } } } } }
+        for kind in [PolicyKind::LfuDecay, PolicyKind::Predictive] {
+            for half_life in [4.0, 8.0, 16.0, 64.0] {
+                for hysteresis in [1.0, 1.1, 1.3] {
+                    for n in [2, 3, 4] {
+                        let rows = simulate(
+                            trace,
+                            &SimulationConfig {
+                                policies: vec![kind],
+                                capacities: vec![0.125, 0.25, 0.5],
+                                policy: PolicyConfig {
+                                    half_life,
+                                    hysteresis,
+                                    uploads_per_token: n,
+                                    prompt_weight: 16.0,
+                                    ..PolicyConfig::default()
+                                },
+                                ..SimulationConfig::default()
+                            },
+                        );
+                        let rows: Vec<String> = rows
+                            .iter()
+                            .filter(|r| r.layer.is_none())
+                            .map(|r| format!("{:.3} {:.3} {:.2}", r.hit_rate, r.of_optimum, r.uploads_per_token))
+                            .collect();
+                        println!(
+                            "{name} {} half {half_life} hyst {hysteresis} n {n}: {}",
+                            kind.name(),
+                            rows.join(" | ")
+                        );
+                    }
+                }
+            }
+        }
+    }
 }

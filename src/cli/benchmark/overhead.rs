@@ -1,4 +1,4 @@
-//! `hearth benchmark`: what the layers above llama.cpp cost.
+//! `hearth benchmark --overhead`: what the layers above llama.cpp cost.
 //!
 //! Every round measures the bare loop, the engine and HTTP one after the other; the ratios are formed within a round
 //! and the median of them is reported, so that a machine that changes its speed does not change the result.
@@ -10,37 +10,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use super::engines::{self, Started};
-use super::output;
-use crate::config::Overrides;
-use crate::engine::{Engine, Event, GenerateRequest, Prompt, SamplingOverrides, Token};
-
-/// Arguments of `hearth benchmark`.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Compare a bare llama_decode loop, the engine, and HTTP streaming.
-    #[arg(long, required = true)]
-    overhead: bool,
-
-    /// Name, alias or role of the model; the first one if not given.
-    #[arg(long, short)]
-    model: Option<String>,
-
-    /// Tokens to decode in each measurement.
-    #[arg(long, default_value_t = 256)]
-    tokens: u32,
-
-    /// Rounds of measurements.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-
-    #[command(flatten)]
-    overrides: Overrides,
-}
+use super::measure::request;
+use super::statistics::median;
+use crate::cli::engines::{self, Started};
+use crate::cli::output;
+use crate::engine::{Engine, Event, GenerateRequest, Token};
 
 /// The result. Rates are tokens per second, medians over the rounds; ratios are medians of each round's ratio.
 #[derive(Debug, Serialize)]
@@ -67,7 +41,7 @@ struct Round {
     streams: f64,
 }
 
-pub(super) fn run(args: Args) -> anyhow::Result<()> {
+pub(super) fn run(args: &super::Args) -> anyhow::Result<()> {
     let started = engines::start_one(&args.overrides, args.model.as_deref())?;
     let card = started.engine.card();
     let prompt_text = "Once upon a time";
@@ -139,7 +113,7 @@ fn round(
     // The first token comes with the prompt: `tokens - 1` steps are left, here as in the engine.
     let steps = f64::from(tokens - 1);
     let bare = steps / started.engine.bare_decode(prompt, tokens - 1)?.as_secs_f64();
-    let request = request(started, prompt, tokens)?;
+    let request = request(prompt.to_vec(), tokens)?;
     let engine = steps
         / runtime
             .block_on(decode(&*started.engine, request.clone()))?
@@ -156,25 +130,6 @@ fn round(
         engine,
         http,
         streams,
-    })
-}
-
-fn request(started: &Started, prompt: &[Token], tokens: u32) -> anyhow::Result<GenerateRequest> {
-    let greedy = SamplingOverrides {
-        temperature: Some(0.0),
-        ..SamplingOverrides::default()
-    };
-    let _ = started;
-    Ok(GenerateRequest {
-        prompt: Prompt::Tokens(prompt.to_vec()),
-        sampling: greedy.resolve(Vec::new())?,
-        max_tokens: Some(tokens),
-        stop: Vec::new(),
-        stop_tokens: Vec::new(),
-        ignore_eos: true,
-        cache_prompt: false,
-        special: true,
-        progress: false,
     })
 }
 
@@ -233,19 +188,5 @@ fn over_http(address: SocketAddr, model: &str, prompt: &[Token], tokens: u32) ->
         if line.starts_with("data: ") {
             first.get_or_insert_with(Instant::now);
         }
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_median_is_in_the_middle() {
-        assert!((super::median(vec![3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
-        assert!(super::median(vec![]).is_nan());
     }
 }

@@ -1,0 +1,71 @@
+//! What it runs on.
+
+use llama_cpp_2::{LlamaBackendDeviceType, list_llama_ggml_backend_devices};
+use serde::Serialize;
+use sysinfo::{CpuRefreshKind, ProcessRefreshKind, ProcessesToUpdate, System};
+
+use crate::engine::local::threads;
+
+/// The machine, as far as it decides how fast a model is.
+#[derive(Debug, Serialize)]
+pub(super) struct Machine {
+    /// The processor's own name.
+    pub(super) cpu: String,
+    /// Physical cores that the process may use.
+    pub(super) cores: u32,
+    /// Main memory, or what a container may take of it.
+    pub(super) memory_bytes: u64,
+    pub(super) gpus: Vec<Gpu>,
+    pub(super) system: String,
+}
+
+/// A GPU that llama.cpp found.
+#[derive(Debug, Serialize)]
+pub(super) struct Gpu {
+    pub(super) name: String,
+    pub(super) backend: String,
+    pub(super) memory_bytes: u64,
+}
+
+impl Machine {
+    /// This machine. llama.cpp must be loaded, or its devices are not known yet.
+    pub(super) fn this() -> Self {
+        let mut system = System::new();
+        system.refresh_memory();
+        system.refresh_cpu_list(CpuRefreshKind::nothing());
+        let cpu = system.cpus().first().map(|cpu| cpu.brand().trim().to_owned());
+        let gpus = list_llama_ggml_backend_devices().into_iter().filter(|device| {
+            matches!(
+                device.device_type,
+                LlamaBackendDeviceType::Gpu | LlamaBackendDeviceType::IntegratedGpu
+            )
+        });
+        Self {
+            cpu: cpu
+                .filter(|name| !name.is_empty())
+                .unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+            cores: threads::physical_cores(),
+            memory_bytes: system
+                .cgroup_limits()
+                .map_or(system.total_memory(), |limits| limits.total_memory),
+            gpus: gpus
+                .map(|device| Gpu {
+                    name: device.description,
+                    backend: device.backend,
+                    memory_bytes: device.memory_total as u64,
+                })
+                .collect(),
+            system: System::long_os_version().unwrap_or_else(|| std::env::consts::OS.to_owned()),
+        }
+    }
+}
+
+/// Main memory that this process has now, weights that are mapped from the file included; `None` where the system does
+/// not tell.
+pub(super) fn resident_bytes() -> Option<u64> {
+    let process = sysinfo::get_current_pid().ok()?;
+    let mut system = System::new();
+    let memory = ProcessRefreshKind::nothing().with_memory();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[process]), false, memory);
+    Some(system.process(process)?.memory())
+}
