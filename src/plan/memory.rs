@@ -66,6 +66,12 @@ pub fn predict(shape: &ModelShape, context: Context) -> Prediction {
     }
 }
 
+/// Bytes, of which no machine has as many: a header may ask for anything, and sums of these do not overflow.
+fn bounded(bytes: u128) -> u64 {
+    const MOST: u64 = 1 << 50;
+    u64::try_from(bytes).unwrap_or(MOST).min(MOST)
+}
+
 /// The data type as ggml describes it.
 fn tensor_type(kind: KvType) -> Option<TensorType> {
     TensorType::from_name(kind.name())
@@ -91,7 +97,7 @@ impl Context {
     /// sequences can be continued from any of their tokens.
     #[must_use]
     pub fn kv(&self, layer: &LayerShape) -> u64 {
-        self.kv_per_token(layer) * self.cells()
+        bounded(u128::from(self.kv_per_token(layer)) * u128::from(self.cells()))
     }
 
     /// Bytes of the recurrent state of a layer, for all sequences: the last inputs of the convolution and the state.
@@ -100,12 +106,12 @@ impl Context {
         match shape.ssm {
             Some(ssm) if layer.recurrent => {
                 let (inner, groups, state) = (
-                    u64::from(ssm.inner_size),
-                    u64::from(ssm.group_count),
-                    u64::from(ssm.state_size),
+                    u128::from(ssm.inner_size),
+                    u128::from(ssm.group_count),
+                    u128::from(ssm.state_size),
                 );
-                let convolution = u64::from(ssm.conv_kernel).saturating_sub(1) * (inner + 2 * groups * state);
-                (convolution + state * inner) * F32 * u64::from(self.parallel)
+                let convolution = u128::from(ssm.conv_kernel.saturating_sub(1)) * (inner + 2 * groups * state);
+                bounded((convolution + state * inner) * u128::from(F32) * u128::from(self.parallel))
             }
             _ => 0,
         }
@@ -164,9 +170,10 @@ impl Context {
     /// (gate, repeated queries and keys, result), and the states, which are gathered and written anew.
     fn recurrent(&self, shape: &ModelShape) -> u64 {
         shape.ssm.map_or(0, |ssm| {
-            let (inner, state) = (u64::from(ssm.inner_size), u64::from(ssm.state_size));
-            let row = inner + 2 * u64::from(ssm.group_count) * state + 4 * inner;
-            (row * self.batch() + 2 * state * inner * u64::from(self.parallel)) * F32
+            let (inner, state) = (u128::from(ssm.inner_size), u128::from(ssm.state_size));
+            let row = inner + 2 * u128::from(ssm.group_count) * state + 4 * inner;
+            let states = 2 * state * inner * u128::from(self.parallel);
+            bounded((row * u128::from(self.batch()) + states) * u128::from(F32))
         })
     }
 }

@@ -104,9 +104,12 @@ fn with(
     models: &[ModelRequest],
 ) -> Result<Plan, PlanError> {
     let budget = Budget::new(machine, device, limits);
-    let device = device.filter(|_| budget.gpu.is_some());
     check(models, budget)?;
     let mut reasons = Vec::new();
+    if device.is_some() && budget.gpu.is_none() {
+        reasons.push(TOO_SMALL.to_owned());
+    }
+    let device = device.filter(|_| budget.gpu.is_some());
     if let Some(device) = device.filter(|_| machine.devices.len() > 1) {
         reasons.push(format!(
             "of several GPUs, only {} is used",
@@ -141,7 +144,7 @@ fn with(
     })
 }
 
-const TOO_SMALL: &str = "the GPU is too small for any part of the models";
+const TOO_SMALL: &str = "the GPU has no room for any part of the models, within `memory.vram` and less the headroom";
 const NO_GPU: &str = "without a GPU all is in RAM, and no expert is copied: llama.cpp's own CPU kernels are faster";
 const UNIFIED: &str = "GPU and RAM are one memory: all is on the GPU, and no expert is copied";
 

@@ -198,6 +198,56 @@ fn layers_of_the_dense_model_make_room_first() {
 }
 
 #[test]
+fn a_gpu_that_is_too_small_is_left_alone() {
+    let mut machine = machine(1, 100);
+    for free in [GIB, GIB / 4, 0] {
+        machine.devices[0].free = free;
+        let plan = planned(&machine, &pair());
+        assert_eq!(plan.device, None, "{free}");
+        assert!(plan.reasons[0].contains("no room"), "{:?}", plan.reasons);
+    }
+    // Unless something insists on it.
+    let mut models = pair();
+    models[1].gpu_layers = Some(3);
+    machine.devices[0].free = GIB;
+    assert!(refused(&machine, &models).contains("the GPU has room for 512.0 MiB"));
+}
+
+#[test]
+fn several_gpus_are_not_mixed() {
+    let mut machine = machine(8, 100);
+    let other = Device {
+        name: "NVIDIA GeForce RTX 4090".to_owned(),
+        total: 24 * GIB,
+        free: 23 * GIB,
+        unified: false,
+    };
+    machine.devices.push(other);
+    let plan = planned(&machine, &pair());
+    assert_eq!(plan.device, Some(1));
+    assert!(plan.reasons[0].contains("only NVIDIA GeForce RTX 4090"));
+    let assumed = &plan.models[1].decode.assumptions;
+    assert!(assumed[0].contains("1008 GB/s"), "{assumed:?}");
+}
+
+#[test]
+fn absurd_headers_do_not_overflow() {
+    let mut absurd = pair();
+    for model in &mut absurd {
+        model.context.tokens = u32::MAX;
+        model.context.parallel = 64;
+        if let Some(ssm) = &mut model.shape.ssm {
+            (ssm.inner_size, ssm.state_size, ssm.group_count) = (1 << 30, 1 << 30, 1 << 30);
+        }
+        for layer in &mut model.shape.layers {
+            (layer.keys, layer.values, layer.queries) = (1 << 24, 1 << 24, 1 << 24);
+        }
+    }
+    let error = refused(&machine(16, 100), &absurd);
+    assert!(error.contains("TiB"), "{error}");
+}
+
+#[test]
 fn one_memory_has_no_cache() {
     let bare = machine(0, 1);
     let machine = bare.described(Described {
