@@ -57,6 +57,9 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    if args.unified && args.vram == Some(0) {
+        bail!("--vram 0 means no GPU, but --unified one that shares main memory: leave out one of the two");
+    }
     let overrides = Overrides {
         config: args.config,
         model_path: args.gguf,

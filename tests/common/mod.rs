@@ -1,5 +1,8 @@
 //! A real `hearth serve` on free ports, for black-box tests.
 
+// Each test takes what it needs.
+#![allow(dead_code)]
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
