@@ -118,15 +118,18 @@ fn texts(engine: &LocalEngine, streams: u32) -> Vec<Vec<Token>> {
 fn model(folder: &Path, arch: Arch, mix: &str) -> std::path::PathBuf {
     let (_, shape) = Shape::presets(arch).pop().unwrap();
     let path = folder.join(format!("{}-{mix}.gguf", arch.as_str()));
-    let synthetic = Synthetic {
+    synthetic(shape, mix).write(&path, |_, _| ()).unwrap();
+    path
+}
+
+fn synthetic(shape: Shape, mix: &str) -> Synthetic {
+    Synthetic {
         shape,
         mix: Mix::from_name(mix).unwrap(),
         skew: 0.5,
         seed: 7,
         header_only: false,
-    };
-    synthetic.write(&path, |_, _| ()).unwrap();
-    path
+    }
 }
 
 /// A GPU rounds otherwise than the CPU, and otherwise for other batches: the tokens of random models, which are seldom sure
@@ -200,6 +203,16 @@ fn the_same_tokens_for_gpt_oss_with_its_biases() {
     for (mix, repacked) in [("f16", false), ("mxfp4", true), ("iq3_xxs", false)] {
         compare(folder.path(), Arch::GptOss, mix, repacked);
     }
+}
+
+#[test]
+fn the_same_tokens_for_gate_and_up_in_one_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, mut shape) = Shape::presets(Arch::Qwen3next).pop().unwrap();
+    shape.fused_gate_up = true;
+    let path = folder.path().join("fused.gguf");
+    synthetic(shape, "f16").write(&path, |_, _| ()).unwrap();
+    compare_file(&path, false, 1);
 }
 
 #[test]

@@ -204,8 +204,12 @@ impl Planner<'_> {
         let router = Values::Router(over_root(2.0, width));
         let name = self.name("ffn_gate_inp.weight");
         self.push(&name, Use::Exact, &[width, count], router)?;
-        self.routed("ffn_gate_exps", Use::Expert, &[width, hidden, count])?;
-        self.routed("ffn_up_exps", Use::Expert, &[width, hidden, count])?;
+        if s.fused_gate_up {
+            self.routed("ffn_gate_up_exps", Use::Expert, &[width, 2 * hidden, count])?;
+        } else {
+            self.routed("ffn_gate_exps", Use::Expert, &[width, hidden, count])?;
+            self.routed("ffn_up_exps", Use::Expert, &[width, hidden, count])?;
+        }
         self.routed("ffn_down_exps", Use::ExpertDown, &[hidden, width, count])?;
         if s.arch == Arch::GptOss {
             self.bias("ffn_gate_inp", &[count])?;
