@@ -8,7 +8,7 @@ use divan::{Bencher, black_box};
 use hearth::config::{ModelConfig, ModelSource};
 use hearth::demo::DemoModel;
 use hearth::engine::local::text::TextAssembler;
-use hearth::engine::local::{LoadSpec, LocalEngine, argmax, describe};
+use hearth::engine::local::{LoadSpec, LocalEngine, Placement, argmax, describe};
 use hearth::engine::{Engine, Event, GenerateRequest, Prompt, SamplingOverrides, Token};
 use hearth::gguf::Gguf;
 use hearth::telemetry::Metrics;
@@ -36,6 +36,7 @@ static ENGINE: LazyLock<LocalEngine> = LazyLock::new(|| {
         context: 1024,
         parallel: 1,
         threads: None,
+        placement: Placement::default(),
         experts: None,
     };
     let engine = LocalEngine::start(card, spec, 8, Metrics::new().model("bench")).expect("a thread");

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hearth::config::{
-    Config, ConfigErrors, Environment, KNOBS, Loaded, MemoryLimit, ModelSource, Origin, Overrides, Severity, load_from,
-    load_text, schema,
+    Config, ConfigErrors, Environment, ExpertPlacement, KNOBS, KvType, Loaded, MemoryLimit, ModelSource, Origin,
+    Overrides, Severity, load_from, load_text, schema,
 };
+use hearth::experts::policy::PolicyKind;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -499,6 +500,29 @@ fn the_schema_and_the_reader_know_the_same_keys() {
 }
 
 #[test]
+fn memory_keys_of_a_model() {
+    let text = model("kv_type = \"q8_0\"\ngpu_layers = 20\nexperts = { placement = \"gpu\", policy = \"lru\" }");
+    let loaded = parse(&text).expect("a configuration");
+    let config = &loaded.config.models[0];
+    assert_eq!((config.kv_type, config.gpu_layers), (KvType::Q8_0, Some(20)));
+    assert_eq!(config.experts.placement, ExpertPlacement::Gpu);
+    assert_eq!(config.experts.policy, PolicyKind::Lru);
+    let errors = parse(&model(
+        "kv_type = \"q8-0\"\nexperts = { policy = \"random\", placement = \"vram\" }",
+    ))
+    .expect_err("mistakes");
+    let text = errors.to_string();
+    for part in [
+        "`kv_type` must be one of \"f32\", \"f16\", \"bf16\", \"q8_0\"",
+        "hint: did you mean \"q8_0\"?",
+        "`policy` must be one of \"static\", \"lru\", \"lfu-decay\", \"predictive\", but is \"random\"",
+        "`placement` must be \"auto\", \"gpu\", \"cpu\" or \"cache\", but is \"vram\"",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
 fn everything_is_documented() {
     let docs = fs::read_to_string(root().join("docs/configuration.md")).expect("the documentation");
     for knob in KNOBS {
@@ -507,7 +531,7 @@ fn everything_is_documented() {
         assert!(docs.contains(&format!("`{key}`")), "{knob:?}");
         assert!(knob.flag.is_none_or(|flag| docs.contains(flag)), "{knob:?}");
     }
-    for key in ["Server", "Memory", "Model", "SamplingOverrides"]
+    for key in ["Server", "Memory", "Model", "Experts", "SamplingOverrides"]
         .map(schema_keys)
         .concat_all()
     {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hearth::config::{ModelConfig, ModelSource};
-use hearth::engine::local::{LoadSpec, LocalEngine, describe};
+use hearth::engine::local::{LoadSpec, LocalEngine, Placement, describe};
 use hearth::engine::{Engine, Event, GenerateRequest, Prompt, SamplingOverrides, Token};
 use hearth::experts::heat::{Fingerprint, HeatMap};
 use hearth::experts::policy::{LayerCounts, PolicyConfig, PolicyKind};
@@ -16,7 +16,7 @@ use hearth::telemetry::Metrics;
 
 const TOKENS: u32 = 64;
 
-fn start(path: &Path, experts: Option<Arc<ExpertCache>>, parallel: u32) -> LocalEngine {
+fn start(path: &Path, experts: Option<Arc<ExpertCache>>, experts_in_ram: bool, parallel: u32) -> LocalEngine {
     let config = ModelConfig::new("test", ModelSource::File(path.to_owned()));
     let mut card = describe(&config, &Gguf::open(path).unwrap()).unwrap();
     card.context = 512;
@@ -26,6 +26,11 @@ fn start(path: &Path, experts: Option<Arc<ExpertCache>>, parallel: u32) -> Local
         context: 512,
         parallel,
         threads: Some(2),
+        placement: Placement {
+            gpu: (cache_device() != Device::Cpu).then_some(0),
+            experts_in_ram,
+            ..Placement::default()
+        },
         experts,
     };
     let engine = LocalEngine::start(card, spec, 64, Metrics::new().model("test")).unwrap();
@@ -64,7 +69,7 @@ async fn generate(engine: &LocalEngine, prompt: Vec<Token>) -> Vec<Token> {
 /// `scripts/test-gpu-path` runs these tests on a GPU, real or in software.
 fn cache_device() -> Device {
     match std::env::var_os("HEARTH_TEST_CACHE_DEVICE").is_some_and(|device| device == "gpu") {
-        true => Device::Gpu,
+        true => Device::Gpu(0),
         false => Device::Cpu,
     }
 }
@@ -93,27 +98,51 @@ fn cache(path: &Path, share: f32, kind: PolicyKind) -> Arc<ExpertCache> {
 
 /// Greedy tokens of `streams` prompts at once, and what the cache did. The prompts are longer than what counts as decoding.
 fn run(path: &Path, cache: Option<Arc<ExpertCache>>, streams: u32) -> (Vec<Vec<Token>>, LayerCounts) {
-    let engine = start(path, cache.clone(), streams);
+    let texts = texts(&start(path, cache.clone(), false, streams), streams);
+    (texts, cache.map(|cache| cache.stats().total()).unwrap_or_default())
+}
+
+/// The same without a cache, and with all experts on the CPU.
+fn run_in_ram(path: &Path, streams: u32) -> Vec<Vec<Token>> {
+    texts(&start(path, None, true, streams), streams)
+}
+
+fn texts(engine: &LocalEngine, streams: u32) -> Vec<Vec<Token>> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let prompts = (0..streams as i32).map(|stream| (0..20).map(|at| 65 + (stream + at * 7) % 60).collect());
-    let texts = runtime.block_on(futures_util::future::join_all(
-        prompts.map(|prompt| generate(&engine, prompt)),
-    ));
-    (texts, cache.map(|cache| cache.stats().total()).unwrap_or_default())
+    runtime.block_on(futures_util::future::join_all(
+        prompts.map(|prompt| generate(engine, prompt)),
+    ))
 }
 
 fn model(folder: &Path, arch: Arch, mix: &str) -> std::path::PathBuf {
     let (_, shape) = Shape::presets(arch).pop().unwrap();
     let path = folder.join(format!("{}-{mix}.gguf", arch.as_str()));
-    let synthetic = Synthetic {
+    synthetic(shape, mix).write(&path, |_, _| ()).unwrap();
+    path
+}
+
+fn synthetic(shape: Shape, mix: &str) -> Synthetic {
+    Synthetic {
         shape,
         mix: Mix::from_name(mix).unwrap(),
         skew: 0.5,
         seed: 7,
         header_only: false,
-    };
-    synthetic.write(&path, |_, _| ()).unwrap();
-    path
+    }
+}
+
+/// A GPU rounds otherwise than the CPU, and otherwise for other batches: the tokens of random models, which are seldom sure
+/// of anything, part company after a while, from each of the `plain` ways to compute them. Wrong results part at once.
+fn assert_same(plain: &[Vec<Vec<Token>>], cached: &[Vec<Token>], what: &str) {
+    let exact = cache_device() == Device::Cpu || what.contains("demo-");
+    let least = if exact { TOKENS as usize } else { 3 };
+    for (stream, cached) in cached.iter().enumerate() {
+        let same = |plain: &Vec<Vec<Token>>| plain[stream].iter().zip(cached).take_while(|(a, b)| a == b).count();
+        let same = plain.iter().map(same).max().unwrap();
+        println!("{what}: {same} of {TOKENS} tokens are the same");
+        assert!(same >= least, "{what}:\n{plain:?}\n{cached:?}");
+    }
 }
 
 /// llama.cpp repacks some types for its own CPU kernels, which round differently: there the tokens of an empty cache, which
@@ -127,7 +156,10 @@ fn compare(folder: &Path, arch: Arch, mix: &str, repacked: bool) {
 fn compare_file(path: &Path, repacked: bool, streams: u32) {
     let name = path.display();
     let empty = || cache(path, 0.0, PolicyKind::LfuDecay);
-    let (plain, _) = run(path, repacked.then(empty), streams);
+    let mut plain = vec![run(path, repacked.then(empty), streams).0];
+    if cache_device() != Device::Cpu {
+        plain.push(run_in_ram(path, streams));
+    }
     for kind in [PolicyKind::LfuDecay, PolicyKind::Lru, PolicyKind::Static] {
         for share in [0.0, 0.1, 0.5, 1.0] {
             if share == 0.0 && kind != PolicyKind::LfuDecay {
@@ -135,7 +167,7 @@ fn compare_file(path: &Path, repacked: bool, streams: u32) {
             }
             let (cached, counts) = run(path, Some(cache(path, share, kind)), streams);
             let what = format!("{name} {} {share}: {counts:?}", kind.name());
-            assert!(plain == cached, "{what}:\n{plain:?}\n{cached:?}");
+            assert_same(&plain, &cached, &what);
             assert!(counts.selections > 0, "the experts never came to us: {what}");
             assert_eq!(counts.uploads > 0, share > 0.0, "{what}");
             assert_eq!(counts.hits > 0, share > 0.0, "{what}");
@@ -174,6 +206,16 @@ fn the_same_tokens_for_gpt_oss_with_its_biases() {
 }
 
 #[test]
+fn the_same_tokens_for_gate_and_up_in_one_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, mut shape) = Shape::presets(Arch::Qwen3next).pop().unwrap();
+    shape.fused_gate_up = true;
+    let path = folder.path().join("fused.gguf");
+    synthetic(shape, "f16").write(&path, |_, _| ()).unwrap();
+    compare_file(&path, false, 1);
+}
+
+#[test]
 fn the_same_tokens_for_eight_streams_at_once() {
     let folder = tempfile::tempdir().unwrap();
     compare_file(&model(folder.path(), Arch::Qwen3next, "f16"), false, 8);
@@ -184,7 +226,7 @@ fn the_same_tokens_for_eight_streams_at_once() {
 fn a_running_cache_can_be_changed() {
     let folder = tempfile::tempdir().unwrap();
     let path = model(folder.path(), Arch::Qwen3next, "f16");
-    let (plain, _) = run(&path, None, 8);
+    let plain = vec![run(&path, None, 8).0];
     let cache = cache(&path, 0.1, PolicyKind::LfuDecay);
     let changes = std::thread::spawn({
         let cache = cache.clone();
@@ -206,7 +248,7 @@ fn a_running_cache_can_be_changed() {
     });
     let (changed, counts) = run(&path, Some(cache.clone()), 8);
     changes.join().unwrap();
-    assert_eq!(plain, changed);
+    assert_same(&plain, &changed, "changed while it was used");
     assert!(counts.hits > 0 && counts.uploads > 0, "{counts:?}");
     let unknown = |pins| Change {
         pins: Some(pins),

@@ -75,7 +75,7 @@ fn cache(stats: &ExpertStats, detail: Detail) -> Value {
     total["upload_bytes"] = stats.upload_bytes().into();
     let mut cache = json!({
         "policy": stats.policy,
-        "device": stats.device,
+        "device": stats.device.name(),
         "geometry": {
             "layers": layers.len(),
             "experts": layers.iter().map(|layer| layer.experts).max(),

@@ -11,6 +11,7 @@ mod experts;
 mod generate;
 mod health;
 mod limits;
+mod memory;
 mod messages;
 mod metrics;
 mod models;
@@ -34,6 +35,7 @@ fn routes(config: &mut ServiceConfig) {
     experts::routes(config);
     generate::routes(config);
     health::routes(config);
+    memory::routes(config);
     metrics::routes(config);
     models::routes(config);
     template::routes(config);

@@ -45,6 +45,7 @@ impl State {
     /// Serves these engines, the first of them for requests that name none.
     #[must_use]
     pub fn new(engines: Vec<Arc<dyn Engine>>, metrics: Metrics) -> Self {
+        metrics.watch(engines.clone());
         let served = engines.into_iter().map(|engine| {
             Arc::new(Served {
                 engine,

@@ -2,22 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
 
 use super::output;
 use crate::api::{self, State};
-use crate::config::{
-    self, CacheDevice, CacheSize, ExpertPlacement, Loaded, ModelConfig, ModelSource, Overrides, ServerConfig,
-};
-use crate::engine::Engine;
-use crate::engine::local::{self, LoadSpec, LocalEngine, threads};
+use crate::config::{self, Loaded, MemoryConfig, ModelConfig, ModelSource, Overrides, ServerConfig};
+use crate::engine::local::{self, LoadSpec, LocalEngine, Placement, threads};
+use crate::engine::{Engine, ModelCard};
 use crate::experts::heat::{Fingerprint, HeatMap};
-use crate::experts::policy::PolicyConfig;
-use crate::experts::{CacheConfig, Device, ExpertCache, Slots, has_gpu};
+use crate::experts::policy::{PolicyConfig, PolicyKind};
+use crate::experts::{CacheConfig, Device, ExpertCache, Slots};
 use crate::folders;
 use crate::gguf::Gguf;
+use crate::plan::{self, Experts, Machine, ModelPlan, ModelRequest, ModelShape, Plan, Tier};
 use crate::telemetry::Metrics;
 
 /// One engine that is ready, for commands that work without a server.
@@ -37,16 +37,85 @@ pub(super) fn load_config(overrides: &Overrides) -> anyhow::Result<Loaded> {
     Ok(loaded)
 }
 
-/// Inspects a model's file and starts its engine; the weights load in the background.
-///
-/// The file is checked here since llama.cpp aborts the process on some damaged ones.
-pub(super) fn start(model: &ModelConfig, metrics: &Metrics) -> anyhow::Result<LocalEngine> {
-    let path = match &model.source {
+/// A model of the configuration with what its file says.
+pub(super) struct Prepared<'c> {
+    pub(super) config: &'c ModelConfig,
+    path: PathBuf,
+    gguf: Gguf,
+    card: ModelCard,
+    pub(super) request: ModelRequest,
+}
+
+fn path(config: &ModelConfig) -> anyhow::Result<PathBuf> {
+    Ok(match &config.source {
         ModelSource::File(path) => path.clone(),
         ModelSource::Demo(demo) => demo.unpack()?,
+    })
+}
+
+/// Opens a model's file.
+pub(super) fn open(config: &ModelConfig) -> anyhow::Result<Gguf> {
+    Gguf::open(&path(config)?).with_context(|| format!("model `{}` cannot be used", config.name))
+}
+
+/// Inspects a model's file. This is done before llama.cpp sees it, which aborts the process on some damaged ones.
+pub(super) fn prepare(config: &ModelConfig) -> anyhow::Result<Prepared<'_>> {
+    let path = path(config)?;
+    let problem = || format!("model `{}` cannot be used", config.name);
+    let gguf = Gguf::open(&path).with_context(problem)?;
+    let card = local::describe(config, &gguf).with_context(problem)?;
+    let request = ModelRequest {
+        name: config.name.clone(),
+        shape: ModelShape::read(&gguf).with_context(problem)?,
+        context: plan::Context {
+            tokens: card.context,
+            parallel: card.parallel,
+            kv_type: config.kv_type,
+        },
+        experts: config.experts,
+        gpu_layers: config.gpu_layers,
     };
-    let gguf = Gguf::open(&path).with_context(|| format!("model `{}` cannot be used", model.name))?;
-    let card = local::describe(model, &gguf).with_context(|| format!("model `{}` cannot be used", model.name))?;
+    Ok(Prepared {
+        config,
+        path,
+        gguf,
+        card,
+        request,
+    })
+}
+
+/// This machine, as models are planned for.
+pub(super) fn machine() -> Machine {
+    local::initialise();
+    plan::detect::machine(threads::physical_cores())
+}
+
+/// Plans where the models go and starts their engines; the weights load in the background.
+pub(super) fn start_all(
+    models: &[ModelConfig],
+    memory: &MemoryConfig,
+    metrics: &Metrics,
+) -> anyhow::Result<Vec<LocalEngine>> {
+    let prepared = models.iter().map(prepare).collect::<anyhow::Result<Vec<_>>>()?;
+    let requests: Vec<ModelRequest> = prepared.iter().map(|model| model.request.clone()).collect();
+    let plan = plan::plan(&machine(), memory, &requests).context("the models do not fit this machine")?;
+    for advice in &plan.advice {
+        tracing::warn!("{advice}");
+    }
+    let models = prepared.into_iter().zip(&plan.models);
+    models
+        .map(|(model, planned)| start(model, planned, &plan, metrics))
+        .collect()
+}
+
+fn start(model: Prepared<'_>, planned: &ModelPlan, plan: &Plan, metrics: &Metrics) -> anyhow::Result<LocalEngine> {
+    let Prepared {
+        config,
+        path,
+        gguf,
+        card,
+        ..
+    } = model;
     if card.context > card.context_train {
         tracing::warn!(
             model = card.name,
@@ -55,68 +124,47 @@ pub(super) fn start(model: &ModelConfig, metrics: &Metrics) -> anyhow::Result<Lo
             "the context is longer than the model was trained for"
         );
     }
+    for reason in &planned.reasons {
+        tracing::info!(model = card.name, "{reason}");
+    }
     let spec = LoadSpec {
         path,
         context: card.context,
         parallel: card.parallel,
-        threads: model.threads,
-        experts: expert_cache(model, &gguf)?,
+        threads: config.threads,
+        placement: Placement {
+            gpu: plan.device,
+            gpu_layers: planned.gpu_layers,
+            experts_in_ram: matches!(planned.experts, Experts::Ram | Experts::Cache { .. }) && plan.device.is_some(),
+            no_mmap: !plan.mmap,
+            kv_type: config.kv_type,
+            planned: planned.rows.clone(),
+        },
+        experts: expert_cache(config, &gguf, planned.experts, plan.device)?,
     };
     let metrics = metrics.model(&card.name);
-    LocalEngine::start(card, spec, model.queue, metrics).context("cannot start a thread")
+    LocalEngine::start(card, spec, config.queue, metrics).context("cannot start a thread")
 }
 
-/// Opens a model's file.
-pub(super) fn open(model: &ModelConfig) -> anyhow::Result<Gguf> {
-    let path = match &model.source {
-        ModelSource::File(path) => path.clone(),
-        ModelSource::Demo(demo) => demo.unpack()?,
+/// The cache that the plan has room for.
+fn expert_cache(
+    model: &ModelConfig,
+    gguf: &Gguf,
+    experts: Experts,
+    gpu: Option<usize>,
+) -> anyhow::Result<Option<Arc<ExpertCache>>> {
+    let Experts::Cache { device, slots, of } = experts else {
+        return Ok(None);
     };
-    Gguf::open(&path).with_context(|| format!("model `{}` cannot be used", model.name))
-}
-
-/// The cache that the configuration asks for. Without a GPU llama.cpp's own way is faster, so only an explicit `cpu` brings
-/// one.
-fn expert_cache(model: &ModelConfig, gguf: &Gguf) -> anyhow::Result<Option<Arc<ExpertCache>>> {
-    let config = &model.experts;
     let shape = gguf.geometry()?;
-    if config.placement != ExpertPlacement::Cache || shape.experts == 0 {
-        return Ok(None);
-    }
-    let device = match config.device {
-        CacheDevice::Cpu => Device::Cpu,
-        CacheDevice::Auto => Device::Gpu,
+    let device = match (device, gpu) {
+        (Tier::Gpu, Some(gpu)) => Device::Gpu(gpu),
+        _ => Device::Cpu,
     };
-    if device == Device::Gpu && !has_gpu() {
-        tracing::warn!(
-            model = model.name,
-            "there is no GPU to hold copies of experts: the cache is left out, since llama.cpp alone is faster \
-             (device = \"cpu\" would keep it)"
-        );
-        return Ok(None);
-    }
-    let experts = usize::try_from(shape.experts)?;
-    let total: u64 = gguf
-        .tensors()
-        .iter()
-        .filter(|tensor| tensor.name.contains("_exps."))
-        .map(|tensor| tensor.bytes)
-        .sum();
-    let slots = match config.cache {
-        CacheSize::Auto => Slots::Share(0.25),
-        CacheSize::Percent(percent) => Slots::Share(f32::from(percent) / 100.0),
-        // In each layer one slot more than can be used: the one of zeros.
-        CacheSize::Bytes(bytes) => {
-            let slot = total.div_ceil(u64::from(shape.experts)).max(1);
-            Slots::PerLayer(usize::try_from(bytes / slot)?.saturating_sub(1))
-        }
-    };
-    let layers = usize::try_from(shape.layers + shape.mtp_layers)?;
+    let (layers, experts) = (usize::try_from(shape.layers + shape.mtp_layers)?, usize::try_from(of)?);
     // What makes a model route as it does: its shape, and the first router.
-    let router = gguf
-        .tensors()
-        .iter()
-        .find(|tensor| tensor.name.contains("ffn_gate_inp"));
+    let mut tensors = gguf.tensors().iter();
+    let router = tensors.find(|tensor| tensor.name.contains("ffn_gate_inp"));
     let router = router.map_or(&[][..], |tensor| gguf.data(tensor));
     let fingerprint = Fingerprint::of([gguf.header_bytes(), router]);
     let file = fingerprint.heat_file(&folders::heat());
@@ -124,14 +172,23 @@ fn expert_cache(model: &ModelConfig, gguf: &Gguf) -> anyhow::Result<Option<Arc<E
         tracing::warn!("{error}");
         None
     });
-    let heat = heat.unwrap_or_else(|| HeatMap::new(fingerprint, layers, experts));
+    if heat.is_none() && model.experts.policy == PolicyKind::Static {
+        tracing::warn!(
+            model = model.name,
+            "the policy `static` needs a heat map, and there is none yet: nothing is copied; `hearth profile` makes one"
+        );
+    }
     let config = CacheConfig {
         device,
-        slots,
-        policy: PolicyConfig::default(),
+        slots: Slots::PerLayer(usize::try_from(slots)?),
+        policy: PolicyConfig {
+            kind: model.experts.policy,
+            ..PolicyConfig::default()
+        },
         active: shape.experts_used,
         pins: BTreeMap::new(),
     };
+    let heat = heat.unwrap_or_else(|| HeatMap::new(fingerprint, layers, experts));
     let cache = ExpertCache::start(config, heat, Some(file)).context("cannot start a thread")?;
     Ok(Some(cache))
 }
@@ -158,13 +215,14 @@ pub(super) fn choose<'m>(models: &'m [ModelConfig], name: Option<&str>) -> anyho
 /// Starts the model that is meant by name, alias or role (the first one if `None`) and waits until it is loaded.
 pub(super) fn start_one(overrides: &Overrides, name: Option<&str>) -> anyhow::Result<Started> {
     let loaded = load_config(overrides)?;
-    start_and_wait(choose(&loaded.config.models, name)?)
+    start_and_wait(choose(&loaded.config.models, name)?, &loaded.config.memory)
 }
 
 /// Starts a model and waits until it is loaded.
-pub(super) fn start_and_wait(model: &ModelConfig) -> anyhow::Result<Started> {
+pub(super) fn start_and_wait(model: &ModelConfig, memory: &MemoryConfig) -> anyhow::Result<Started> {
     let metrics = Metrics::new();
-    let engine = start(model, &metrics)?;
+    let mut engines = start_all(std::slice::from_ref(model), memory, &metrics)?;
+    let engine = engines.remove(0);
     let bar = output::progress_bar(100, &format!("loading {}", model.name));
     // The number is between 0 and 1.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a percentage")]

@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::output;
-use crate::gguf::{Geometry, Gguf, TensorInfo, Value, file_type_name, printable};
+use crate::gguf::{Geometry, Gguf, Value, file_type_name, printable};
+use crate::plan;
 
 /// Arguments of `hearth inspect`.
 #[derive(Debug, clap::Args)]
@@ -56,44 +57,12 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What part of the model a tensor belongs to, by llama.cpp's names.
-fn component(tensor: &TensorInfo, geometry: &Geometry) -> &'static str {
-    let name = tensor.name.as_str();
-    let block = name
-        .strip_prefix("blk.")
-        .and_then(|rest| rest.split_once('.'))
-        .and_then(|(number, rest)| Some((number.parse::<u32>().ok()?, rest)));
-    let Some((number, rest)) = block else {
-        return match name {
-            _ if name.starts_with("token_embd") => "embeddings",
-            _ if name.starts_with("output.") => "output",
-            _ => "other",
-        };
-    };
-    if number >= geometry.layers {
-        return "MTP";
-    }
-    match rest {
-        _ if rest.contains("_exps") => "routed experts",
-        _ if rest.contains("shexp") => "shared experts",
-        _ if rest.starts_with("ffn_gate_inp") => "routers",
-        _ if rest.starts_with("ssm_") || rest.starts_with("attn_qkv") || rest.starts_with("attn_gate") => {
-            if geometry.ssm.is_some() {
-                "recurrent layers"
-            } else {
-                "attention"
-            }
-        }
-        _ if rest.starts_with("attn_") && !rest.contains("norm.") => "attention",
-        _ if rest.starts_with("ffn_") && !rest.contains("norm.") => "feed-forward",
-        _ => "norms and other",
-    }
-}
-
 fn components(gguf: &Gguf, geometry: &Geometry) -> BTreeMap<&'static str, Component> {
     let mut components: BTreeMap<&'static str, Component> = BTreeMap::new();
     for tensor in gguf.tensors() {
-        let part = components.entry(component(tensor, geometry)).or_default();
+        let part = components
+            .entry(plan::Component::of(tensor, geometry).name())
+            .or_default();
         part.tensors += 1;
         part.parameters += tensor.elements();
         part.bytes += tensor.bytes;

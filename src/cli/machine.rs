@@ -2,7 +2,7 @@
 
 use llama_cpp_2::{LlamaBackendDeviceType, list_llama_ggml_backend_devices};
 use serde::Serialize;
-use sysinfo::{CpuRefreshKind, ProcessRefreshKind, ProcessesToUpdate, System};
+use sysinfo::{CpuRefreshKind, System};
 
 use super::output;
 use crate::engine::local::threads;
@@ -76,14 +76,4 @@ impl std::fmt::Display for Machine {
         let Self { cpu, cores, system, .. } = self;
         write!(out, "{cpu}, {cores} cores, {memory}, {gpus}, {system}")
     }
-}
-
-/// Main memory that this process has now, weights that are mapped from the file included; `None` where the system does
-/// not tell.
-pub(super) fn resident_bytes() -> Option<u64> {
-    let process = sysinfo::get_current_pid().ok()?;
-    let mut system = System::new();
-    let memory = ProcessRefreshKind::nothing().with_memory();
-    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[process]), false, memory);
-    Some(system.process(process)?.memory())
 }

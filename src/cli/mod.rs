@@ -8,6 +8,7 @@ mod inspect;
 mod machine;
 mod models;
 mod output;
+mod plan;
 mod profile;
 mod serve;
 mod synthetic_gguf;
@@ -44,6 +45,8 @@ subcommands! {
     Models(models),
     /// Show what is in a GGUF file.
     Inspect(inspect),
+    /// Show where everything would go, on this machine or another, and why.
+    Plan(plan),
     /// Check, show or describe the configuration.
     Config(config),
     /// Measure how fast a model answers on this machine, or what the engine and HTTP cost.

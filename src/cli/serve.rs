@@ -36,11 +36,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         );
     }
     let metrics = Metrics::new();
-    let models = config
-        .models
-        .iter()
-        .map(|model| engines::start(model, &metrics).map(Arc::new))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let models = engines::start_all(&config.models, &config.memory, &metrics)?;
+    let models: Vec<Arc<LocalEngine>> = models.into_iter().map(Arc::new).collect();
     announce(&bound, &models)?;
     let shared: Vec<Arc<dyn Engine>> = models.iter().map(|engine| engine.clone() as Arc<dyn Engine>).collect();
     let state = State::new(shared, metrics);

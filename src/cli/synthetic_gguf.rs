@@ -46,6 +46,10 @@ pub(super) struct Args {
     #[arg(long)]
     mtp: bool,
 
+    /// Make gate and up of the experts one tensor (qwen3next).
+    #[arg(long)]
+    fused_gate_up: bool,
+
     /// How unequal the router's experts are: 0 for all alike, 1 for weights that fall as one over the rank.
     #[arg(long, default_value_t = 0.0)]
     skew: f64,
@@ -88,6 +92,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         *field = given.unwrap_or(*field);
     }
     shape.mtp |= args.mtp;
+    shape.fused_gate_up |= args.fused_gate_up;
     if !(0.0..=10.0).contains(&args.skew) {
         bail!("--skew must be between 0 and 10");
     }

@@ -30,9 +30,12 @@ fn model(model: ModelConfig) -> ModelDraft {
         parallel: Setting::default_of(model.parallel),
         threads: Setting::default_of(model.threads),
         queue: Setting::default_of(model.queue),
+        kv_type: Setting::default_of(model.kv_type),
+        gpu_layers: Setting::default_of(model.gpu_layers),
         placement: Setting::default_of(model.experts.placement),
         cache: Setting::default_of(model.experts.cache),
         device: Setting::default_of(model.experts.device),
+        policy: Setting::default_of(model.experts.policy),
         sampling: Setting::default_of(model.sampling),
     }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::diagnostic::Origin;
 use super::types::{
-    CacheDevice, CacheSize, Config, ExpertPlacement, ExpertsConfig, MemoryConfig, MemoryLimit, ModelConfig,
+    CacheDevice, CacheSize, Config, ExpertPlacement, ExpertsConfig, KvType, MemoryConfig, MemoryLimit, ModelConfig,
     ModelSource, ServerConfig,
 };
 use crate::engine::SamplingOverrides;
+use crate::experts::policy::PolicyKind;
 
 /// A value and where it came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,9 +103,12 @@ pub(super) struct ModelDraft {
     pub parallel: Setting<u32>,
     pub threads: Setting<Option<u32>>,
     pub queue: Setting<usize>,
+    pub kv_type: Setting<KvType>,
+    pub gpu_layers: Setting<Option<u32>>,
     pub placement: Setting<ExpertPlacement>,
     pub cache: Setting<CacheSize>,
     pub device: Setting<CacheDevice>,
+    pub policy: Setting<PolicyKind>,
     pub sampling: Setting<SamplingOverrides>,
 }
 
@@ -120,9 +124,12 @@ impl Default for ModelDraft {
             parallel: Setting::default_of(ModelConfig::PARALLEL),
             threads: Setting::default_of(None),
             queue: Setting::default_of(ModelConfig::QUEUE),
+            kv_type: Setting::default_of(KvType::default()),
+            gpu_layers: Setting::default_of(None),
             placement: Setting::default_of(ExpertsConfig::default().placement),
             cache: Setting::default_of(ExpertsConfig::default().cache),
             device: Setting::default_of(ExpertsConfig::default().device),
+            policy: Setting::default_of(ExpertsConfig::default().policy),
             sampling: Setting::default_of(SamplingOverrides::default()),
         }
     }
@@ -161,10 +168,13 @@ impl ModelDraft {
             parallel: self.parallel.value,
             threads: self.threads.value,
             queue: self.queue.value,
+            kv_type: self.kv_type.value,
+            gpu_layers: self.gpu_layers.value,
             experts: ExpertsConfig {
                 placement: self.placement.value,
                 cache: self.cache.value,
                 device: self.device.value,
+                policy: self.policy.value,
             },
             sampling: self.sampling.value.clone(),
         })

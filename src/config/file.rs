@@ -8,7 +8,6 @@ use super::diagnostic::{Diagnostic, Origin, Problems};
 use super::draft::{Draft, MemoryDraft, ModelDraft, ServerDraft, Setting};
 use super::path::Base;
 use super::reader::Table;
-use super::types::{CacheDevice, CacheSize, ExpertPlacement};
 use super::value::{self, Fault};
 use crate::engine::SamplingOverrides;
 
@@ -87,9 +86,9 @@ fn model(mut table: Table<'_, '_>, base: &Base, problems: &Problems) -> ModelDra
     let default = ModelDraft::default();
     table.require("name", "add name = \"...\": clients ask for the model by it");
     table.require("path", "add path = \"....gguf\", or path = \"demo:reasoner\" to try");
-    let (placement, cache, device) = table
+    let experts = table
         .table("experts", "[model.experts]")
-        .map_or((default.placement, default.cache, default.device), experts);
+        .map_or_else(ModelDraft::default, experts);
     let model = ModelDraft {
         name: table.text("name", value::name),
         role: table.text("role", value::name),
@@ -106,9 +105,14 @@ fn model(mut table: Table<'_, '_>, base: &Base, problems: &Problems) -> ModelDra
             .integer("threads", &value::THREADS)
             .map_or(default.threads, |threads| threads.map(Some)),
         queue: table.integer("queue", &value::QUEUE).unwrap_or(default.queue),
-        placement,
-        cache,
-        device,
+        kv_type: table.text("kv_type", value::kv_type).unwrap_or(default.kv_type),
+        gpu_layers: table
+            .integer("gpu_layers", &value::GPU_LAYERS)
+            .map_or(default.gpu_layers, |layers| layers.map(Some)),
+        placement: experts.placement,
+        cache: experts.cache,
+        device: experts.device,
+        policy: experts.policy,
         sampling: table
             .table("sampling", "[model.sampling]")
             .map_or(default.sampling, |table| sampling(table, problems)),
@@ -117,13 +121,16 @@ fn model(mut table: Table<'_, '_>, base: &Base, problems: &Problems) -> ModelDra
     model
 }
 
-fn experts(mut table: Table<'_, '_>) -> (Setting<ExpertPlacement>, Setting<CacheSize>, Setting<CacheDevice>) {
+/// The keys of `experts` in a draft that holds nothing else.
+fn experts(mut table: Table<'_, '_>) -> ModelDraft {
     let default = ModelDraft::default();
-    let experts = (
-        table.text("placement", value::placement).unwrap_or(default.placement),
-        table.text("cache", value::cache_size).unwrap_or(default.cache),
-        table.text("device", value::cache_device).unwrap_or(default.device),
-    );
+    let experts = ModelDraft {
+        placement: table.text("placement", value::placement).unwrap_or(default.placement),
+        cache: table.text("cache", value::cache_size).unwrap_or(default.cache),
+        device: table.text("device", value::cache_device).unwrap_or(default.device),
+        policy: table.text("policy", value::policy).unwrap_or(default.policy),
+        ..ModelDraft::default()
+    };
     table.finish();
     experts
 }

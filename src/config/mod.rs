@@ -29,7 +29,7 @@ pub use diagnostic::{ConfigErrors, Diagnostic, Origin, Severity, SourceFile};
 pub use knobs::{KNOBS, Knob, OTHER_VARIABLES, Overrides};
 pub use schema::schema;
 pub use types::{
-    CacheDevice, CacheSize, Config, ExpertPlacement, ExpertsConfig, MemoryConfig, MemoryLimit, ModelConfig,
+    CacheDevice, CacheSize, Config, ExpertPlacement, ExpertsConfig, KvType, MemoryConfig, MemoryLimit, ModelConfig,
     ModelSource, ServerConfig,
 };
 
@@ -99,6 +99,17 @@ pub fn load_text(text: &str, path: &Path, overrides: &Overrides, env: &Environme
         text: text.to_owned(),
     };
     resolve(Some(source), overrides, env)
+}
+
+/// Bytes of a size with a unit, such as `16GiB`, as in the configuration.
+///
+/// # Errors
+/// A sentence on what is wrong with it.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    value::size(text).map_err(|fault| match fault.hint {
+        Some(hint) => format!("{}; {hint}", fault.message),
+        None => fault.message,
+    })
 }
 
 fn resolve(source: Option<SourceFile>, overrides: &Overrides, env: &Environment) -> Result<Loaded, ConfigErrors> {

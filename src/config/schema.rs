@@ -73,6 +73,12 @@ struct Model {
     /// Requests that may wait for a slot; default 64.
     #[schemars(range(min = 0, max = 100_000))]
     queue: Option<u32>,
+    /// Data type of keys and values: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0 or iq4_nl; default "f16". Quantised ones need
+    /// flash attention.
+    kv_type: Option<String>,
+    /// Layers on the GPU, as llama.cpp counts them (the output is one); default: what the plan finds best.
+    #[schemars(range(min = 0, max = 513))]
+    gpu_layers: Option<u32>,
     /// Where the routed experts are computed.
     experts: Option<Experts>,
     /// Sampling where a request says nothing.
@@ -82,12 +88,16 @@ struct Model {
 #[derive(JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Experts {
-    /// "auto", or "cache": experts in main memory, copies of the hot ones on the cache device; default "auto".
+    /// "auto", "gpu" (all on the GPU), "cpu" (all in main memory), or "cache": in main memory, copies of the hot ones on the
+    /// cache device; default "auto".
     placement: Option<String>,
-    /// How much of the experts has a copy: "auto" (a quarter), a share such as "25%", or an amount such as "6GiB".
+    /// How much of the experts has a copy: "auto" (what the plan has left on the GPU), a share such as "25%", or an amount
+    /// such as "6GiB".
     cache: Option<String>,
     /// What holds the copies: "auto" (the first GPU) or "cpu"; default "auto".
     device: Option<String>,
+    /// Which experts have a copy: "lfu-decay", "lru", "static" or "predictive"; default "lfu-decay".
+    policy: Option<String>,
 }
 
 /// The schema as JSON.

@@ -160,6 +160,10 @@ impl ModelDraft {
         let port = self.port.as_ref().map(|port| entry("port", port.value, &port.origin));
         let context = self.context.value.map(|n| entry("context", n, &self.context.origin));
         let threads = self.threads.value.map(|n| entry("threads", n, &self.threads.origin));
+        let gpu_layers = self
+            .gpu_layers
+            .value
+            .map(|n| entry("gpu_layers", n, &self.gpu_layers.origin));
         vec![
             name.unwrap_or(absent("name", "none")),
             role.unwrap_or(absent("role", "none")),
@@ -170,6 +174,8 @@ impl ModelDraft {
             entry("parallel", self.parallel.value, &self.parallel.origin),
             threads.unwrap_or(absent("threads", "one per physical core")),
             entry("queue", self.queue.value, &self.queue.origin),
+            entry("kv_type", self.kv_type.value.name(), &self.kv_type.origin),
+            gpu_layers.unwrap_or(absent("gpu_layers", "as planned")),
         ]
     }
 
@@ -184,6 +190,7 @@ impl ModelDraft {
                 value::cache_device_text(self.device.value),
                 &self.device.origin,
             ),
+            entry("policy", self.policy.value.name(), &self.policy.origin),
         ]
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::demo::DemoModel;
 use crate::engine::SamplingOverrides;
+use crate::experts::policy::PolicyKind;
 
 /// The whole configuration, checked: every number in range, every name unique, every file present.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,6 +65,10 @@ pub struct ModelConfig {
     pub threads: Option<u32>,
     /// Requests that may wait for a slot.
     pub queue: usize,
+    /// Data type of keys and values in the context's memory.
+    pub kv_type: KvType,
+    /// Layers on the GPU, as llama.cpp counts them: the output is the first, then the last layers. `None`: the plan decides.
+    pub gpu_layers: Option<u32>,
     pub experts: ExpertsConfig,
     pub sampling: SamplingOverrides,
 }
@@ -75,13 +80,19 @@ pub struct ExpertsConfig {
     /// Memory on the cache device.
     pub cache: CacheSize,
     pub device: CacheDevice,
+    /// Which experts have a copy.
+    pub policy: PolicyKind,
 }
 
 /// What becomes of the routed experts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpertPlacement {
-    /// As hearth finds best: today as llama.cpp places them.
+    /// As the plan finds best.
     Auto,
+    /// All on the GPU.
+    Gpu,
+    /// All in main memory, without copies.
+    Cpu,
     /// In main memory; the hot ones have a copy on the cache device.
     Cache,
 }
@@ -98,10 +109,31 @@ pub enum CacheDevice {
 /// How much of the experts has a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheSize {
-    /// A quarter.
+    /// What the plan has left on the GPU; a quarter in main memory.
     Auto,
     Bytes(u64),
     Percent(u8),
+}
+
+/// Data type of keys and values: those of which llama.cpp can make both.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KvType {
+    F32,
+    #[default]
+    F16,
+    Bf16,
+    #[serde(rename = "q8_0")]
+    Q8_0,
+    #[serde(rename = "q5_1")]
+    Q5_1,
+    #[serde(rename = "q5_0")]
+    Q5_0,
+    #[serde(rename = "q4_1")]
+    Q4_1,
+    #[serde(rename = "q4_0")]
+    Q4_0,
+    Iq4Nl,
 }
 
 impl std::str::FromStr for CacheSize {
@@ -156,8 +188,41 @@ impl ModelConfig {
             parallel: Self::PARALLEL,
             threads: None,
             queue: Self::QUEUE,
+            kv_type: KvType::default(),
+            gpu_layers: None,
             experts: ExpertsConfig::default(),
             sampling: SamplingOverrides::default(),
+        }
+    }
+}
+
+impl KvType {
+    /// All of them, the most precise first.
+    pub const ALL: [Self; 9] = [
+        Self::F32,
+        Self::F16,
+        Self::Bf16,
+        Self::Q8_0,
+        Self::Q5_1,
+        Self::Q5_0,
+        Self::Q4_1,
+        Self::Q4_0,
+        Self::Iq4Nl,
+    ];
+
+    /// llama.cpp's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Q8_0 => "q8_0",
+            Self::Q5_1 => "q5_1",
+            Self::Q5_0 => "q5_0",
+            Self::Q4_1 => "q4_1",
+            Self::Q4_0 => "q4_0",
+            Self::Iq4Nl => "iq4_nl",
         }
     }
 }
@@ -168,6 +233,7 @@ impl Default for ExpertsConfig {
             placement: ExpertPlacement::Auto,
             cache: CacheSize::Auto,
             device: CacheDevice::Auto,
+            policy: PolicyKind::default(),
         }
     }
 }

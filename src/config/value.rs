@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::types::{CacheDevice, CacheSize, ExpertPlacement, MemoryLimit};
+use super::suggest::nearest;
+use super::types::{CacheDevice, CacheSize, ExpertPlacement, KvType, MemoryLimit};
+use crate::experts::policy::PolicyKind;
 
 /// Why a value cannot be: "must be ..., but is ...".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub(super) const HTTP_THREADS: RangeInclusive<i64> = 1..=256;
 pub(super) const THREADS: RangeInclusive<i64> = 1..=1024;
 pub(super) const CONTEXT: RangeInclusive<i64> = 32..=4_194_304;
 pub(super) const PARALLEL: RangeInclusive<i64> = 1..=64;
+/// llama.cpp's most layers, and the output.
+pub(super) const GPU_LAYERS: RangeInclusive<i64> = 0..=513;
 pub(super) const QUEUE: RangeInclusive<i64> = 0..=100_000;
 const BODY_LIMIT: RangeInclusive<u64> = 1024..=1 << 30;
 const LONGEST_GRACE: Duration = Duration::from_secs(3600);
@@ -102,9 +106,11 @@ pub(super) fn memory(text: &str) -> Result<MemoryLimit, Fault> {
 pub(super) fn placement(text: &str) -> Result<ExpertPlacement, Fault> {
     match text {
         "auto" => Ok(ExpertPlacement::Auto),
+        "gpu" => Ok(ExpertPlacement::Gpu),
+        "cpu" => Ok(ExpertPlacement::Cpu),
         "cache" => Ok(ExpertPlacement::Cache),
         _ => Err(Fault::new(
-            format!("must be \"auto\" or \"cache\", but is {text:?}"),
+            format!("must be \"auto\", \"gpu\", \"cpu\" or \"cache\", but is {text:?}"),
             "\"cache\" keeps copies of the hot experts, \"auto\" leaves the choice to hearth",
         )),
     }
@@ -114,6 +120,8 @@ pub(super) fn placement(text: &str) -> Result<ExpertPlacement, Fault> {
 pub(super) fn placement_text(placement: ExpertPlacement) -> &'static str {
     match placement {
         ExpertPlacement::Auto => "auto",
+        ExpertPlacement::Gpu => "gpu",
+        ExpertPlacement::Cpu => "cpu",
         ExpertPlacement::Cache => "cache",
     }
 }
@@ -136,6 +144,28 @@ pub(super) fn cache_device_text(device: CacheDevice) -> &'static str {
         CacheDevice::Auto => "auto",
         CacheDevice::Cpu => "cpu",
     }
+}
+
+/// Which experts have a copy.
+pub(super) fn policy(text: &str) -> Result<PolicyKind, Fault> {
+    one_of(text, PolicyKind::ALL.map(|policy| (policy.name(), policy)))
+}
+
+/// Data type of keys and values.
+pub(super) fn kv_type(text: &str) -> Result<KvType, Fault> {
+    one_of(text, KvType::ALL.map(|kind| (kind.name(), kind)))
+}
+
+fn one_of<T, const N: usize>(text: &str, known: [(&'static str, T); N]) -> Result<T, Fault> {
+    let names = known.each_ref().map(|(name, _)| *name);
+    let found = known.into_iter().find(|(name, _)| *name == text);
+    found.map(|(_, value)| value).ok_or_else(|| {
+        let quoted = names.map(|name| format!("{name:?}"));
+        Fault {
+            message: format!("must be one of {}, but is {text:?}", quoted.join(", ")),
+            hint: nearest(text, names).map(|meant| format!("did you mean {meant:?}?")),
+        }
+    })
 }
 
 /// `auto`, a share of the experts, or a size.

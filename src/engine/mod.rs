@@ -7,12 +7,14 @@ mod card;
 mod error;
 mod event;
 pub mod local;
+mod memory;
 mod request;
 mod sampling;
 
 pub use card::{Health, ModelCard, SlotCounts};
 pub use error::EngineError;
 pub use event::{Event, EventStream, FinishReason, PrefillProgress, Timings, Usage};
+pub use memory::{Buffers, MemoryUse};
 pub use request::{GenerateRequest, Prompt, Token};
 pub use sampling::{DryParams, Sampling, SamplingOverrides};
 
@@ -35,6 +37,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// What the cache of experts did; `None` for a model without one.
     fn experts(&self) -> Option<ExpertStats> {
+        None
+    }
+
+    /// What the model takes of the memory; `None` before it is loaded, and for models that are computed elsewhere.
+    fn memory(&self) -> Option<MemoryUse> {
         None
     }
 

@@ -17,13 +17,23 @@ use super::stats::{ExpertStats, LayerStats};
 use super::trace::Trace;
 
 /// What holds the copies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device {
-    /// The first GPU.
-    Gpu,
+    /// A GPU, by its position among ggml's.
+    Gpu(usize),
     /// Main memory: no faster than no cache, but every step is taken.
     Cpu,
+}
+
+impl Device {
+    /// For answers.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gpu(_) => "gpu",
+            Self::Cpu => "cpu",
+        }
+    }
 }
 
 /// How many experts of a layer have room.
@@ -92,6 +102,8 @@ pub struct ExpertCache {
     /// What earlier runs know, and where to keep it.
     heat: Mutex<HeatMap>,
     heat_file: Option<PathBuf>,
+    /// Tokens, counted in each layer, of which the saved heat map knows.
+    saved: Mutex<u64>,
 }
 
 impl ExpertCache {
@@ -112,6 +124,7 @@ impl ExpertCache {
             history: Mutex::default(),
             heat: Mutex::new(heat),
             heat_file,
+            saved: Mutex::new(0),
         });
         let weak = Arc::downgrade(&cache);
         let mut saved = Instant::now();
@@ -343,21 +356,25 @@ impl ExpertCache {
         heat.clone()
     }
 
-    /// Where the heat map is kept, if anywhere.
+    /// Writes the heat map, unless there is nothing new in it or nowhere to write to.
+    pub fn save_heat(&self) {
+        let Some(path) = &self.heat_file else { return };
+        // One at a time: the engine and whoever ends it may both want to.
+        let mut saved = self.saved.lock();
+        let tokens = self.total().tokens;
+        if tokens == *saved || self.layers.lock().is_empty() {
+            return;
+        }
+        match self.heat().save(path) {
+            Ok(()) => *saved = tokens,
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
+    /// Where the heat map is kept.
     #[must_use]
     pub fn heat_file(&self) -> Option<&Path> {
         self.heat_file.as_deref()
-    }
-
-    /// Writes the heat map, unless there is nothing to write or nowhere to.
-    pub fn save_heat(&self) {
-        let Some(path) = &self.heat_file else { return };
-        if self.layers.lock().is_empty() {
-            return;
-        }
-        if let Err(error) = self.heat().save(path) {
-            tracing::warn!("{error}");
-        }
     }
 
     fn total(&self) -> LayerCounts {

@@ -18,5 +18,5 @@ mod stats;
 pub mod trace;
 
 pub use cache::{CacheConfig, Change, Device, ExpertCache, Slots, Step};
-pub use plugin::{has_gpu, load_with};
+pub use plugin::load_with;
 pub use stats::{ExpertStats, LayerStats, entropy};

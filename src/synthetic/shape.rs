@@ -46,6 +46,8 @@ pub struct Shape {
     pub sliding_window: u32,
     /// One block for multi-token prediction behind the layers.
     pub mtp: bool,
+    /// The gate and up projections of the experts are one tensor (qwen3next).
+    pub fused_gate_up: bool,
 }
 
 /// Bytes of text, and the three control tokens.
@@ -89,6 +91,7 @@ impl Shape {
                     state: 128,
                     sliding_window: 0,
                     mtp: false,
+                    fused_gate_up: false,
                 };
                 let tiny = Self {
                     layers: 4,
@@ -238,6 +241,7 @@ impl Shape {
             state: 0,
             sliding_window: 0,
             mtp: false,
+            fused_gate_up: false,
         }
     }
 
@@ -288,6 +292,9 @@ impl Shape {
         }
         if self.mtp && self.arch != Arch::Qwen3next {
             return wrong(format!("{} has no MTP block", self.arch.as_str()));
+        }
+        if self.fused_gate_up && self.arch != Arch::Qwen3next {
+            return wrong(format!("{} has gate and up apart", self.arch.as_str()));
         }
         Ok(())
     }

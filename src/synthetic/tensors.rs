@@ -98,6 +98,16 @@ impl Planner<'_> {
         self.push(&name, purpose, dims, spread)
     }
 
+    /// The weights of all routed experts; in NVFP4 each expert has a scale of its own beside them.
+    fn routed(&mut self, name: &str, purpose: Use, dims: &[u32; 3]) -> Result<(), SyntheticError> {
+        self.project(name, purpose, dims)?;
+        if self.out.last().is_some_and(|tensor| tensor.kind.name == "NVFP4") {
+            let name = self.name(&format!("{name}.scale"));
+            self.push(&name, Use::Exact, &[dims[2]], Values::Between(0.8, 1.25))?;
+        }
+        Ok(())
+    }
+
     fn norm(&mut self, name: &str, size: u32) -> Result<(), SyntheticError> {
         let name = self.name(&format!("{name}.weight"));
         self.constant(&name, size, 1.0)
@@ -194,9 +204,13 @@ impl Planner<'_> {
         let router = Values::Router(over_root(2.0, width));
         let name = self.name("ffn_gate_inp.weight");
         self.push(&name, Use::Exact, &[width, count], router)?;
-        self.project("ffn_gate_exps", Use::Expert, &[width, hidden, count])?;
-        self.project("ffn_up_exps", Use::Expert, &[width, hidden, count])?;
-        self.project("ffn_down_exps", Use::ExpertDown, &[hidden, width, count])?;
+        if s.fused_gate_up {
+            self.routed("ffn_gate_up_exps", Use::Expert, &[width, 2 * hidden, count])?;
+        } else {
+            self.routed("ffn_gate_exps", Use::Expert, &[width, hidden, count])?;
+            self.routed("ffn_up_exps", Use::Expert, &[width, hidden, count])?;
+        }
+        self.routed("ffn_down_exps", Use::ExpertDown, &[hidden, width, count])?;
         if s.arch == Arch::GptOss {
             self.bias("ffn_gate_inp", &[count])?;
             self.bias("ffn_gate_exps", &[hidden, count])?;

@@ -1,10 +1,15 @@
 //! All metric families, in one place. Names, labels and buckets follow vLLM's, with the prefix `hearth_`.
 
+use std::sync::Arc;
+
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+
+use super::live::Live;
+use crate::engine::Engine;
 
 const TIME_TO_FIRST_TOKEN: &[f64] = &[
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
@@ -165,6 +170,16 @@ impl Metrics {
             prefill_time: self.prefill_time.with_label_values(labels),
             decode_time: self.decode_time.with_label_values(labels),
         }
+    }
+
+    /// Adds the series that are read from the engines when somebody scrapes. To be called once.
+    ///
+    /// # Panics
+    /// When it is called twice.
+    pub fn watch(&self, engines: Vec<Arc<dyn Engine>>) {
+        self.registry
+            .register(Box::new(Live::new(engines)))
+            .expect("engines are watched once");
     }
 
     /// Counts one HTTP response. `route` is the route's pattern, never the raw path.

@@ -1,7 +1,10 @@
 //! Metrics for Prometheus and logs for people.
 
+mod live;
 mod logs;
 mod metrics;
+mod process;
 
 pub use logs::{LogFormat, init_logs};
 pub use metrics::{Metrics, ModelMetrics};
+pub use process::resident_bytes;

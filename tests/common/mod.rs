@@ -1,5 +1,8 @@
 //! A real `hearth serve` on free ports, for black-box tests.
 
+// Each test takes what it needs.
+#![allow(dead_code)]
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -21,16 +24,30 @@ pub struct Server {
 impl Server {
     /// The built-in pair, each also on a port of its own. `extra` is added to each model's table.
     pub fn start(extra: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("models.toml");
         let mut text = "[server]\nport = 0\nshutdown_grace = \"2s\"\n".to_owned();
         for (name, role) in [("reasoner", "reasoning"), ("narrator", "narrator")] {
             text += &format!(
                 "[[model]]\nname = \"demo-{name}\"\nrole = \"{role}\"\naliases = [\"{name}\"]\npath = \"demo:{name}\"\nport = 0\n{extra}\n"
             );
         }
+        Self::configured(&text, 3, None)
+    }
+
+    /// A configuration with so many listeners; `limit` is the address space that the process may have, in KiB.
+    pub fn configured(text: &str, listeners: usize, limit: Option<u64>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("models.toml");
         std::fs::write(&config, text).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hearth"))
+        let hearth = env!("CARGO_BIN_EXE_hearth");
+        let mut command = match limit {
+            None => Command::new(hearth),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -v {limit}; exec \"$0\" \"$@\""), hearth]);
+                shell
+            }
+        };
+        let mut child = command
             .args(["serve", "--config"])
             .arg(&config)
             .args(["--threads", "2"])
@@ -42,7 +59,7 @@ impl Server {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut addresses = Vec::new();
-        while addresses.len() < 3 {
+        while addresses.len() < listeners {
             let line = lines.next().expect("the server says where it listens").unwrap();
             let found = line
                 .split("http://")
@@ -62,6 +79,11 @@ impl Server {
             std::thread::sleep(Duration::from_millis(50));
         }
         server
+    }
+
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn get(&self, path: &str) -> (u16, Value) {

@@ -6,7 +6,6 @@ use anyhow::bail;
 
 use super::case::Case;
 use super::prompts::Prompts;
-use crate::cli::machine;
 use crate::engine::{Engine, Event, GenerateRequest, Prompt, SamplingOverrides, Token};
 use crate::experts::policy::LayerCounts;
 
@@ -52,7 +51,7 @@ pub(super) async fn run(engine: &dyn Engine, prompts: &Prompts, case: Case, roun
     let experts = before.zip(after).map(|(before, after)| after.since(before));
     Ok(Measured {
         experts,
-        resident_bytes: machine::resident_bytes(),
+        resident_bytes: crate::telemetry::resident_bytes(),
         ..summary(case, begin, &streams)
     })
 }

@@ -98,7 +98,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let experts = experts.map(|index| loaded.to_json()["model"][index]["experts"].take());
 
     let date = OffsetDateTime::now_utc().replace_nanosecond(0)?.format(&Rfc3339)?;
-    let started = engines::start_and_wait(config)?;
+    let started = engines::start_and_wait(config, &loaded.config.memory)?;
     let measured = measure_all(&started, &cases, args.repeat)?;
     let report = Report {
         hearth: env!("CARGO_PKG_VERSION"),

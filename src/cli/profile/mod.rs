@@ -95,7 +95,7 @@ fn record(args: &Args) -> anyhow::Result<()> {
     let model = record::with_cache(engines::choose(&loaded.config.models, args.model.as_deref())?)?;
     // Before minutes of computing.
     let folder = create(&folder(args, &model.name))?;
-    let recorded = record::run(&model, &items, args.generate)?;
+    let recorded = record::run(&model, &loaded.config.memory, &items, args.generate)?;
     let path = folder.join(TRACE);
     let written = || -> anyhow::Result<()> {
         let mut file = BufWriter::new(File::create(&path)?);

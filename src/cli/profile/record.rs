@@ -9,11 +9,11 @@ use super::results::{Measured, WARM_UP};
 use crate::cli::engines::{self, Started};
 use crate::cli::generate::{Item, Style};
 use crate::cli::output;
-use crate::config::{CacheDevice, CacheSize, ExpertPlacement, ModelConfig};
+use crate::config::{CacheDevice, CacheSize, ExpertPlacement, MemoryConfig, ModelConfig};
 use crate::engine::{Engine, Event, GenerateRequest, Prompt, SamplingOverrides};
+use crate::experts::ExpertCache;
 use crate::experts::policy::LayerCounts;
 use crate::experts::trace::Trace;
-use crate::experts::{ExpertCache, has_gpu};
 
 /// As people use it; greedy answers of small models go round in circles.
 const TEMPERATURE: f32 = 0.8;
@@ -42,15 +42,20 @@ pub(super) fn with_cache(model: &ModelConfig) -> anyhow::Result<ModelConfig> {
         experts.placement = ExpertPlacement::Cache;
         experts.device = CacheDevice::Cpu;
         experts.cache = CacheSize::Percent(25);
-    } else if !has_gpu() {
+    } else if engines::machine().devices.is_empty() {
         experts.device = CacheDevice::Cpu;
     }
     Ok(model)
 }
 
 /// Starts the model and runs all prompts, one after the other.
-pub(super) fn run(model: &ModelConfig, items: &[Item], generate: u32) -> anyhow::Result<Recorded> {
-    let started = engines::start_and_wait(model)?;
+pub(super) fn run(
+    model: &ModelConfig,
+    memory: &MemoryConfig,
+    items: &[Item],
+    generate: u32,
+) -> anyhow::Result<Recorded> {
+    let started = engines::start_and_wait(model, memory)?;
     let Some(cache) = started.engine.expert_cache().cloned() else {
         bail!("the model `{}` was started without a cache of experts", model.name);
     };

@@ -6,17 +6,20 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 
 use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
 use llama_cpp_2::llama_backend::{LlamaBackend, NumaStrategy};
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
-use llama_cpp_2::{LogOptions, send_logs_to_tracing};
+use llama_cpp_2::{LlamaBackendDeviceType, LogOptions, list_llama_ggml_backend_devices, send_logs_to_tracing};
 
 use super::queue::Shared;
 use super::schedule::BATCH;
 use super::threads;
+use crate::config::KvType;
 use crate::engine::Health;
 use crate::experts::{self, ExpertCache};
+use crate::gguf::TensorType;
+use crate::plan::Row;
 
 /// Everything the engine thread needs to load a model.
 #[derive(Debug, Clone)]
@@ -29,8 +32,30 @@ pub struct LoadSpec {
     pub parallel: u32,
     /// Threads that compute; `None`: one per physical core.
     pub threads: Option<u32>,
-    /// Keep hot experts on a cache device; `None` leaves all experts where llama.cpp puts them.
+    pub placement: Placement,
+    /// Keep copies of hot experts on a cache device.
     pub experts: Option<Arc<ExpertCache>>,
+}
+
+/// Where the parts of a model go, as its plan says.
+#[derive(Debug, Clone, Default)]
+pub struct Placement {
+    /// The GPU, by its position among ggml's; `None` computes all on the CPU.
+    pub gpu: Option<usize>,
+    /// Layers on the GPU, as llama.cpp counts them; `None` for all.
+    pub gpu_layers: Option<u32>,
+    /// Routed experts stay in main memory, whatever their layers do.
+    pub experts_in_ram: bool,
+    /// Weights are read instead of mapped.
+    pub no_mmap: bool,
+    pub kv_type: KvType,
+    /// What the plan expects, to be held against what is allocated.
+    pub planned: Vec<Row>,
+}
+
+/// Makes llama.cpp and its devices known, once per process. What asks for devices before a model is loaded calls this first.
+pub fn initialise() {
+    backend();
 }
 
 /// llama.cpp, initialised once per process.
@@ -52,23 +77,56 @@ pub(crate) fn backend() -> &'static LlamaBackend {
     })
 }
 
+/// More layers than any model has.
+const ALL_LAYERS: u32 = 9999;
+
+/// ggml's numbers of the GPUs.
+fn gpus() -> Vec<usize> {
+    let devices = list_llama_ggml_backend_devices().into_iter();
+    let is_gpu = |kind| {
+        matches!(
+            kind,
+            LlamaBackendDeviceType::Gpu | LlamaBackendDeviceType::IntegratedGpu
+        )
+    };
+    devices
+        .filter(|device| is_gpu(device.device_type))
+        .map(|device| device.index)
+        .collect()
+}
+
 /// Reads the weights; reports progress to `shared`, and gives up when it is told to stop.
 pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>) -> Result<LlamaModel, String> {
     let backend = backend();
     let progress = shared.clone();
-    let params = LlamaModelParams::default().with_progress_callback(move |progress_now| {
+    let placement = &spec.placement;
+    let devices = gpus();
+    let device = placement.gpu.and_then(|gpu| devices.get(gpu).copied());
+    let layers = match device {
+        None => 0,
+        Some(_) => placement.gpu_layers.unwrap_or(ALL_LAYERS),
+    };
+    let mut params = LlamaModelParams::default()
+        .with_n_gpu_layers(layers)
+        .with_use_mmap(!placement.no_mmap);
+    // Without this llama.cpp would spread layers over all GPUs.
+    if let Some(device) = device.filter(|_| devices.len() > 1) {
+        params = params.with_devices(&[device]).map_err(|error| error.to_string())?;
+    }
+    let params = params.with_progress_callback(move |progress_now| {
         progress.set_health(Health::Loading { progress: progress_now });
         !progress.stopping()
     });
+    let mut params = pin!(params);
+    if placement.experts_in_ram || spec.experts.is_some() {
+        // Gate and up apart, and gate and up in one tensor.
+        params.as_mut().add_cpu_moe_override();
+        params.as_mut().add_cpu_buft_override(c"\\.ffn_gate_up_exps");
+    }
+    let load = || LlamaModel::load_from_file(backend, &spec.path, &params);
     let loaded = match &spec.experts {
-        None => LlamaModel::load_from_file(backend, &spec.path, &params),
-        Some(cache) => {
-            let mut params = pin!(params);
-            // Gate and up apart, and gate and up in one tensor.
-            params.as_mut().add_cpu_moe_override();
-            params.as_mut().add_cpu_buft_override(c"\\.ffn_gate_up_exps");
-            experts::load_with(cache, || LlamaModel::load_from_file(backend, &spec.path, &params))?
-        }
+        None => load(),
+        Some(cache) => experts::load_with(cache, load)?,
     };
     loaded.map_err(|error| format!("llama.cpp cannot load {}: {error}", spec.path.display()))
 }
@@ -87,6 +145,8 @@ pub(super) fn new_context<'m>(spec: &LoadSpec, model: &'m LlamaModel) -> Result<
     })?;
     let threads = spec.threads.unwrap_or_else(threads::physical_cores);
     let threads = i32::try_from(threads).unwrap_or(1);
+    let kv_type = TensorType::from_name(spec.placement.kv_type.name());
+    let kv_type = kv_type.map_or(KvCacheType::F16, |kind| KvCacheType::Unknown(kind.id));
     let batch = u32::try_from(BATCH).unwrap_or(512);
     let params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(total))
@@ -94,6 +154,8 @@ pub(super) fn new_context<'m>(spec: &LoadSpec, model: &'m LlamaModel) -> Result<
         .with_n_ubatch(batch)
         .with_n_seq_max(spec.parallel)
         .with_kv_unified(true)
+        .with_type_k(kv_type)
+        .with_type_v(kv_type)
         .with_n_threads(threads)
         .with_n_threads_batch(threads)
         .with_no_perf(true);

@@ -3,6 +3,7 @@
 //! [`LocalEngine`] is the handle: it checks and tokenizes requests on the caller's side and puts them into a bounded
 //! queue. The thread ([`worker`]) takes them into slots and sends events back.
 
+mod allocated;
 mod bare;
 mod card;
 mod load;
@@ -24,14 +25,17 @@ use llama_cpp_2::token::LlamaToken;
 use tokio::sync::mpsc::unbounded_channel;
 
 pub use card::describe;
-pub use load::LoadSpec;
+pub use load::{LoadSpec, Placement, initialise};
 pub use sampler::argmax;
 
 use self::queue::{Job, Refused, Shared, fail};
 use self::tokenize::split;
 use self::worker::Worker;
-use super::{Engine, EngineError, EventStream, GenerateRequest, Health, ModelCard, Prompt, SlotCounts, Token};
-use crate::experts::{Change, ExpertCache, ExpertStats};
+use super::{
+    Buffers, Engine, EngineError, EventStream, GenerateRequest, Health, MemoryUse, ModelCard, Prompt, SlotCounts, Token,
+};
+use crate::experts::{Change, Device, ExpertCache, ExpertStats};
+use crate::plan::{Kind, Tier, bytes};
 use crate::telemetry::ModelMetrics;
 
 /// A model that llama.cpp computes in this process.
@@ -41,6 +45,8 @@ pub struct LocalEngine {
     spec: LoadSpec,
     shared: Arc<Shared>,
     model: Arc<OnceLock<Arc<LlamaModel>>>,
+    /// Buffers that llama.cpp has allocated.
+    buffers: Arc<OnceLock<Vec<Buffers>>>,
 }
 
 impl LocalEngine {
@@ -53,12 +59,14 @@ impl LocalEngine {
     pub fn start(card: ModelCard, spec: LoadSpec, queue: usize, metrics: ModelMetrics) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::new(spec.parallel, queue));
         let model = Arc::new(OnceLock::new());
+        let buffers = Arc::new(OnceLock::new());
         metrics.slots.set(i64::from(spec.parallel));
         let thread = Thread {
             name: card.name.clone(),
             spec: spec.clone(),
             shared: shared.clone(),
             model: model.clone(),
+            buffers: buffers.clone(),
             metrics,
         };
         std::thread::Builder::new()
@@ -69,6 +77,7 @@ impl LocalEngine {
             spec,
             shared,
             model,
+            buffers,
         })
     }
 
@@ -220,6 +229,10 @@ impl Engine for LocalEngine {
         self.spec.experts.as_ref().map(|cache| cache.stats())
     }
 
+    fn memory(&self) -> Option<MemoryUse> {
+        memory(&self.spec, &self.buffers)
+    }
+
     fn change_experts(&self, change: Change) -> Option<Result<(), String>> {
         self.spec.experts.as_ref().map(|cache| cache.change(change))
     }
@@ -258,6 +271,10 @@ impl Engine for LocalEngine {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             self.shared.stop();
+            // The process may end before the engine's thread comes to it.
+            if let Some(cache) = self.spec.experts.clone() {
+                let _ = tokio::task::spawn_blocking(move || cache.save_heat()).await;
+            }
         }
         .boxed()
     }
@@ -275,6 +292,7 @@ struct Thread {
     spec: LoadSpec,
     shared: Arc<Shared>,
     model: Arc<OnceLock<Arc<LlamaModel>>>,
+    buffers: Arc<OnceLock<Vec<Buffers>>>,
     metrics: ModelMetrics,
 }
 
@@ -310,8 +328,11 @@ impl Thread {
 
     fn serve(&self) -> Result<(), String> {
         let started = Instant::now();
-        let model = Arc::new(load::load_model(&self.spec, &self.shared)?);
-        let context = load::new_context(&self.spec, &model)?;
+        let mapped = !self.spec.placement.no_mmap;
+        let (loaded, weights) = allocated::watch(mapped, || load::load_model(&self.spec, &self.shared));
+        let model = Arc::new(loaded?);
+        let (context, rest) = allocated::watch(mapped, || load::new_context(&self.spec, &model));
+        let context = context?;
         let mut worker = Worker::new(
             self.name.clone(),
             &model,
@@ -323,6 +344,8 @@ impl Thread {
         worker.warm_up()?;
         // Set once, here.
         let _ = self.model.set(model.clone());
+        let _ = self.buffers.set([weights, rest].concat());
+        self.compare();
         self.metrics.loaded.set(1);
         self.shared.set_health(Health::Ready);
         tracing::info!(
@@ -335,6 +358,53 @@ impl Thread {
         worker.run();
         Ok(())
     }
+
+    /// Warns where much more or less was allocated than planned.
+    fn compare(&self) {
+        let Some(memory) = memory(&self.spec, &self.buffers) else {
+            return;
+        };
+        if memory.planned.is_empty() {
+            return;
+        }
+        for tier in [Tier::Gpu, Tier::Ram] {
+            let (planned, actual) = memory.allocated(tier);
+            if planned.abs_diff(actual) > (planned / 20).max(NEGLIGIBLE) {
+                tracing::warn!(
+                    model = self.name,
+                    planned = bytes(planned),
+                    allocated = bytes(actual),
+                    "the {} does not take what was planned",
+                    tier.name()
+                );
+            }
+        }
+    }
+}
+
+/// Differences that are not worth a warning: small models are mostly rounding.
+const NEGLIGIBLE: u64 = 16 << 20;
+
+/// What a loaded model takes.
+fn memory(spec: &LoadSpec, buffers: &OnceLock<Vec<Buffers>>) -> Option<MemoryUse> {
+    let mut actual = buffers.get()?.clone();
+    if let Some(cache) = &spec.experts {
+        let (device, tier) = match cache.device() {
+            Device::Gpu(_) => ("GPU", Tier::Gpu),
+            Device::Cpu => ("CPU", Tier::Ram),
+        };
+        actual.push(Buffers {
+            device: device.to_owned(),
+            kind: Kind::ExpertCache,
+            tier,
+            bytes: cache.stats().cache_bytes(),
+            mapped: false,
+        });
+    }
+    Some(MemoryUse {
+        planned: spec.placement.planned.clone(),
+        actual,
+    })
 }
 
 fn in_vocabulary(token: Token, model: &LlamaModel) -> bool {

@@ -30,8 +30,20 @@ pub(super) struct Block {
     pub(super) ids: *mut ggml_tensor,
     /// The down projection's weights, which stand for the layer; null for a node alone, which belongs to none.
     pub(super) down: *mut ggml_tensor,
-    /// Scales of the selected experts that the block multiplies with: [1, experts per token, tokens].
-    pub(super) factors: Vec<*mut ggml_tensor>,
+    /// Scales of the selected experts that the block multiplies with.
+    pub(super) factors: Vec<Factor>,
+    /// The nodes, and between them those that gather the scales: in the order of the graph, since the memory of one may be
+    /// that of another before it.
+    pub(super) sequence: Vec<*mut ggml_tensor>,
+}
+
+/// A scale of each expert.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Factor {
+    /// Those of the selected experts: [1, experts per token, tokens].
+    pub(super) selected: *mut ggml_tensor,
+    /// Those of all experts.
+    pub(super) all: *mut ggml_tensor,
 }
 
 impl Block {
@@ -77,12 +89,12 @@ unsafe fn is_projection(node: *const ggml_tensor) -> bool {
 /// `node` is a tensor of a graph.
 pub(super) unsafe fn belongs(node: *const ggml_tensor) -> bool {
     // SAFETY: as the caller says; sources of a tensor are tensors.
-    unsafe { belongs_within(node, DEEPEST) }
+    unsafe { belongs_within(node.cast_mut(), DEEPEST) }
 }
 
 /// # Safety
 /// As [`belongs`].
-unsafe fn belongs_within(node: *const ggml_tensor, depth: usize) -> bool {
+unsafe fn belongs_within(node: *mut ggml_tensor, depth: usize) -> bool {
     if node.is_null() || depth == 0 {
         return false;
     }
@@ -93,7 +105,7 @@ unsafe fn belongs_within(node: *const ggml_tensor, depth: usize) -> bool {
             ggml_op::GGML_OP_MUL_MAT_ID => is_projection(node),
             ggml_op::GGML_OP_VIEW | ggml_op::GGML_OP_RESHAPE => belongs_within((*node).view_src, depth - 1),
             ggml_op::GGML_OP_GLU | ggml_op::GGML_OP_ADD_ID | ggml_op::GGML_OP_MUL => belongs_within(a, depth - 1),
-            ggml_op::GGML_OP_GET_ROWS | ggml_op::GGML_OP_REPEAT => is_factor(node),
+            ggml_op::GGML_OP_GET_ROWS | ggml_op::GGML_OP_REPEAT => factor(node).is_some(),
             // The sum over the experts; what is added to that sum is not ours any more.
             ggml_op::GGML_OP_ADD => belongs_within(b, 4) && belongs_within(a, depth - 1),
             _ => false,
@@ -128,18 +140,20 @@ pub(super) unsafe fn ending_at(nodes: &[*mut ggml_tensor], at: usize) -> Option<
             if (*next).op == ggml_op::GGML_OP_ADD_ID && of_last && c == ids {
                 found.push(next);
                 last = position;
-            } else if (*next).op == ggml_op::GGML_OP_MUL && of_last && is_factor(b) {
+            } else if (*next).op == ggml_op::GGML_OP_MUL
+                && of_last
+                && let Some(factor) = factor(b)
+            {
                 found.push(next);
-                factors.push(b);
+                factors.push(factor);
                 last = position;
-            } else if !is_view(next) && !is_factor(next) {
+            } else if !is_view(next) && factor(next).is_none() {
                 break;
             }
         }
         let first = nodes[..at].iter().position(|node| found.contains(node))?;
-        // What lies between must be ours too, or compute nothing: it might overwrite our input. Factors need none of it
-        // and are computed before.
-        let foreign = |node: &&*mut ggml_tensor| !found.contains(*node) && !is_view(**node) && !is_factor(**node);
+        // What lies between must be ours too, or compute nothing: it might overwrite our input.
+        let foreign = |node: &&*mut ggml_tensor| !found.contains(*node) && !is_view(**node) && factor(**node).is_none();
         if nodes[first..=last].iter().find(foreign).is_some() {
             return None;
         }
@@ -166,6 +180,11 @@ pub(super) unsafe fn ending_at(nodes: &[*mut ggml_tensor], at: usize) -> Option<
             ids,
             down: (*down).src[0],
             factors,
+            sequence: nodes[first..=last]
+                .iter()
+                .copied()
+                .filter(|node| found.contains(node) || factor(*node).is_some())
+                .collect(),
         })
     }
 }
@@ -194,16 +213,17 @@ pub(super) unsafe fn alone(nodes: &[*mut ggml_tensor], at: usize) -> Option<Bloc
             ids,
             down: std::ptr::null_mut(),
             factors: Vec::new(),
+            sequence: vec![node],
         })
     }
 }
 
-/// Whether a node gathers the scales of the selected experts, or prepares that: `repeat` and `get_rows` of a tensor that
-/// the file names `…_exps.scale`.
+/// The scales that a node gathers or prepares to gather: `repeat` and `get_rows` of a tensor that the file names
+/// `…_exps.scale`.
 ///
 /// # Safety
 /// `node` is null or a tensor of a graph.
-unsafe fn is_factor(node: *const ggml_tensor) -> bool {
+unsafe fn factor(node: *mut ggml_tensor) -> Option<Factor> {
     // SAFETY: as the caller says.
     unsafe {
         let mut scales = node;
@@ -213,10 +233,12 @@ unsafe fn is_factor(node: *const ggml_tensor) -> bool {
             }
         }
         if scales == node || scales.is_null() || (*scales).view_src.is_null() {
-            return false;
+            return None;
         }
-        let name = CStr::from_ptr((*(*scales).view_src).name.as_ptr());
-        name.to_bytes().ends_with(b"_exps.scale")
+        let all = (*scales).view_src;
+        let name = CStr::from_ptr((*all).name.as_ptr());
+        let known = name.to_bytes().ends_with(b"_exps.scale") && (*all).type_ == ffi::ggml_type::GGML_TYPE_F32;
+        known.then_some(Factor { selected: node, all })
     }
 }
 
@@ -248,7 +270,7 @@ unsafe fn collect(
     ids: *mut ggml_tensor,
     found: &mut Vec<*mut ggml_tensor>,
     input: &mut *mut ggml_tensor,
-    factors: &mut Vec<*mut ggml_tensor>,
+    factors: &mut Vec<Factor>,
 ) -> bool {
     if node.is_null() || found.len() > LARGEST {
         return false;
@@ -272,14 +294,13 @@ unsafe fn collect(
                 collect(a, ids, found, input, factors) && (b.is_null() || collect(b, ids, found, input, factors))
             }
             // A projection with a scale per expert.
-            ggml_op::GGML_OP_MUL => {
-                factors.push(b);
-                !b.is_null()
-                    && (*b).op == ggml_op::GGML_OP_GET_ROWS
-                    && (*b).src[1] == ids
-                    && is_factor(b)
-                    && collect(a, ids, found, input, factors)
-            }
+            ggml_op::GGML_OP_MUL => match factor(b) {
+                Some(factor) if (*b).op == ggml_op::GGML_OP_GET_ROWS && (*b).src[1] == ids => {
+                    factors.push(factor);
+                    collect(a, ids, found, input, factors)
+                }
+                _ => false,
+            },
             // The bias is a weight, a row per expert.
             ggml_op::GGML_OP_ADD_ID => {
                 c == ids && (*b).op == ggml_op::GGML_OP_NONE && collect(a, ids, found, input, factors)

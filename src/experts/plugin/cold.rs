@@ -38,12 +38,11 @@ impl Cold {
         }
     }
 
-    /// Computes the pairs, and returns a row for each, in their order. `factors` holds for each factor of the block its
-    /// values, by row of the block's result.
+    /// Computes the pairs, and returns a row for each, in their order.
     ///
     /// # Safety
     /// The block is one of the graph that is being computed; the inputs of the pairs are complete, and their experts exist.
-    pub(super) unsafe fn compute(&mut self, block: &Block, pairs: &[Pair], factors: &[Vec<f32>]) -> Option<&[u8]> {
+    pub(super) unsafe fn compute(&mut self, block: &Block, pairs: &[Pair]) -> Option<&[u8]> {
         let count = i64::try_from(pairs.len()).ok()?;
         let size = self.descriptions.len() * 8;
         // SAFETY: tensors of the graph on the one hand, fresh descriptions on the other; each gets its place in a buffer
@@ -59,7 +58,7 @@ impl Cold {
             for factor in &block.factors {
                 let twin = ffi::ggml_new_tensor_3d(context, ggml_type::GGML_TYPE_F32, 1, 1, count);
                 placed.push(twin);
-                made.push((*factor, twin));
+                made.push((factor.selected, twin));
             }
             let graph = ffi::ggml_new_graph_custom(context, MOST_NODES, false);
             for node in &block.nodes {
@@ -109,9 +108,13 @@ impl Cold {
             }
             ffi::ggml_backend_tensor_set(input, self.rows.as_ptr().cast(), 0, self.rows.len());
             ffi::ggml_backend_tensor_set(ids, self.ids.as_ptr().cast(), 0, self.ids.len() * 4);
-            for (values, twin) in factors.iter().zip(&placed[2..]) {
-                let chosen: Vec<f32> = pairs.iter().filter_map(|pair| values.get(pair.row).copied()).collect();
-                ffi::ggml_backend_tensor_set(*twin, chosen.as_ptr().cast(), 0, chosen.len() * 4);
+            for (factor, twin) in block.factors.iter().zip(&placed[2..]) {
+                for (at, pair) in pairs.iter().enumerate() {
+                    let mut scale = 0.0f32;
+                    let place = usize::try_from(pair.expert).ok()? * 4;
+                    ffi::ggml_backend_tensor_get(factor.all, (&raw mut scale).cast(), place, 4);
+                    ffi::ggml_backend_tensor_set(*twin, (&raw const scale).cast(), at * 4, 4);
+                }
             }
             let status = ffi::ggml_backend_graph_compute(self.backend.get(), graph);
             if status != ffi::ggml_status::GGML_STATUS_SUCCESS {

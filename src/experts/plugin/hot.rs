@@ -74,8 +74,13 @@ impl Hot {
             ffi::ggml_backend_tensor_set_async(self.backend.get(), ids, self.slots.as_ptr().cast(), 0, bytes);
             let graph = ffi::ggml_new_graph_custom(context, super::tensors::MOST_NODES, false);
             let mut made: Vec<(*mut ggml_tensor, *mut ggml_tensor)> = Vec::with_capacity(block.nodes.len());
-            for node in &block.nodes {
+            for node in &block.sequence {
                 let node = *node;
+                if !block.nodes.contains(&node) {
+                    // Scales are gathered by the numbers of experts: as the main graph would.
+                    ffi::ggml_graph_add_node(graph, node);
+                    continue;
+                }
                 let twin = |of: *mut ggml_tensor| made.iter().find(|(old, _)| *old == of).map_or(of, |(_, new)| *new);
                 let new = ffi::ggml_new_tensor_4d(
                     context,

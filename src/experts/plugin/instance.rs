@@ -37,7 +37,6 @@ struct Instance {
     ids: Vec<u32>,
     slots: Vec<Option<u32>>,
     pairs: Vec<Pair>,
-    factors: Vec<Vec<f32>>,
     /// The block's input, if it is not in main memory.
     input: Vec<u8>,
     /// Room for the description of a partial graph.
@@ -83,7 +82,6 @@ pub(super) extern "C" fn create(device: ffi::ggml_backend_dev_t, _: *const c_cha
         ids: Vec::new(),
         slots: Vec::new(),
         pairs: Vec::new(),
-        factors: Vec::new(),
         input: Vec::new(),
         graph: Vec::new(),
         overhead: Overhead::default(),
@@ -160,16 +158,9 @@ impl Instance {
                 if layer.is_none() && !self.on_gpu {
                     continue;
                 }
-                // The ids and the factors may come from this very graph: they stand before the block's last projection.
+                // The ids may come from this very graph.
                 self.pass_on(graph, nodes, done, block.first)?;
                 done = block.first;
-                for factor in &block.factors {
-                    for position in block.first..block.last {
-                        if nodes[position] == *factor || nodes[position] == (**factor).src[0] {
-                            self.pass_on(graph, nodes, position, position + 1)?;
-                        }
-                    }
-                }
                 let computed = match layer {
                     Some((cache, layer)) => self.cached(&block, &cache, &layer)?,
                     None => self.uncached(&block)?,
@@ -272,7 +263,7 @@ impl Instance {
     /// Computes a block with its layer's cache; false if nothing was computed, and the nodes are to be passed on.
     ///
     /// # Safety
-    /// As [`Instance::layer`]; the ids and factors are complete.
+    /// As [`Instance::layer`]; the ids are complete.
     unsafe fn cached(&mut self, block: &Block, cache: &Arc<ExpertCache>, layer: &Arc<Layer>) -> Option<bool> {
         // SAFETY: as the caller says. Slots stay pinned until the device has read them.
         unsafe {
@@ -373,16 +364,13 @@ impl Instance {
     /// # Safety
     /// As [`Instance::cached`], after [`Instance::read_ids`]; hot slots are pinned.
     unsafe fn split(&mut self, block: &Block, hot: Option<(&Copies, u32, usize)>) -> Option<std::time::Duration> {
-        let Self {
-            cold, pairs, factors, ..
-        } = self;
+        let Self { cold, pairs, .. } = self;
         // SAFETY: as the caller says. The hot half may overwrite the input once it has read it, so the cold one's rows are
         // gathered first; the results of the cold half are written when the hot one has left its zeros.
         unsafe {
             let input = &*block.input;
             let per_token = usize::try_from((*block.ids).ne[0]).ok()?.max(1);
             pairs.clear();
-            factors.clear();
             let any_cold = self.slots.iter().any(Option::is_none);
             if any_cold {
                 self.input.resize(ffi::ggml_nbytes(input), 0);
@@ -398,18 +386,13 @@ impl Instance {
                         });
                     }
                 }
-                for factor in &block.factors {
-                    let mut values = vec![0.0f32; self.slots.len()];
-                    ffi::ggml_backend_tensor_get(*factor, values.as_mut_ptr().cast(), 0, values.len() * 4);
-                    factors.push(values);
-                }
             }
             if let Some((copies, layer, zero)) = hot {
                 self.hot.start(block, layer, copies, &self.slots, zero)?;
             }
             let begin = Instant::now();
             if any_cold {
-                let rows = cold.compute(block, pairs, factors)?;
+                let rows = cold.compute(block, pairs)?;
                 let took = begin.elapsed();
                 if !self.on_gpu {
                     self.hot.backend.synchronize();

@@ -40,7 +40,7 @@ thread_local! {
 /// When ggml has no CPU device.
 pub fn load_with<T>(cache: &Arc<ExpertCache>, load: impl FnOnce() -> T) -> Result<T, String> {
     let plugin = plugin(cache.device())?;
-    if cache.device() == Device::Gpu && plugin.gpu.is_none() {
+    if matches!(cache.device(), Device::Gpu(_)) && plugin.gpu.is_none() {
         tracing::warn!("copies of experts stay in main memory: no GPU was found, or another model chose so before");
     }
     LOADING.with(|loading| *loading.borrow_mut() = Some(cache.clone()));
@@ -106,26 +106,22 @@ fn plugin(wanted: Device) -> Result<&'static Plugin, String> {
     Ok(plugin)
 }
 
-/// Whether ggml knows a GPU that is no part of the processor's own memory.
-#[must_use]
-pub fn has_gpu() -> bool {
-    // SAFETY: asks ggml's registry, which is made at its first use.
-    unsafe { !ffi::ggml_backend_dev_by_type(ffi::ggml_backend_dev_type::GGML_BACKEND_DEVICE_TYPE_GPU).is_null() }
-}
-
 fn build(wanted: Device) -> Result<(Plugin, ffi::ggml_backend_reg_t), String> {
+    use ffi::ggml_backend_dev_type::GGML_BACKEND_DEVICE_TYPE_IGPU as INTEGRATED;
+    use ffi::ggml_backend_dev_type::{GGML_BACKEND_DEVICE_TYPE_CPU as CPU, GGML_BACKEND_DEVICE_TYPE_GPU as GPU};
     // SAFETY: asks ggml's registry, which is made at its first use.
-    let [cpu, gpu] = unsafe {
-        [
-            ffi::ggml_backend_dev_by_type(ffi::ggml_backend_dev_type::GGML_BACKEND_DEVICE_TYPE_CPU),
-            ffi::ggml_backend_dev_by_type(ffi::ggml_backend_dev_type::GGML_BACKEND_DEVICE_TYPE_GPU),
-        ]
+    let (cpu, gpus) = unsafe {
+        let devices = (0..ffi::ggml_backend_dev_count()).map(|index| ffi::ggml_backend_dev_get(index));
+        let gpus = devices.filter(|device| matches!(ffi::ggml_backend_dev_type(*device), GPU | INTEGRATED));
+        (ffi::ggml_backend_dev_by_type(CPU), gpus.collect::<Vec<_>>())
     };
     if cpu.is_null() {
         return Err("ggml has no CPU device".into());
     }
-    let any_gpu = !gpu.is_null();
-    let gpu = (any_gpu && wanted == Device::Gpu).then_some(gpu);
+    let gpu = match wanted {
+        Device::Gpu(index) => gpus.get(index).copied(),
+        Device::Cpu => None,
+    };
     let registry = Box::into_raw(Box::new(ffi::ggml_backend_reg {
         api_version: i32::try_from(ffi::GGML_BACKEND_API_VERSION).unwrap_or(0),
         iface: ffi::ggml_backend_reg_i {
@@ -167,7 +163,7 @@ fn build(wanted: Device) -> Result<(Plugin, ffi::ggml_backend_reg_t), String> {
         host_buffers,
         cpu,
         gpu,
-        takes_prefill: !any_gpu,
+        takes_prefill: gpus.is_empty(),
     };
     Ok((plugin, registry))
 }

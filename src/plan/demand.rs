@@ -1,0 +1,144 @@
+//! What a model takes where, once it is decided how it is laid out.
+
+use std::collections::BTreeMap;
+
+use super::memory::Context;
+use super::outcome::{Experts, Kind, Row, Tier};
+use super::shape::{Component, LayerShape, ModelShape};
+
+/// How a model is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Layers on the GPU, as llama.cpp counts them.
+    pub gpu_layers: u32,
+    pub experts: Experts,
+}
+
+/// All layers of a model, as llama.cpp counts them: prediction blocks and the output are layers too.
+pub(super) fn all_layers(shape: &ModelShape) -> u32 {
+    let trunk = u32::try_from(shape.layers.len()).unwrap_or(u32::MAX - 1024);
+    trunk + shape.mtp_layers + 1
+}
+
+impl Layout {
+    /// Whether the layer with this number is on the GPU: the last ones are.
+    fn has(&self, shape: &ModelShape, layer: usize) -> bool {
+        layer >= (all_layers(shape) - self.gpu_layers.min(all_layers(shape))) as usize
+    }
+
+    /// Where a layer is.
+    pub fn tier(&self, shape: &ModelShape, layer: usize) -> Tier {
+        if self.has(shape, layer) { Tier::Gpu } else { Tier::Ram }
+    }
+
+    /// Where the output is.
+    pub fn output(&self) -> Tier {
+        if self.gpu_layers > 0 { Tier::Gpu } else { Tier::Ram }
+    }
+
+    /// Where the experts of a layer are, beside copies.
+    pub fn experts(&self, shape: &ModelShape, layer: usize) -> Tier {
+        match self.experts {
+            Experts::Ram | Experts::Cache { .. } => Tier::Ram,
+            Experts::None | Experts::Layers => self.tier(shape, layer),
+        }
+    }
+}
+
+/// What all models of a machine have in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Host {
+    /// There is a GPU; it computes long prompts whatever lies where.
+    pub gpu: bool,
+    /// Files are mapped, with the prediction blocks in them.
+    pub mapped: bool,
+}
+
+/// The rows of a model.
+pub(super) fn rows(shape: &ModelShape, context: Context, layout: Layout, host: Host) -> Vec<Row> {
+    let mut weights: BTreeMap<(Component, Tier), u64> = BTreeMap::new();
+    let mut memory: BTreeMap<(Kind, Tier), u64> = BTreeMap::new();
+    for (number, layer) in shape.layers.iter().enumerate() {
+        let tier = layout.tier(shape, number);
+        for (component, bytes) in &layer.weights {
+            let tier = match component {
+                Component::RoutedExperts => layout.experts(shape, number),
+                _ => tier,
+            };
+            *weights.entry((*component, tier)).or_default() += bytes;
+        }
+        *memory.entry((Kind::Kv, tier)).or_default() += context.kv(layer);
+        *memory.entry((Kind::Recurrent, tier)).or_default() += context.state(shape, layer);
+    }
+    outer(shape, layout, host, &mut weights);
+    if let Experts::Cache { device, slots, .. } = layout.experts {
+        memory.insert((Kind::ExpertCache, device), shape.slot() * (u64::from(slots) + 1));
+    }
+    for (tier, bytes) in buffers(shape, context, layout, host.gpu) {
+        memory.insert((Kind::Compute, tier), bytes);
+    }
+    let weights = weights.into_iter().map(|((component, tier), bytes)| Row {
+        component: component.name(),
+        kind: match component {
+            Component::RoutedExperts => Kind::Experts,
+            _ => Kind::Weights,
+        },
+        tier,
+        bytes,
+    });
+    let memory = memory.into_iter().map(|((kind, tier), bytes)| Row {
+        component: kind.name(),
+        kind,
+        tier,
+        bytes,
+    });
+    weights.chain(memory).filter(|row| row.bytes > 0).collect()
+}
+
+/// Weights outside of the layers. The embeddings stay in main memory, where llama.cpp looks tokens up.
+fn outer(shape: &ModelShape, layout: Layout, host: Host, weights: &mut BTreeMap<(Component, Tier), u64>) {
+    for (component, bytes) in &shape.outer {
+        let (component, tier) = match component {
+            // Left in the file.
+            Component::Mtp if !host.mapped => continue,
+            Component::Mtp | Component::Embeddings => (*component, Tier::Ram),
+            Component::Other => (Component::Norms, layout.output()),
+            _ => (*component, layout.output()),
+        };
+        *weights.entry((component, tier)).or_default() += bytes;
+    }
+    if shape.tied && layout.output() == Tier::Gpu {
+        *weights.entry((Component::Output, Tier::Gpu)).or_default() += shape.embeddings();
+    }
+}
+
+/// The buffers of the largest graph on each tier, and the logits that are handed out.
+fn buffers(shape: &ModelShape, context: Context, layout: Layout, gpu: bool) -> [(Tier, u64); 2] {
+    let logits = context.logits(shape);
+    if !gpu {
+        return [
+            (Tier::Gpu, 0),
+            (Tier::Ram, logits + context.compute(shape, &shape.layers, true, 0)),
+        ];
+    }
+    let on = |wanted: Tier| {
+        let layers = shape.layers.iter().enumerate();
+        layers.filter(move |(number, _)| layout.tier(shape, *number) == wanted)
+    };
+    // Of a long prompt the GPU computes all, and fetches what lies in main memory tensor by tensor.
+    let copied = |(number, layer): (usize, &LayerShape)| match layout.tier(shape, number) {
+        Tier::Ram => layer.largest,
+        Tier::Gpu if layout.experts(shape, number) == Tier::Ram => layer.largest_experts,
+        Tier::Gpu => 0,
+    };
+    let copied = shape.layers.iter().enumerate().map(copied).max().unwrap_or(0);
+    let output = layout.output() == Tier::Gpu;
+    let device = context.compute(shape, &shape.layers, output, copied);
+    let host = if output {
+        let embedded = shape.width * super::memory::BATCH * 4;
+        context.masks(shape) + embedded
+    } else {
+        context.compute(shape, on(Tier::Ram).map(|(_, layer)| layer), true, 0)
+    };
+    [(Tier::Gpu, device), (Tier::Ram, logits + host)]
+}

@@ -1,0 +1,196 @@
+//! What a context takes beside the weights: keys and values, recurrent state, and the buffers that llama.cpp computes in.
+//!
+//! Sizes of the caches follow `src/llama-kv-cache*.cpp` and `src/llama-memory-recurrent.cpp` and are exact. The compute
+//! buffer is what ggml's allocator finds for the largest graph; [`Context::compute`] estimates it from the tensors that live
+//! at the same time where most do. Held against llama.cpp on the CPU (docs/planning.md), it is -3 to +1 % off for models
+//! of real size. It can be too large for models of very few layers, where memory that a layer alone used is used again.
+
+use serde::Serialize;
+
+use super::shape::{LayerShape, ModelShape};
+use crate::config::KvType;
+use crate::gguf::TensorType;
+
+/// Tokens that are computed in one pass; llama.cpp reserves its buffers for as many.
+pub const BATCH: u64 = 512;
+/// Bytes of an F32, the type of all that is computed.
+const F32: u64 = 4;
+/// Bytes of an element of the attention mask (F16: flash attention).
+const MASK: u64 = 2;
+/// The length of a context is rounded up to a multiple.
+const CELLS: u64 = 256;
+
+/// The context of a model, as hearth creates it: one memory for all sequences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Context {
+    /// Tokens per sequence.
+    pub tokens: u32,
+    /// Sequences.
+    pub parallel: u32,
+    pub kv_type: KvType,
+}
+
+/// What a model takes, by kind, in bytes: all of it in one place, as on a machine without a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Prediction {
+    /// The sum of the tensors, exact. llama.cpp maps the file, and repacks some tensors on the CPU: the pages of their
+    /// originals are given up when memory gets scarce.
+    pub weights: u64,
+    /// Keys and values, exact.
+    pub kv: u64,
+    /// Recurrent state of all sequences, exact.
+    pub recurrent: u64,
+    /// Buffers of the largest graph, an estimate.
+    pub compute: u64,
+    /// Logits that are handed out, exact.
+    pub output: u64,
+}
+
+impl Prediction {
+    /// Bytes of all kinds.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.weights + self.kv + self.recurrent + self.compute + self.output
+    }
+}
+
+/// What llama.cpp will allocate for a model on the CPU.
+#[must_use]
+pub fn predict(shape: &ModelShape, context: Context) -> Prediction {
+    Prediction {
+        weights: shape.weights(),
+        kv: shape.layers.iter().map(|layer| context.kv(layer)).sum(),
+        recurrent: shape.layers.iter().map(|layer| context.state(shape, layer)).sum(),
+        compute: context.compute(shape, &shape.layers, true, 0),
+        output: context.logits(shape),
+    }
+}
+
+/// Bytes, of which no machine has as many: a header may ask for anything, and sums of these do not overflow.
+fn bounded(bytes: u128) -> u64 {
+    const MOST: u64 = 1 << 50;
+    u64::try_from(bytes).unwrap_or(MOST).min(MOST)
+}
+
+/// The data type as ggml describes it.
+fn tensor_type(kind: KvType) -> Option<TensorType> {
+    TensorType::from_name(kind.name())
+}
+
+impl Context {
+    /// Tokens that the memory has room for.
+    #[must_use]
+    pub fn cells(&self) -> u64 {
+        (u64::from(self.tokens) * u64::from(self.parallel)).next_multiple_of(CELLS)
+    }
+
+    /// Bytes of one token's keys and values in a layer.
+    #[must_use]
+    pub fn kv_per_token(&self, layer: &LayerShape) -> u64 {
+        let Some(kind) = tensor_type(self.kv_type) else {
+            return 0;
+        };
+        (layer.keys.div_ceil(kind.block) + layer.values.div_ceil(kind.block)) * kind.bytes
+    }
+
+    /// Bytes of the keys and values of a layer. With a sliding window too: hearth asks for the whole context, so that
+    /// sequences can be continued from any of their tokens.
+    #[must_use]
+    pub fn kv(&self, layer: &LayerShape) -> u64 {
+        bounded(u128::from(self.kv_per_token(layer)) * u128::from(self.cells()))
+    }
+
+    /// Bytes of the recurrent state of a layer, for all sequences: the last inputs of the convolution and the state.
+    #[must_use]
+    pub fn state(&self, shape: &ModelShape, layer: &LayerShape) -> u64 {
+        match shape.ssm {
+            Some(ssm) if layer.recurrent => {
+                let (inner, groups, state) = (
+                    u128::from(ssm.inner_size),
+                    u128::from(ssm.group_count),
+                    u128::from(ssm.state_size),
+                );
+                let convolution = u128::from(ssm.conv_kernel.saturating_sub(1)) * (inner + 2 * groups * state);
+                bounded((convolution + state * inner) * u128::from(F32) * u128::from(self.parallel))
+            }
+            _ => 0,
+        }
+    }
+
+    /// Bytes of the logits that are handed out: one row per sequence.
+    #[must_use]
+    pub fn logits(&self, shape: &ModelShape) -> u64 {
+        shape.vocabulary * F32 * u64::from(self.parallel)
+    }
+
+    /// Tokens of the largest batch.
+    fn batch(&self) -> u64 {
+        let tokens = BATCH.min(self.cells());
+        tokens.next_multiple_of(u64::from(self.parallel.max(1)))
+    }
+
+    /// Bytes of the attention masks; one more where layers have a sliding window.
+    #[must_use]
+    pub fn masks(&self, shape: &ModelShape) -> u64 {
+        let masks = 1 + u64::from(shape.sliding_window.is_some());
+        masks * self.cells() * self.batch() * MASK
+    }
+
+    /// Bytes of the buffer in which `layers` are computed, and the output with them if `output`. `copied` bytes of weights
+    /// are copied there for a while: those of the largest tensor in main memory, where a GPU computes long prompts.
+    ///
+    /// Five rows of the residual stream's width are always there. On top of them comes what is largest: the logits of a whole
+    /// batch, a feed-forward network, an expert block, a recurrent layer, or attention.
+    #[must_use]
+    pub fn compute<'a>(
+        &self,
+        shape: &ModelShape,
+        layers: impl IntoIterator<Item = &'a LayerShape>,
+        output: bool,
+        copied: u64,
+    ) -> u64 {
+        let (mut row, mut states) = (0, 0);
+        for layer in layers {
+            row = row.max(layer.row(shape));
+            if layer.recurrent {
+                states = self.recurrent(shape);
+            }
+        }
+        let stream = 5 * shape.width * self.batch() * F32;
+        let logits = if output {
+            shape.vocabulary * self.batch() * F32
+        } else {
+            0
+        };
+        let within = (row * self.batch() * F32).max(states) + copied;
+        self.masks(shape) + stream + logits.max(within)
+    }
+
+    /// Bytes that live at the same time in a recurrent layer: the inputs of the convolution, four times all value heads
+    /// (gate, repeated queries and keys, result), and the states, which are gathered and written anew.
+    fn recurrent(&self, shape: &ModelShape) -> u64 {
+        shape.ssm.map_or(0, |ssm| {
+            let (inner, state) = (u128::from(ssm.inner_size), u128::from(ssm.state_size));
+            let row = inner + 2 * u128::from(ssm.group_count) * state + 4 * inner;
+            let states = 2 * state * inner * u128::from(self.parallel);
+            bounded((row * u128::from(self.batch()) + states) * u128::from(F32))
+        })
+    }
+}
+
+impl LayerShape {
+    /// Elements that live at the same time for one token, beside the residual stream.
+    fn row(&self, shape: &ModelShape) -> u64 {
+        let used = u64::from(shape.experts_used);
+        let hidden = self.expert_feed_forward * used;
+        // The outputs of the experts fit where gate and up were, or need room of their own.
+        let outputs = shape.width * used;
+        let block = match hidden {
+            0 => 0,
+            _ if 2 * hidden >= outputs => 3 * hidden,
+            _ => 3 * hidden + outputs,
+        };
+        let attention = 2 * self.queries + self.keys + self.values;
+        block.max(3 * self.feed_forward).max(attention)
+    }
+}

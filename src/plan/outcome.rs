@@ -1,0 +1,190 @@
+//! What a plan says.
+
+use serde::Serialize;
+
+use super::machine::Machine;
+use super::memory::Context;
+use super::speed::Estimate;
+
+/// Where something lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tier {
+    Gpu,
+    Ram,
+}
+
+impl Tier {
+    /// For tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gpu => "GPU",
+            Self::Ram => "RAM",
+        }
+    }
+}
+
+/// Where everything goes, and why.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    pub machine: Machine,
+    /// The GPU that is used, by its position among the machine's.
+    pub device: Option<usize>,
+    /// GPU and main memory are one.
+    pub unified: bool,
+    /// Weights are mapped from their files; with unified memory they are read, since a map would hold them twice.
+    pub mmap: bool,
+    /// The GPU first; with unified memory the GPU alone.
+    pub tiers: Vec<TierUse>,
+    /// In the order of the configuration.
+    pub models: Vec<ModelPlan>,
+    /// What decided, beyond single models.
+    pub reasons: Vec<String>,
+    /// What would make better use of the GPU.
+    pub advice: Vec<String>,
+}
+
+/// What the models take of a tier, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TierUse {
+    pub tier: Tier,
+    pub total: u64,
+    /// What they may take: what is free and allowed, less the headroom.
+    pub budget: u64,
+    pub used: u64,
+}
+
+/// One model's part of a [`Plan`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ModelPlan {
+    pub name: String,
+    pub context: Context,
+    /// Layers on the GPU, as llama.cpp counts them (the output is one); `None` for all.
+    pub gpu_layers: Option<u32>,
+    /// All layers, counted in the same way.
+    pub all_layers: u32,
+    pub experts: Experts,
+    pub rows: Vec<Row>,
+    /// What decided.
+    pub reasons: Vec<String>,
+    /// Decoding of a single stream.
+    pub decode: Estimate,
+}
+
+impl ModelPlan {
+    /// Bytes on a tier.
+    #[must_use]
+    pub fn bytes(&self, tier: Tier) -> u64 {
+        let rows = self.rows.iter().filter(|row| row.tier == tier);
+        rows.map(|row| row.bytes).sum()
+    }
+
+    /// Bytes of one kind on a tier.
+    #[must_use]
+    pub fn kind(&self, tier: Tier, kind: Kind) -> u64 {
+        let rows = self.rows.iter().filter(|row| row.tier == tier && row.kind == kind);
+        rows.map(|row| row.bytes).sum()
+    }
+}
+
+/// Where the routed experts of a model are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "placement", rename_all = "kebab-case")]
+pub enum Experts {
+    /// The model has none.
+    None,
+    /// Where their layers are.
+    Layers,
+    /// All in main memory.
+    Ram,
+    /// All in main memory, with copies of some.
+    Cache {
+        /// What holds the copies.
+        device: Tier,
+        /// Experts of each layer that have a copy. One more slot per layer is all zeros.
+        slots: u32,
+        /// Experts of each layer.
+        of: u32,
+    },
+}
+
+/// What memory is for, as llama.cpp tells its buffers apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// All weights but routed experts.
+    Weights,
+    /// Routed experts.
+    Experts,
+    /// Copies of routed experts.
+    ExpertCache,
+    /// Keys and values.
+    Kv,
+    /// State of recurrent layers.
+    Recurrent,
+    /// Compute buffers, and in main memory the logits that are handed out.
+    Compute,
+}
+
+impl Kind {
+    /// For labels, as in JSON.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Weights => "weights",
+            Self::Experts => "experts",
+            Self::ExpertCache => "expert-cache",
+            Self::Kv => "kv",
+            Self::Recurrent => "recurrent",
+            Self::Compute => "compute",
+        }
+    }
+
+    /// For tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Weights => "weights",
+            Self::Experts => "routed experts",
+            Self::ExpertCache => "expert cache",
+            Self::Kv => "keys and values",
+            Self::Recurrent => "recurrent state",
+            Self::Compute => "compute buffers",
+        }
+    }
+}
+
+/// A part of a model in one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// For tables: a part of the weights, or of the context.
+    pub component: &'static str,
+    pub kind: Kind,
+    pub tier: Tier,
+    pub bytes: u64,
+}
+
+/// Why there is no plan, and what there could be one for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}{}", hints.iter().map(|hint| format!("\n  hint: {hint}")).collect::<String>())]
+pub struct PlanError {
+    /// What does not fit or contradicts itself, with numbers.
+    pub what: String,
+    /// What would fit.
+    pub hints: Vec<String>,
+}
+
+impl PlanError {
+    pub(super) fn new(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            hints: Vec::new(),
+        }
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+}

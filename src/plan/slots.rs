@@ -1,0 +1,109 @@
+//! Slots of the expert caches: those that are configured, and what is left on a tier, shared out.
+
+use super::outcome::{Experts, Tier};
+use super::place::{Placed, Placing};
+use super::text::bytes;
+use crate::config::{CacheDevice, CacheSize, ExpertPlacement};
+
+/// Percent of the experts that have a copy in main memory when nothing else is asked for.
+const RAM_SHARE: u8 = 25;
+
+/// Gives every model that may have a cache its slots.
+pub(super) fn fill(placing: &mut Placing<'_>) {
+    for model in &mut placing.models {
+        configured(model, Tier::Gpu);
+        configured(model, Tier::Ram);
+    }
+    for index in 0..placing.models.len() {
+        if waits(&placing.models[index]) {
+            let left = left(placing, index);
+            rest(&mut placing.models[index], left);
+        }
+    }
+    for model in &mut placing.models {
+        let cached = matches!(model.layout.experts, Experts::Cache { .. } | Experts::None);
+        if !cached && model.request.experts.cache != CacheSize::Auto {
+            model
+                .reasons
+                .push("`experts.cache` is not used: there are no copies of experts".to_owned());
+        }
+    }
+}
+
+/// Where the cache of a model would be; `None` for a model without.
+fn device(model: &Placed<'_>) -> Option<Tier> {
+    let config = &model.request.experts;
+    let cached = config.placement == ExpertPlacement::Cache && model.has_experts();
+    match model.layout.experts {
+        _ if cached && config.device == CacheDevice::Cpu => Some(Tier::Ram),
+        Experts::Ram if model.all_on_gpu() && config.placement != ExpertPlacement::Cpu => Some(Tier::Gpu),
+        _ => None,
+    }
+}
+
+/// Whether a model still waits for its share of what is left on the GPU.
+fn waits(model: &Placed<'_>) -> bool {
+    device(model) == Some(Tier::Gpu)
+}
+
+/// Slots that so many bytes hold in each layer; one more is all zeros.
+fn fitting(model: &Placed<'_>, bytes: u64) -> u32 {
+    let shape = &model.request.shape;
+    let slots = (bytes / shape.slot().max(1)).saturating_sub(1);
+    u32::try_from(slots).unwrap_or(u32::MAX).min(shape.experts)
+}
+
+/// Gives a model the slots that are configured for this tier. In main memory the default is a fixed number too.
+pub(super) fn configured(model: &mut Placed<'_>, tier: Tier) {
+    if device(model) != Some(tier) || matches!(model.layout.experts, Experts::Cache { .. }) {
+        return;
+    }
+    let of = model.request.shape.experts;
+    let share = |percent: u8| of * u32::from(percent) / 100;
+    let slots = match model.request.experts.cache {
+        CacheSize::Auto if tier == Tier::Gpu => return,
+        CacheSize::Auto => share(RAM_SHARE),
+        CacheSize::Percent(percent) => share(percent),
+        CacheSize::Bytes(bytes) => fitting(model, bytes),
+    };
+    settle(model, tier, slots, "`experts.cache` on");
+}
+
+/// Bytes that a model may fill: what is left, in proportion to its experts where others wait for a share too.
+fn left(placing: &Placing<'_>, index: usize) -> u64 {
+    let left = placing.budget.gpu.unwrap_or(0).saturating_sub(placing.bytes(Tier::Gpu));
+    let experts = |model: &Placed<'_>| u128::from(model.request.shape.routed_experts());
+    let all: u128 = placing.models[index..]
+        .iter()
+        .filter(|model| waits(model))
+        .map(experts)
+        .sum();
+    u64::try_from(u128::from(left) * experts(&placing.models[index]) / all.max(1)).unwrap_or(left)
+}
+
+/// Gives a model the slots that `left` bytes hold. Fewer than a token needs would be a cache that never has what is needed.
+fn rest(model: &mut Placed<'_>, left: u64) {
+    let slots = fitting(model, left);
+    let used = model.request.shape.experts_used;
+    if slots >= used {
+        settle(model, Tier::Gpu, slots, "what is left on");
+        return;
+    }
+    let reason = format!(
+        "no copies of experts: {} left on the GPU hold {slots} of each layer, and a token needs {used}",
+        bytes(left)
+    );
+    model.reasons.push(reason);
+}
+
+fn settle(model: &mut Placed<'_>, device: Tier, slots: u32, how: &str) {
+    let shape = &model.request.shape;
+    let of = shape.experts;
+    model.layout.experts = Experts::Cache { device, slots, of };
+    let reason = format!(
+        "{how} the {} holds {slots} of {of} experts per layer ({} per slot of all layers)",
+        device.name(),
+        bytes(shape.slot())
+    );
+    model.reasons.push(reason);
+}

@@ -1,0 +1,194 @@
+//! The expert cache in the real server: statistics, changes, metrics, memory, and a device that is full.
+
+mod common;
+
+use std::path::Path;
+
+use common::Server;
+use hearth::synthetic::{Arch, Mix, Shape, Synthetic};
+use serde_json::{Value, json};
+
+/// A model with experts of half a megabyte each, 128 of them in two layers.
+fn model(folder: &Path) -> String {
+    let (_, tiny) = Shape::presets(Arch::Qwen3moe).pop().unwrap();
+    let shape = Shape {
+        layers: 2,
+        width: 256,
+        experts: 64,
+        experts_used: 4,
+        expert_feed_forward: 512,
+        ..tiny
+    };
+    let path = folder.join("model.gguf");
+    let synthetic = Synthetic {
+        shape,
+        mix: Mix::from_name("f16").unwrap(),
+        skew: 0.5,
+        seed: 7,
+        header_only: false,
+    };
+    synthetic.write(&path, |_, _| ()).unwrap();
+    path.display().to_string()
+}
+
+fn config(path: &str, cache: &str) -> String {
+    format!(
+        "[server]\nport = 0\nshutdown_grace = \"2s\"\n[[model]]\nname = \"m\"\npath = {path:?}\ncontext = 512\nparallel = 2\n\
+         experts = {{ placement = \"cache\", device = \"cpu\", cache = \"{cache}\" }}\n"
+    )
+}
+
+fn generate(server: &Server, prompt: &str) -> String {
+    let request =
+        json!({"prompt": prompt, "max_tokens": 32, "ignore_eos": true, "temperature": 0, "cache_prompt": false});
+    let (status, answer) = server.post("/v1/completions", &request);
+    assert_eq!(status, 200, "{answer}");
+    answer["choices"][0]["text"].as_str().unwrap().to_owned()
+}
+
+fn stats(server: &Server, detail: &str) -> Value {
+    let (status, stats) = server.get(&format!("/api/v1/expert-stats?model=m&detail={detail}"));
+    assert_eq!(status, 200, "{stats}");
+    stats["models"][0]["cache"].clone()
+}
+
+#[test]
+fn numbers_agree_wherever_they_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::configured(&config(&model(folder.path()), "25%"), 1, None);
+    generate(&server, "abc");
+    let cache = stats(&server, "heatmap");
+    assert_eq!(cache["policy"], "predictive");
+    assert_eq!(cache["device"], "cpu");
+    assert_eq!(cache["slots"], 32);
+    let geometry = &cache["geometry"];
+    let bytes = geometry["bytes_per_expert"].as_u64().unwrap();
+    assert_eq!(bytes, 3 * 256 * 512 * 2);
+    assert_eq!(
+        (&geometry["layers"], &geometry["experts"], &geometry["active"]),
+        (&json!(2), &json!(64), &json!(4))
+    );
+    // In each layer one more slot, which is all zeros.
+    assert_eq!(cache["cache_bytes"], 2 * 17 * bytes);
+    let total = &cache["since_start"];
+    assert_eq!(total["selections"], total["tokens"].as_u64().unwrap() * 4);
+    assert_eq!(
+        total["selections"],
+        total["hits"].as_u64().unwrap() + total["misses"].as_u64().unwrap()
+    );
+    for (layer, selections) in cache["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(cache["heatmap"]["selections"].as_array().unwrap())
+    {
+        let selections: Vec<u64> = serde_json::from_value(selections.clone()).unwrap();
+        assert_eq!(selections.len(), 64);
+        assert_eq!(layer["distinct"], selections.iter().filter(|count| **count > 0).count());
+        let top = &layer["top"][0];
+        assert_eq!(top["selections"], *selections.iter().max().unwrap());
+        assert!(layer["entropy"].as_f64().unwrap() <= 6.0);
+    }
+    for (metric, key) in [
+        ("hits", "hits"),
+        ("misses", "misses"),
+        ("uploads", "uploads"),
+        ("evictions", "evictions"),
+    ] {
+        let metric = server.metric(&format!("hearth_expert_{metric}_total"), "m");
+        assert!(
+            (metric - total[key].as_f64().unwrap()).abs() < 0.5,
+            "{key}: {metric} {total}"
+        );
+    }
+    let (status, memory) = server.get("/api/v1/memory");
+    assert_eq!(status, 200);
+    let (planned, actual) = (
+        &memory["models"][0]["planned"]["ram"],
+        &memory["models"][0]["actual"]["ram"],
+    );
+    assert_eq!(planned["expert-cache"], cache["cache_bytes"], "{memory}");
+    assert_eq!(actual["expert-cache"], cache["cache_bytes"]);
+    assert_eq!(planned["kv"], actual["kv"], "{memory}");
+    assert!(memory["process"]["resident"].as_u64().unwrap() > 0);
+    assert!(memory["host"]["available"].as_u64().unwrap() > 0);
+    let kv = server.metric("hearth_memory_bytes", "m");
+    assert!(kv > actual["kv"].as_f64().unwrap());
+}
+
+#[test]
+fn a_running_cache_is_changed_over_http() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::configured(&config(&model(folder.path()), "25%"), 1, None);
+    let before = generate(&server, "abc");
+    let change = json!({"size": "50%", "policy": "lru", "pins": {"1": [7]}});
+    let (status, answer) = server.post("/api/v1/expert-cache", &change);
+    assert_eq!((status, &answer["cache"]["policy"]), (200, &json!("lru")), "{answer}");
+    for _ in 0..4 {
+        assert_eq!(generate(&server, "abc"), before);
+    }
+    let cache = stats(&server, "heatmap");
+    assert_eq!(cache["slots"], 64);
+    let resident: Vec<u32> = serde_json::from_value(cache["heatmap"]["resident"][1].clone()).unwrap();
+    assert!(resident.contains(&7), "{resident:?}");
+    let (status, _) = server.post("/api/v1/expert-cache", &json!({"reset": true, "size": "8MiB"}));
+    assert_eq!(status, 200);
+    assert_eq!(generate(&server, "abc"), before);
+    let cache = stats(&server, "layers");
+    // 8 MiB are ten slots of both layers, one of them of zeros.
+    assert_eq!(cache["slots"], 2 * 4, "{cache}");
+    assert!(cache["since_start"]["tokens"].as_u64().unwrap() < 200, "{cache}");
+    for (body, field) in [
+        (json!({"size": "much"}), "size"),
+        (json!({"size": "auto"}), "size"),
+        (json!({"policy": "clever"}), "policy"),
+        (json!({"model": "x"}), "x"),
+        (json!({"pins": {"9": [1]}}), "layer 9"),
+        (json!({"pins": {"1": [64]}}), "64"),
+        (json!({"colour": 1}), "colour"),
+    ] {
+        let (status, answer) = server.post("/api/v1/expert-cache", &body);
+        assert!(status == 400 || status == 404, "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(field), "{answer}");
+    }
+    let (status, _) = server.get("/api/v1/expert-stats?detail=colours");
+    assert_eq!(status, 400);
+}
+
+/// The address space ends in the middle of the copies: fewer experts have one, and the answers stay the same.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_device_holds_fewer_copies() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = model(folder.path());
+    let peak = {
+        let server = Server::configured(&config(&path, "100%"), 1, None);
+        generate(&server, "abc");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmPeak:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    // All copies are 100 MiB; 70 of them are missing here.
+    let server = Server::configured(&config(&path, "100%"), 1, Some(peak - 70 * 1024));
+    let crowded = generate(&server, "abc");
+    let slots = stats(&server, "layers")["slots"].as_u64().unwrap();
+    assert!(slots < 128, "{slots}");
+    drop(server);
+    let server = Server::configured(&config(&path, "100%"), 1, None);
+    assert_eq!(generate(&server, "abc"), crowded);
+}
+
+/// What was learnt is there after a restart.
+#[test]
+fn the_heat_map_survives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = config(&model(folder.path()), "25%");
+    let server = Server::configured(&text, 1, None);
+    generate(&server, "abc");
+    assert!(server.terminate().success());
+    let server = Server::configured(&text, 1, None);
+    generate(&server, "a");
+    let cache = stats(&server, "summary");
+    // More than one token's worth of experts has come back.
+    assert!(cache["resident"].as_u64().unwrap() > 16, "{cache}");
+}

@@ -1,0 +1,99 @@
+//! What is planned is what llama.cpp allocates, seen through the real server.
+//!
+//! `scripts/test-gpu-path` runs this with a GPU.
+
+mod common;
+
+use std::path::Path;
+
+use common::Server;
+use hearth::synthetic::{Arch, Mix, Shape, Synthetic};
+use serde_json::Value;
+
+/// llama.cpp tells sizes in hundredths of a mebibyte, for each of a few buffers.
+const ROUNDING: u64 = 4 * 10_486;
+
+fn model(folder: &Path, arch: Arch, mix: &str) -> String {
+    let (_, shape) = Shape::presets(arch).pop().unwrap();
+    let path = folder.join(format!("{}.gguf", arch.as_str()));
+    let synthetic = Synthetic {
+        shape,
+        mix: Mix::from_name(mix).unwrap(),
+        skew: 0.0,
+        seed: 1,
+        header_only: false,
+    };
+    synthetic.write(&path, |_, _| ()).unwrap();
+    path.display().to_string()
+}
+
+fn bytes(memory: &Value, side: &str, tier: &str, kind: &str) -> u64 {
+    memory[side][tier][kind].as_u64().unwrap_or(0)
+}
+
+/// Keys, values and states to the byte that can be seen, weights exactly where they are allocated, and the total within 5 %.
+fn check(memory: &Value) {
+    let mut totals = [0, 0];
+    for tier in ["gpu", "ram"] {
+        for kind in ["weights", "experts", "expert-cache", "kv", "recurrent", "compute"] {
+            let planned = bytes(memory, "planned", tier, kind);
+            let mapped = memory["buffers"].as_array().unwrap().iter().any(|buffers| {
+                buffers["tier"] == tier && buffers["mapped"] == true && ["weights", "experts"].contains(&kind)
+            });
+            // A map spans the file from the first tensor in it to the last.
+            let actual = if mapped {
+                planned
+            } else {
+                bytes(memory, "actual", tier, kind)
+            };
+            if ["kv", "recurrent", "expert-cache"].contains(&kind) {
+                assert!(
+                    planned.abs_diff(actual) <= ROUNDING,
+                    "{tier} {kind}: {planned}, {actual} in {memory:#}"
+                );
+            }
+            totals[0] += planned;
+            totals[1] += actual;
+        }
+    }
+    let [planned, actual] = totals;
+    println!("{}: planned {planned}, allocated {actual}", memory["model"]);
+    assert!(
+        planned.abs_diff(actual) <= actual / 20,
+        "{planned}, {actual} in {memory:#}"
+    );
+}
+
+#[test]
+fn random_models_take_what_is_planned() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arch, mix) in [
+        (Arch::Qwen3next, "q4_k_m"),
+        (Arch::Qwen3moe, "q8_0"),
+        (Arch::GptOss, "mxfp4"),
+        (Arch::Llama, "f16"),
+    ] {
+        let path = model(folder.path(), arch, mix);
+        for experts in ["", "experts = { placement = \"cache\", cache = \"50%\" }"] {
+            if arch == Arch::Llama && !experts.is_empty() {
+                continue;
+            }
+            let text = format!(
+                "[server]\nport = 0\n[[model]]\nname = \"{}\"\npath = {path:?}\ncontext = 2048\nparallel = 2\n{experts}\n",
+                arch.as_str()
+            );
+            let server = Server::configured(&text, 1, None);
+            check(&server.get("/api/v1/memory").1["models"][0]);
+        }
+    }
+}
+
+#[cfg(feature = "demo")]
+#[test]
+fn the_built_in_pair_takes_what_is_planned() {
+    let server = Server::start("");
+    let (_, memory) = server.get("/api/v1/memory");
+    for model in memory["models"].as_array().unwrap() {
+        check(model);
+    }
+}

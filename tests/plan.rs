@@ -1,0 +1,167 @@
+//! `hearth plan` for the two models it was made for: full-size files of which there is only the header.
+
+use std::path::Path;
+use std::process::Output;
+use std::sync::OnceLock;
+
+use hearth::synthetic::{Arch, Mix, Shape, Synthetic};
+
+fn header(path: &Path, arch: Arch, preset: &str) {
+    let presets = Shape::presets(arch);
+    let (_, shape) = presets.into_iter().find(|(name, _)| *name == preset).unwrap();
+    let synthetic = Synthetic {
+        shape,
+        mix: Mix::from_name("q4_k_m").unwrap(),
+        skew: 0.0,
+        seed: 1,
+        header_only: true,
+    };
+    synthetic.write(path, |_, _| {}).unwrap();
+}
+
+/// Qwen3-Next-80B-A3B and Mag-Mell-12B.
+fn models() -> [String; 2] {
+    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        header(&folder.path().join("qwen3-next.gguf"), Arch::Qwen3next, "80b-a3b");
+        header(&folder.path().join("mag-mell.gguf"), Arch::Llama, "mag-mell-12b");
+        folder
+    });
+    ["qwen3-next.gguf", "mag-mell.gguf"].map(|name| folder.path().join(name).to_str().unwrap().to_owned())
+}
+
+fn hearth(args: &[&str]) -> Output {
+    let mut command = assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("hearth"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HEARTH_")) {
+        command.env_remove(name);
+    }
+    command.arg("plan").args(args).output().unwrap()
+}
+
+fn plan(args: &[&str]) -> Output {
+    let [mixture, dense] = models();
+    let mut all = vec!["--gguf", &mixture, "--gguf", &dense];
+    all.extend(args);
+    hearth(&all)
+}
+
+fn planned(args: &[&str]) -> String {
+    let output = plan(args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(stderr, "");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn refused(args: &[&str]) -> String {
+    let output = plan(args);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(output.stdout.is_empty());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+const SHORT: [&str; 4] = ["--context", "16384", "--parallel", "1"];
+
+fn short<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    args.iter().copied().chain(SHORT).collect()
+}
+
+#[test]
+fn a_16_gib_card() {
+    insta::assert_snapshot!(planned(&short(&["--vram", "16GiB", "--ram", "100GiB"])));
+}
+
+#[test]
+fn a_24_gib_card() {
+    insta::assert_snapshot!(planned(&short(&["--vram", "24GiB", "--ram", "100GiB"])));
+}
+
+#[test]
+fn a_24_gib_card_with_long_contexts() {
+    insta::assert_snapshot!(planned(&["--vram", "24GiB", "--ram", "100GiB"]));
+}
+
+#[test]
+fn an_8_gib_card() {
+    insta::assert_snapshot!(planned(&short(&["--vram", "8GiB", "--ram", "100GiB"])));
+}
+
+#[test]
+fn unified_memory() {
+    insta::assert_snapshot!(planned(&["--unified", "--ram", "128GiB"]));
+}
+
+#[test]
+fn no_gpu() {
+    insta::assert_snapshot!(planned(&short(&["--vram", "0", "--ram", "100GiB"])));
+}
+
+#[test]
+fn a_card_for_everything() {
+    insta::assert_snapshot!(planned(&short(&["--vram", "80GiB", "--ram", "100GiB"])));
+}
+
+#[test]
+fn what_does_not_fit() {
+    let cases = [
+        &["--vram", "16GiB", "--ram", "32GiB"][..],
+        &["--vram", "0", "--ram", "64GiB"],
+        &["--unified", "--ram", "64GiB"],
+        &[
+            "--vram",
+            "16GiB",
+            "--ram",
+            "16GiB",
+            "--context",
+            "2048",
+            "--parallel",
+            "1",
+        ],
+    ];
+    let told: Vec<String> = cases
+        .iter()
+        .map(|args| format!("{}\n{}", args.join(" "), refused(args)))
+        .collect();
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn settings_come_from_the_configuration() {
+    let [mixture, dense] = models();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("models.toml");
+    let text = format!(
+        "[memory]\nvram = \"20GiB\"\n\n[[model]]\nname = \"reasoner\"\npath = {mixture:?}\nkv_type = \"q8_0\"\n\
+         experts = {{ cache = \"10%\" }}\n\n[[model]]\nname = \"narrator\"\npath = {dense:?}\ngpu_layers = 10\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let config = config.to_str().unwrap();
+    let output = hearth(&["--config", config, "--vram", "24GiB", "--ram", "100GiB", "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(plan["tiers"][0]["budget"], 20_u64 << 30);
+    let (reasoner, narrator) = (&plan["models"][0], &plan["models"][1]);
+    assert_eq!(reasoner["experts"]["placement"], "cache");
+    assert_eq!(reasoner["experts"]["slots"], 51);
+    assert_eq!(reasoner["context"]["kv_type"], "q8_0");
+    assert_eq!(narrator["gpu_layers"], 10);
+    assert_eq!(narrator["context"]["tokens"], 32_768);
+    assert!(narrator["decode"]["tokens_per_second"].as_f64().unwrap() > 1.0);
+}
+
+#[test]
+fn this_machine_and_the_built_in_pair() {
+    let text = String::from_utf8(hearth(&[]).stdout).unwrap();
+    assert!(
+        text.starts_with("machine: ") && text.contains("demo-narrator"),
+        "{text}"
+    );
+    let output = hearth(&["--vram", "16G"]);
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.contains("write \"16GiB\" (1024s) or \"16GB\" (1000s)"),
+        "{stderr}"
+    );
+}
