@@ -160,7 +160,7 @@ fn compare_file(path: &Path, repacked: bool, streams: u32) {
     if cache_device() != Device::Cpu {
         plain.push(run_in_ram(path, streams));
     }
-    for kind in [PolicyKind::LfuDecay, PolicyKind::Lru, PolicyKind::Static] {
+    for kind in PolicyKind::ALL {
         for share in [0.0, 0.1, 0.5, 1.0] {
             if share == 0.0 && kind != PolicyKind::LfuDecay {
                 continue;
