@@ -82,6 +82,9 @@ fn the_simulator_agrees_with_the_run() {
     let html = std::fs::read_to_string(output.join("index.html")).unwrap();
     assert_eq!(html.matches("<svg").count(), 2);
     assert!(stderr(&printed).contains("The heat map is kept in"));
+    let heat = std::fs::read_dir(&output).unwrap().map(|entry| entry.unwrap().path());
+    let mut heat = heat.filter(|path| path.extension().is_some_and(|extension| extension == "heat"));
+    assert!(std::fs::read(heat.next().unwrap()).unwrap().starts_with(b"HRTHHEAT"));
 }
 
 #[test]

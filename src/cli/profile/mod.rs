@@ -107,6 +107,9 @@ fn record(args: &Args) -> anyhow::Result<()> {
     write(&report, &folder)?;
     print(args, &report)?;
     if let Some(file) = recorded.heat_file.filter(|file| file.exists()) {
+        // For another machine, which keeps it under the same name.
+        let copy = folder.join(file.file_name().unwrap_or_default());
+        std::fs::copy(&file, &copy).with_context(|| format!("cannot write {}", copy.display()))?;
         eprintln!(
             "The heat map is kept in {}: the model starts with it from now on.",
             file.display()

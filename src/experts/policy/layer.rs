@@ -73,8 +73,8 @@ pub struct LayerCache {
     /// By expert: tokens of the current prompt that selected it.
     prompt: Vec<u32>,
     prompt_tokens: u32,
-    /// Experts that should be uploaded, the best one last.
-    wanted: Vec<u32>,
+    /// Experts that should be uploaded, the best one last, with the value that they had.
+    wanted: Vec<(f64, u32)>,
     /// By expert: whether it shall always have a slot. Empty if none shall.
     kept: Vec<bool>,
 }
@@ -180,10 +180,8 @@ impl LayerCache {
     }
 
     fn want_any(&mut self, limit: usize) {
-        self.wanted.clear();
         let experts = u32::try_from(self.slots.experts()).unwrap_or(u32::MAX);
-        self.wanted.extend(0..experts);
-        self.keep_best(limit);
+        self.want(0..experts, limit);
     }
 
     /// Takes in what one decoded token selected, and wants the best of what missed. Unknown experts are ignored.
@@ -210,18 +208,19 @@ impl LayerCache {
             self.want_any(limit);
             return;
         }
-        self.wanted.clear();
         // Within the capacity, whatever a caller reports: nothing is allocated per token.
-        self.wanted.extend(experts.iter().take(self.slots.experts()));
-        self.keep_best(limit);
+        self.want(experts.iter().copied().take(self.slots.experts()), limit);
     }
 
-    /// Sorts what is wanted by value and keeps the best `limit` that are not there yet.
-    fn keep_best(&mut self, limit: usize) {
+    /// Wants the best `limit` of those that are not there yet.
+    fn want(&mut self, experts: impl Iterator<Item = u32>, limit: usize) {
         let mut wanted = std::mem::take(&mut self.wanted);
-        wanted.retain(|expert| self.slots.place_of(*expert).is_none() && self.value(*expert) > 0.0);
+        wanted.clear();
+        let absent = experts.filter(|expert| self.slots.place_of(*expert).is_none());
+        wanted.extend(absent.map(|expert| (self.value(expert), expert)));
+        wanted.retain(|(value, _)| *value > 0.0);
         // Equal ones in the order of their numbers, so that the same trace gives the same uploads.
-        let order = |a: &u32, b: &u32| self.value(*a).total_cmp(&self.value(*b)).then(b.cmp(a));
+        let order = |a: &(f64, u32), b: &(f64, u32)| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1));
         // A few of hundreds: no need to sort the others. One expert may be named twice, but hardly more.
         let others = wanted.len().saturating_sub(limit.saturating_mul(2));
         if others > 0 {
@@ -244,16 +243,14 @@ impl LayerCache {
 
     /// The next upload to carry out; the slot is reserved until [`LayerCache::complete`] or [`LayerCache::abandon`].
     pub fn next_upload(&mut self) -> Option<Upload> {
-        let newcomer = self.wanted.pop()?;
+        let (_, newcomer) = self.wanted.pop()?;
         if self.slots.place_of(newcomer).is_some() {
             return None;
         }
         if self.slots.free() == 0 {
-            let victim = self
-                .slots
-                .idle()
-                .min_by(|a, b| self.value(*a).total_cmp(&self.value(*b)))?;
-            if self.value(newcomer) <= self.value(victim) * self.policy.hysteresis() {
+            let idle = self.slots.idle().map(|expert| (self.value(expert), expert));
+            let (worth, victim) = idle.min_by(|a, b| a.0.total_cmp(&b.0))?;
+            if self.value(newcomer) <= worth * self.policy.hysteresis() {
                 // The others are worth less.
                 self.wanted.clear();
                 return None;

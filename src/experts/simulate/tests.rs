@@ -8,14 +8,16 @@ fn total(rows: &[Row], policy: PolicyKind) -> Vec<&Row> {
         .collect()
 }
 
-/// Prints the table of docs/expert-policies.md: `cargo test --release --locked policies_compared -- --nocapture`
+/// Prints the numbers of docs/expert-policies.md: `cargo test --release policies_compared -- --nocapture`. Where nothing
+/// follows from the token before, the default must do as well as those that look at the past alone.
 #[test]
 fn policies_compared() {
     for (name, shape) in [("small", Synthetic::small()), ("large", Synthetic::large())] {
         let rows = simulate(&shape.trace().unwrap(), &SimulationConfig::default());
-        for row in rows.iter().filter(|row| row.layer.is_none()) {
+        let rows: Vec<&Row> = rows.iter().filter(|row| row.layer.is_none()).collect();
+        for row in &rows {
             println!(
-                "| {name} | {:>9} | {:>3} | {:.3} | {:.3} | {:.3} | {:.2} |",
+                "| {name} | {:>10} | {:>3} | {:.3} | {:.3} | {:.3} | {:.2} |",
                 row.policy.name(),
                 row.slots,
                 row.hit_rate,
@@ -23,6 +25,11 @@ fn policies_compared() {
                 row.of_optimum,
                 row.uploads_per_token
             );
+        }
+        for default in rows.iter().filter(|row| row.policy == PolicyKind::default()) {
+            let others = rows.iter().filter(|row| row.slots == default.slots);
+            let best = others.map(|row| row.hit_rate).fold(0.0, f64::max);
+            assert!(default.hit_rate > best - 0.02, "{name}: {default:?}");
         }
     }
 }
