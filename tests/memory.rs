@@ -41,9 +41,16 @@ fn check(memory: &Value) {
                 buffers["tier"] == tier && buffers["mapped"] == true && ["weights", "experts"].contains(&kind)
             });
             // A map spans the file from the first tensor in it to the last.
-            let actual = if mapped { planned } else { bytes(memory, "actual", tier, kind) };
+            let actual = if mapped {
+                planned
+            } else {
+                bytes(memory, "actual", tier, kind)
+            };
             if ["kv", "recurrent", "expert-cache"].contains(&kind) {
-                assert!(planned.abs_diff(actual) <= ROUNDING, "{tier} {kind}: {planned}, {actual} in {memory:#}");
+                assert!(
+                    planned.abs_diff(actual) <= ROUNDING,
+                    "{tier} {kind}: {planned}, {actual} in {memory:#}"
+                );
             }
             totals[0] += planned;
             totals[1] += actual;
@@ -51,7 +58,10 @@ fn check(memory: &Value) {
     }
     let [planned, actual] = totals;
     println!("{}: planned {planned}, allocated {actual}", memory["model"]);
-    assert!(planned.abs_diff(actual) <= actual / 20, "{planned}, {actual} in {memory:#}");
+    assert!(
+        planned.abs_diff(actual) <= actual / 20,
+        "{planned}, {actual} in {memory:#}"
+    );
 }
 
 #[test]
