@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hearth::config::{ModelConfig, ModelSource};
-use hearth::engine::local::{LoadSpec, LocalEngine, Placement, describe};
+use hearth::engine::local::{ALL_LAYERS, LoadSpec, LocalEngine, Placement, describe};
 use hearth::engine::{Engine, Event, GenerateRequest, Prompt, SamplingOverrides, Token};
 use hearth::experts::heat::{Fingerprint, HeatMap};
 use hearth::experts::policy::{LayerCounts, PolicyConfig, PolicyKind};
@@ -28,7 +28,7 @@ fn start(path: &Path, experts: Option<Arc<ExpertCache>>, experts_in_ram: bool, p
         threads: Some(2),
         placement: Placement {
             gpu: (cache_device() != Device::Cpu).then_some(0),
-            experts_in_ram,
+            experts_in_ram: if experts_in_ram { ALL_LAYERS } else { 0 },
             ..Placement::default()
         },
         experts,

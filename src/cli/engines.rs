@@ -10,7 +10,7 @@ use anyhow::Context;
 use super::output;
 use crate::api::{self, State};
 use crate::config::{self, Loaded, MemoryConfig, ModelConfig, ModelSource, Overrides, ServerConfig};
-use crate::engine::local::{self, LoadSpec, LocalEngine, Placement, threads};
+use crate::engine::local::{self, ALL_LAYERS, LoadSpec, LocalEngine, Placement, threads};
 use crate::engine::{Engine, ModelCard};
 use crate::experts::heat::{Fingerprint, HeatMap};
 use crate::experts::policy::{PolicyConfig, PolicyKind};
@@ -26,6 +26,15 @@ pub(super) struct Started {
     pub(super) metrics: Metrics,
     /// Threads that compute.
     pub(super) threads: u32,
+}
+
+impl Started {
+    /// Ends the engine and waits until its memory is given back.
+    pub(super) fn finish(self) {
+        if let Some(engine) = Arc::into_inner(self.engine) {
+            engine.finish();
+        }
+    }
 }
 
 /// Reads the configuration and tells its warnings.
@@ -90,6 +99,12 @@ pub(super) fn machine() -> Machine {
     plan::detect::machine(threads::physical_cores())
 }
 
+/// Where a model alone goes.
+pub(super) fn plan_one(model: &Prepared<'_>, memory: &MemoryConfig) -> anyhow::Result<Plan> {
+    let requests = std::slice::from_ref(&model.request);
+    plan::plan(&machine(), memory, requests).context("the model does not fit this machine")
+}
+
 /// Plans where the models go and starts their engines; the weights load in the background.
 pub(super) fn start_all(
     models: &[ModelConfig],
@@ -109,6 +124,14 @@ pub(super) fn start_all(
 }
 
 fn start(model: Prepared<'_>, planned: &ModelPlan, plan: &Plan, metrics: &Metrics) -> anyhow::Result<LocalEngine> {
+    let queue = model.config.queue;
+    let (card, spec) = load_spec(model, planned, plan)?;
+    let metrics = metrics.model(&card.name);
+    LocalEngine::start(card, spec, queue, metrics).context("cannot start a thread")
+}
+
+/// What the engine of a model is to do.
+fn load_spec(model: Prepared<'_>, planned: &ModelPlan, plan: &Plan) -> anyhow::Result<(ModelCard, LoadSpec)> {
     let Prepared {
         config,
         path,
@@ -135,15 +158,17 @@ fn start(model: Prepared<'_>, planned: &ModelPlan, plan: &Plan, metrics: &Metric
         placement: Placement {
             gpu: plan.device,
             gpu_layers: planned.gpu_layers,
-            experts_in_ram: matches!(planned.experts, Experts::Ram | Experts::Cache { .. }) && plan.device.is_some(),
+            experts_in_ram: match planned.experts {
+                Experts::Ram | Experts::Cache { .. } if plan.device.is_some() => ALL_LAYERS,
+                _ => 0,
+            },
             no_mmap: !plan.mmap,
             kv_type: config.kv_type,
             planned: planned.rows.clone(),
         },
         experts: expert_cache(config, &gguf, planned.experts, plan.device)?,
     };
-    let metrics = metrics.model(&card.name);
-    LocalEngine::start(card, spec, config.queue, metrics).context("cannot start a thread")
+    Ok((card, spec))
 }
 
 /// The cache that the plan has room for.
@@ -220,9 +245,28 @@ pub(super) fn start_one(overrides: &Overrides, name: Option<&str>) -> anyhow::Re
 
 /// Starts a model and waits until it is loaded.
 pub(super) fn start_and_wait(model: &ModelConfig, memory: &MemoryConfig) -> anyhow::Result<Started> {
+    start_as(model, memory, None)
+}
+
+/// The same, but with the experts of so many layers, from the first, in main memory, and no copies of any: what people do by
+/// hand, and what benchmarks compare with.
+pub(super) fn start_as(
+    model: &ModelConfig,
+    memory: &MemoryConfig,
+    experts_in_ram: Option<u32>,
+) -> anyhow::Result<Started> {
     let metrics = Metrics::new();
-    let mut engines = start_all(std::slice::from_ref(model), memory, &metrics)?;
-    let engine = engines.remove(0);
+    let prepared = prepare(model)?;
+    let plan = plan_one(&prepared, memory)?;
+    let (card, mut spec) = load_spec(prepared, &plan.models[0], &plan)?;
+    if let Some(layers) = experts_in_ram {
+        spec.experts = None;
+        spec.placement.experts_in_ram = layers;
+        // The plan knows nothing of that.
+        spec.placement.planned.clear();
+    }
+    let series = metrics.model(&card.name);
+    let engine = LocalEngine::start(card, spec, model.queue, series).context("cannot start a thread")?;
     let bar = output::progress_bar(100, &format!("loading {}", model.name));
     // The number is between 0 and 1.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a percentage")]

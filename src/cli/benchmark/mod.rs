@@ -6,6 +6,7 @@
 mod case;
 mod measure;
 mod overhead;
+mod placements;
 mod prompts;
 mod render;
 mod results;
@@ -63,6 +64,11 @@ pub(super) struct Args {
     #[arg(long)]
     overhead: bool,
 
+    /// Compare where the experts can be, with the same GPU memory: all on the CPU, those of whole layers on the GPU, and the
+    /// cache of hot experts.
+    #[arg(long, conflicts_with_all = ["overhead", "output"])]
+    placements: bool,
+
     /// With --overhead: tokens to decode in each measurement.
     #[arg(long, default_value_t = 256, requires = "overhead")]
     tokens: u32,
@@ -89,6 +95,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     // Everything that can go wrong is found before minutes of loading and measuring.
     let file = engines::open(config)?;
     case::check(&cases, &local::describe(config, &file)?)?;
+    if args.placements {
+        return placements::run(&args, config, &loaded.config.memory, &cases);
+    }
     if let Some(folder) = &args.output {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot create the folder {} for the report", folder.display()))?;
@@ -111,6 +120,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
             started.threads,
             experts.unwrap_or_default(),
         ),
+        memory: started.engine.memory(),
         repeat: args.repeat,
         cases: cases
             .iter()

@@ -1,8 +1,12 @@
 //! The report for people: on the terminal, and as a page with charts.
 
+use std::collections::BTreeMap;
+
 use super::results::{CaseReport, Report};
 use super::statistics::{Percentiles, Spread};
 use crate::cli::output;
+use crate::engine::MemoryUse;
+use crate::plan::{Kind, Tier};
 use crate::report::{Axis, Figure, LineChart, Page, Point, Section, Series, Table};
 
 /// What the numbers mean, below the table of a page.
@@ -37,11 +41,40 @@ pub(super) fn page(report: &Report) -> Page {
                 figures: Vec::new(),
             },
             Section {
+                heading: "Memory".into(),
+                text: Some("Weights that are mapped from the file are counted as long as the map is.".into()),
+                table: report.memory.as_ref().map(memory_table),
+                figures: Vec::new(),
+            },
+            Section {
                 heading: "Charts".into(),
                 figures: figures(report),
                 ..Section::default()
             },
         ],
+    }
+}
+
+/// What is where, as planned and as allocated.
+fn memory_table(memory: &MemoryUse) -> Table {
+    let mut sums: BTreeMap<(Tier, Kind), [u64; 2]> = BTreeMap::new();
+    for row in &memory.planned {
+        sums.entry((row.tier, row.kind)).or_default()[0] += row.bytes;
+    }
+    for buffers in &memory.actual {
+        sums.entry((buffers.tier, buffers.kind)).or_default()[1] += buffers.bytes;
+    }
+    let rows = sums.into_iter().map(|((tier, kind), [planned, actual])| {
+        vec![
+            tier.name().to_owned(),
+            kind.name().to_owned(),
+            output::bytes(planned),
+            output::bytes(actual),
+        ]
+    });
+    Table {
+        header: ["device", "what", "planned", "allocated"].map(str::to_owned).into(),
+        rows: rows.collect(),
     }
 }
 
@@ -126,7 +159,15 @@ fn table(report: &Report) -> Table {
     }
 }
 
-fn spread_text(spread: Option<Spread>) -> String {
+/// How many times one median is another.
+pub(super) fn ratio_text(spread: Option<Spread>, base: Option<Spread>) -> String {
+    match (spread, base) {
+        (Some(spread), Some(base)) if base.median > 0.0 => format!("{:.2}", spread.median / base.median),
+        _ => "-".to_owned(),
+    }
+}
+
+pub(super) fn spread_text(spread: Option<Spread>) -> String {
     match spread {
         None => "-".to_owned(),
         Some(Spread { median, min, max }) => format!("{} ({}..{})", digits(median), digits(min), digits(max)),

@@ -7,7 +7,7 @@ use super::case::Case;
 use super::measure::Measured;
 use super::statistics::{Percentiles, Spread};
 use crate::cli::machine::Machine;
-use crate::engine::ModelCard;
+use crate::engine::{MemoryUse, ModelCard};
 use crate::gguf::{self, Gguf, file_type_name};
 
 /// Everything about one call of `hearth benchmark`.
@@ -20,6 +20,8 @@ pub(super) struct Report {
     pub(super) command: String,
     pub(super) machine: Machine,
     pub(super) model: ModelFacts,
+    /// Where the plan put what, and what was allocated.
+    pub(super) memory: Option<MemoryUse>,
     /// Counted runs of each case.
     pub(super) repeat: u32,
     pub(super) cases: Vec<CaseReport>,

@@ -1,5 +1,6 @@
 //! Loading a model and its context through llama.cpp.
 
+use std::ffi::CString;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -44,8 +45,8 @@ pub struct Placement {
     pub gpu: Option<usize>,
     /// Layers on the GPU, as llama.cpp counts them; `None` for all.
     pub gpu_layers: Option<u32>,
-    /// Routed experts stay in main memory, whatever their layers do.
-    pub experts_in_ram: bool,
+    /// Routed experts of so many layers, from the first, stay in main memory, whatever their layers do.
+    pub experts_in_ram: u32,
     /// Weights are read instead of mapped.
     pub no_mmap: bool,
     pub kv_type: KvType,
@@ -78,7 +79,17 @@ pub(crate) fn backend() -> &'static LlamaBackend {
 }
 
 /// More layers than any model has.
-const ALL_LAYERS: u32 = 9999;
+pub const ALL_LAYERS: u32 = 9999;
+
+/// A pattern for the names of the experts in the first `layers` layers; gate and up may be one tensor.
+fn experts_of(layers: u32) -> Option<CString> {
+    let numbers = match layers {
+        0 => return None,
+        ALL_LAYERS.. => "\\d+".to_owned(),
+        _ => (0..layers).map(|layer| layer.to_string()).collect::<Vec<_>>().join("|"),
+    };
+    CString::new(format!("^blk\\.({numbers})\\.ffn_(up|down|gate|gate_up)_(ch|)exps")).ok()
+}
 
 /// ggml's numbers of the GPUs.
 fn gpus() -> Vec<usize> {
@@ -118,10 +129,13 @@ pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>) -> Result<LlamaM
         !progress.stopping()
     });
     let mut params = pin!(params);
-    if placement.experts_in_ram || spec.experts.is_some() {
-        // Gate and up apart, and gate and up in one tensor.
-        params.as_mut().add_cpu_moe_override();
-        params.as_mut().add_cpu_buft_override(c"\\.ffn_gate_up_exps");
+    let pattern = experts_of(if spec.experts.is_some() {
+        ALL_LAYERS
+    } else {
+        placement.experts_in_ram
+    });
+    if let Some(pattern) = &pattern {
+        params.as_mut().add_cpu_buft_override(pattern);
     }
     let load = || LlamaModel::load_from_file(backend, &spec.path, &params);
     let loaded = match &spec.experts {

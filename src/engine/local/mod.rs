@@ -17,15 +17,17 @@ mod tokenize;
 mod worker;
 
 use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, FutureExt};
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
+use parking_lot::Mutex;
 use tokio::sync::mpsc::unbounded_channel;
 
 pub use card::describe;
-pub use load::{LoadSpec, Placement, initialise};
+pub use load::{ALL_LAYERS, LoadSpec, Placement, initialise};
 pub use sampler::argmax;
 
 use self::queue::{Job, Refused, Shared, fail};
@@ -47,6 +49,7 @@ pub struct LocalEngine {
     model: Arc<OnceLock<Arc<LlamaModel>>>,
     /// Buffers that llama.cpp has allocated.
     buffers: Arc<OnceLock<Vec<Buffers>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl LocalEngine {
@@ -69,7 +72,7 @@ impl LocalEngine {
             buffers: buffers.clone(),
             metrics,
         };
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name(format!("engine {}", card.name))
             .spawn(move || thread.main())?;
         Ok(Self {
@@ -78,6 +81,7 @@ impl LocalEngine {
             shared,
             model,
             buffers,
+            thread: Mutex::new(Some(thread)),
         })
     }
 
@@ -90,6 +94,18 @@ impl LocalEngine {
             Health::Ready => Ok(()),
             Health::Failed { reason } => Err(self.unavailable(reason)),
             Health::Loading { .. } | Health::ShuttingDown => Err(EngineError::ShuttingDown),
+        }
+    }
+
+    /// Ends the engine and waits until its memory is given back, for who loads another one next. Blocks.
+    pub fn finish(self) {
+        self.shared.stop();
+        let thread = self.thread.lock().take();
+        // The thread frees the model when nobody else holds it.
+        drop(self);
+        if let Some(thread) = thread {
+            // A panic was caught and told within the thread.
+            let _ = thread.join();
         }
     }
 
