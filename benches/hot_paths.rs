@@ -35,7 +35,7 @@ static ENGINE: LazyLock<LocalEngine> = LazyLock::new(|| {
         path,
         context: 1024,
         parallel: 1,
-        threads: None,
+        threads: 1.into(),
         placement: Placement::default(),
         experts: None,
     };

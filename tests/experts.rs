@@ -25,7 +25,7 @@ fn start(path: &Path, experts: Option<Arc<ExpertCache>>, experts_in_ram: bool, p
         path: path.to_owned(),
         context: 512,
         parallel,
-        threads: Some(2),
+        threads: 2.into(),
         placement: Placement {
             gpu: (cache_device() != Device::Cpu).then_some(0),
             experts_in_ram: if experts_in_ram { ALL_LAYERS } else { 0 },

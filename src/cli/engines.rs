@@ -17,15 +17,14 @@ use crate::experts::policy::{PolicyConfig, PolicyKind};
 use crate::experts::{CacheConfig, Device, ExpertCache, Slots};
 use crate::folders;
 use crate::gguf::Gguf;
-use crate::plan::{self, Experts, Machine, ModelPlan, ModelRequest, ModelShape, Plan, Tier};
+use crate::plan::{self, Experts, Machine, ModelPlan, ModelRequest, ModelShape, Plan, Threads, Tier};
 use crate::telemetry::Metrics;
 
 /// One engine that is ready, for commands that work without a server.
 pub(super) struct Started {
     pub(super) engine: Arc<LocalEngine>,
     pub(super) metrics: Metrics,
-    /// Threads that compute.
-    pub(super) threads: u32,
+    pub(super) threads: Threads,
 }
 
 impl Started {
@@ -137,7 +136,7 @@ fn load_spec(model: Prepared<'_>, planned: &ModelPlan, plan: &Plan) -> anyhow::R
         path,
         gguf,
         card,
-        ..
+        request,
     } = model;
     if card.context > card.context_train {
         tracing::warn!(
@@ -154,7 +153,10 @@ fn load_spec(model: Prepared<'_>, planned: &ModelPlan, plan: &Plan) -> anyhow::R
         path,
         context: card.context,
         parallel: card.parallel,
-        threads: config.threads,
+        threads: match config.threads {
+            Some(threads) => threads.into(),
+            None => plan::threads(&request.shape, plan.machine.cores, plan.on_cpu()),
+        },
         placement: Placement {
             gpu: plan.device,
             gpu_layers: planned.gpu_layers,
@@ -265,6 +267,7 @@ pub(super) fn start_as(
         // The plan knows nothing of that.
         spec.placement.planned.clear();
     }
+    let threads = spec.threads;
     let series = metrics.model(&card.name);
     let engine = LocalEngine::start(card, spec, model.queue, series).context("cannot start a thread")?;
     let bar = output::progress_bar(100, &format!("loading {}", model.name));
@@ -276,7 +279,7 @@ pub(super) fn start_as(
     Ok(Started {
         engine: Arc::new(engine),
         metrics,
-        threads: model.threads.unwrap_or_else(threads::physical_cores),
+        threads,
     })
 }
 

@@ -18,6 +18,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+mod threads;
 
 pub use machine::{Described, Device, Machine};
 pub use memory::{Context, Prediction, predict};
@@ -26,3 +27,4 @@ pub use place::{ModelRequest, plan};
 pub use shape::{Component, LayerShape, ModelShape};
 pub use speed::Estimate;
 pub use text::bytes;
+pub use threads::{Threads, threads};

@@ -117,7 +117,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         model: ModelFacts::new(
             started.engine.card(),
             &file,
-            started.threads,
+            started.threads.decode,
             experts.unwrap_or_default(),
         ),
         memory: started.engine.memory(),

@@ -71,7 +71,7 @@ pub(super) fn run(args: &super::Args) -> anyhow::Result<()> {
         model: card.name.clone(),
         tokens: args.tokens,
         rounds: rounds.len(),
-        threads: started.threads,
+        threads: started.threads.decode,
         bare_per_second: median_of(|round| round.bare),
         engine_per_second: median_of(|round| round.engine),
         http_per_second: median_of(|round| round.http),

@@ -20,7 +20,7 @@ use crate::config::KvType;
 use crate::engine::Health;
 use crate::experts::{self, ExpertCache};
 use crate::gguf::TensorType;
-use crate::plan::Row;
+use crate::plan::{Row, Threads};
 
 /// Everything the engine thread needs to load a model.
 #[derive(Debug, Clone)]
@@ -31,8 +31,8 @@ pub struct LoadSpec {
     pub context: u32,
     /// Number of slots.
     pub parallel: u32,
-    /// Threads that compute; `None`: one per physical core.
-    pub threads: Option<u32>,
+    /// Threads that compute.
+    pub threads: Threads,
     pub placement: Placement,
     /// Keep copies of hot experts on a cache device.
     pub experts: Option<Arc<ExpertCache>>,
@@ -157,8 +157,7 @@ pub(super) fn new_context<'m>(spec: &LoadSpec, model: &'m LlamaModel) -> Result<
             spec.context, spec.parallel
         )
     })?;
-    let threads = spec.threads.unwrap_or_else(threads::physical_cores);
-    let threads = i32::try_from(threads).unwrap_or(1);
+    let threads = |count: u32| i32::try_from(count).unwrap_or(1);
     let kv_type = TensorType::from_name(spec.placement.kv_type.name());
     let kv_type = kv_type.map_or(KvCacheType::F16, |kind| KvCacheType::Unknown(kind.id));
     let batch = u32::try_from(BATCH).unwrap_or(512);
@@ -170,8 +169,8 @@ pub(super) fn new_context<'m>(spec: &LoadSpec, model: &'m LlamaModel) -> Result<
         .with_kv_unified(true)
         .with_type_k(kv_type)
         .with_type_v(kv_type)
-        .with_n_threads(threads)
-        .with_n_threads_batch(threads)
+        .with_n_threads(threads(spec.threads.decode))
+        .with_n_threads_batch(threads(spec.threads.prefill))
         .with_no_perf(true);
     model.new_context(backend(), params).map_err(|_| {
         format!(

@@ -1,4 +1,4 @@
-//! How many threads compute: one per physical core that this process may use.
+//! What threads can be had: the physical cores that this process may use.
 //!
 //! A second thread on the same core (SMT) shares its vector units and makes the arithmetic slower, not faster.
 
