@@ -344,6 +344,8 @@ impl Thread {
 
     fn serve(&self) -> Result<(), String> {
         let started = Instant::now();
+        // One model at a time: GPU backends compile their kernels meanwhile, and not all can do so for two at once.
+        let loading = (self.spec.placement.gpu.is_some()).then(|| LOADING.lock());
         let mapped = !self.spec.placement.no_mmap;
         let (loaded, weights) = allocated::watch(mapped, || load::load_model(&self.spec, &self.shared));
         let model = Arc::new(loaded?);
@@ -358,6 +360,7 @@ impl Thread {
             self.metrics.clone(),
         );
         worker.warm_up()?;
+        drop(loading);
         // Set once, here.
         let _ = self.model.set(model.clone());
         let _ = self.buffers.set([weights, rest].concat());
@@ -397,6 +400,9 @@ impl Thread {
         }
     }
 }
+
+/// Held by who loads a model onto a GPU.
+static LOADING: Mutex<()> = Mutex::new(());
 
 /// Differences that are not worth a warning: small models are mostly rounding.
 const NEGLIGIBLE: u64 = 16 << 20;
