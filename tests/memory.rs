@@ -79,7 +79,7 @@ fn random_models_take_what_is_planned() {
                 continue;
             }
             let text = format!(
-                "[server]\nport = 0\n[[model]]\nname = \"{}\"\npath = {path:?}\ncontext = 2048\nparallel = 2\n{experts}\n",
+                "[server]\nport = 0\n[[model]]\nname = \"{}\"\npath = {path:?}\ncontext = 4096\nparallel = 2\n{experts}\n",
                 arch.as_str()
             );
             let server = Server::configured(&text, 1, None);
