@@ -506,7 +506,7 @@ fn memory_keys_of_a_model() {
     let config = &loaded.config.models[0];
     assert_eq!((config.kv_type, config.gpu_layers), (KvType::Q8_0, Some(20)));
     assert_eq!(config.experts.placement, ExpertPlacement::Gpu);
-    assert_eq!(config.experts.policy, PolicyKind::Lru);
+    assert_eq!(config.experts.policy, Some(PolicyKind::Lru));
     let errors = parse(&model(
         "kv_type = \"q8-0\"\nexperts = { policy = \"random\", placement = \"vram\" }",
     ))
@@ -515,7 +515,7 @@ fn memory_keys_of_a_model() {
     for part in [
         "`kv_type` must be one of \"f32\", \"f16\", \"bf16\", \"q8_0\"",
         "hint: did you mean \"q8_0\"?",
-        "`policy` must be one of \"static\", \"lru\", \"lfu-decay\", \"predictive\", but is \"random\"",
+        "`policy` must be one of \"auto\", \"static\", \"lru\", \"lfu-decay\", \"predictive\", but is \"random\"",
         "`placement` must be \"auto\", \"gpu\", \"cpu\" or \"cache\", but is \"vram\"",
     ] {
         assert!(text.contains(part), "{part}: {text}");

@@ -34,7 +34,7 @@ fn model(folder: &Path) -> String {
 fn config(path: &str, cache: &str) -> String {
     format!(
         "[server]\nport = 0\nshutdown_grace = \"2s\"\n[[model]]\nname = \"m\"\npath = {path:?}\ncontext = 512\nparallel = 2\n\
-         experts = {{ placement = \"cache\", device = \"cpu\", cache = \"{cache}\" }}\n"
+         experts = {{ placement = \"cache\", device = \"cpu\", policy = \"lfu-decay\", cache = \"{cache}\" }}\n"
     )
 }
 
@@ -58,7 +58,7 @@ fn numbers_agree_wherever_they_are_told() {
     let server = Server::configured(&config(&model(folder.path()), "25%"), 1, None);
     generate(&server, "abc");
     let cache = stats(&server, "heatmap");
-    assert_eq!(cache["policy"], "predictive");
+    assert_eq!(cache["policy"], "lfu-decay");
     assert_eq!(cache["device"], "cpu");
     assert_eq!(cache["slots"], 32);
     let geometry = &cache["geometry"];

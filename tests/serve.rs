@@ -261,9 +261,9 @@ fn a_cache_of_experts_says_what_it_did() {
     assert_eq!(status, 200, "{stats}");
     assert_eq!(stats["models"][1], json!({"model": "demo-narrator", "cache": null}));
     let cache = &stats["models"][0]["cache"];
-    let number = |name: &str| cache[name].as_u64().unwrap();
+    let number = |name: &str| cache["since_start"][name].as_u64().unwrap();
     assert_eq!(number("hits") + number("misses"), number("selections"));
-    assert!(number("hits") > 0 && number("uploads") >= number("slots"), "{stats}");
+    assert!(number("hits") > 0 && number("uploads") > 0, "{stats}");
     let layers = cache["layers"].as_array().unwrap();
     assert!(
         layers.len() > 1 && layers.iter().all(|layer| layer["slots"] == 8 && layer["experts"] == 32),

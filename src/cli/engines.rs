@@ -17,7 +17,7 @@ use crate::experts::policy::{PolicyConfig, PolicyKind};
 use crate::experts::{CacheConfig, Device, ExpertCache, Slots};
 use crate::folders;
 use crate::gguf::Gguf;
-use crate::plan::{self, Experts, Machine, ModelPlan, ModelRequest, ModelShape, Plan, Threads, Tier};
+use crate::plan::{self, Experts, Kind, Machine, ModelPlan, ModelRequest, ModelShape, Plan, Threads, Tier};
 use crate::telemetry::Metrics;
 
 /// One engine that is ready, for commands that work without a server.
@@ -168,7 +168,7 @@ fn load_spec(model: Prepared<'_>, planned: &ModelPlan, plan: &Plan) -> anyhow::R
             kv_type: config.kv_type,
             planned: planned.rows.clone(),
         },
-        experts: expert_cache(config, &gguf, planned.experts, plan.device)?,
+        experts: expert_cache(config, &gguf, planned, plan.device)?,
     };
     Ok((card, spec))
 }
@@ -177,10 +177,10 @@ fn load_spec(model: Prepared<'_>, planned: &ModelPlan, plan: &Plan) -> anyhow::R
 fn expert_cache(
     model: &ModelConfig,
     gguf: &Gguf,
-    experts: Experts,
+    planned: &ModelPlan,
     gpu: Option<usize>,
 ) -> anyhow::Result<Option<Arc<ExpertCache>>> {
-    let Experts::Cache { device, slots, of } = experts else {
+    let Experts::Cache { device, slots, of } = planned.experts else {
         return Ok(None);
     };
     let shape = gguf.geometry()?;
@@ -199,7 +199,18 @@ fn expert_cache(
         tracing::warn!("{error}");
         None
     });
-    if heat.is_none() && model.experts.policy == PolicyKind::Static {
+    let slot_bytes = planned
+        .rows
+        .iter()
+        .filter(|row| row.kind == Kind::Experts)
+        .map(|row| row.bytes)
+        .sum::<u64>()
+        / u64::from(of.max(1));
+    let kind = model
+        .experts
+        .policy
+        .unwrap_or_else(|| PolicyKind::for_model(slot_bytes));
+    if heat.is_none() && kind == PolicyKind::Static {
         tracing::warn!(
             model = model.name,
             "the policy `static` needs a heat map, and there is none yet: nothing is copied; `hearth profile` makes one"
@@ -209,7 +220,7 @@ fn expert_cache(
         device,
         slots: Slots::PerLayer(usize::try_from(slots)?),
         policy: PolicyConfig {
-            kind: model.experts.policy,
+            kind,
             ..PolicyConfig::default()
         },
         active: shape.experts_used,

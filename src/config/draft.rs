@@ -108,7 +108,7 @@ pub(super) struct ModelDraft {
     pub placement: Setting<ExpertPlacement>,
     pub cache: Setting<CacheSize>,
     pub device: Setting<CacheDevice>,
-    pub policy: Setting<PolicyKind>,
+    pub policy: Setting<Option<PolicyKind>>,
     pub sampling: Setting<SamplingOverrides>,
 }
 

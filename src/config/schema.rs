@@ -96,7 +96,8 @@ struct Experts {
     cache: Option<String>,
     /// What holds the copies: "auto" (the first GPU) or "cpu"; default "auto".
     device: Option<String>,
-    /// Which experts have a copy: "lfu-decay", "lru", "static" or "predictive"; default "lfu-decay".
+    /// Which experts have a copy: "lfu-decay", "lru", "static" or "predictive"; default "auto", which chooses by the size of
+    /// the experts.
     policy: Option<String>,
 }
 

@@ -10,6 +10,7 @@ use super::diagnostic::Origin;
 use super::draft::ModelDraft;
 use super::types::MemoryLimit;
 use super::{path, value};
+use crate::experts::policy::PolicyKind;
 
 /// A key with its value and origin; without a value, what happens then.
 struct Entry<'d> {
@@ -193,7 +194,11 @@ impl ModelDraft {
                 value::cache_device_text(self.device.value),
                 &self.device.origin,
             ),
-            entry("policy", self.policy.value.name(), &self.policy.origin),
+            entry(
+                "policy",
+                self.policy.value.map_or("auto", PolicyKind::name),
+                &self.policy.origin,
+            ),
         ]
     }
 

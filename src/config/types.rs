@@ -81,7 +81,8 @@ pub struct ExpertsConfig {
     pub cache: CacheSize,
     pub device: CacheDevice,
     /// Which experts have a copy.
-    pub policy: PolicyKind,
+    /// `None`: what is best for the model.
+    pub policy: Option<PolicyKind>,
 }
 
 /// What becomes of the routed experts.
@@ -233,7 +234,7 @@ impl Default for ExpertsConfig {
             placement: ExpertPlacement::Auto,
             cache: CacheSize::Auto,
             device: CacheDevice::Auto,
-            policy: PolicyKind::default(),
+            policy: None,
         }
     }
 }

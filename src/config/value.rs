@@ -147,8 +147,9 @@ pub(super) fn cache_device_text(device: CacheDevice) -> &'static str {
 }
 
 /// Which experts have a copy.
-pub(super) fn policy(text: &str) -> Result<PolicyKind, Fault> {
-    one_of(text, PolicyKind::ALL.map(|policy| (policy.name(), policy)))
+pub(super) fn policy(text: &str) -> Result<Option<PolicyKind>, Fault> {
+    let [a, b, c, d] = PolicyKind::ALL.map(|policy| (policy.name(), Some(policy)));
+    one_of(text, [("auto", None), a, b, c, d])
 }
 
 /// Data type of keys and values.

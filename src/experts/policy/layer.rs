@@ -216,6 +216,10 @@ impl LayerCache {
     fn want(&mut self, experts: impl Iterator<Item = u32>, limit: usize) {
         let mut wanted = std::mem::take(&mut self.wanted);
         wanted.clear();
+        if limit == 0 {
+            self.wanted = wanted;
+            return;
+        }
         let absent = experts.filter(|expert| self.slots.place_of(*expert).is_none());
         wanted.extend(absent.map(|expert| (self.value(expert), expert)));
         wanted.retain(|(value, _)| *value > 0.0);

@@ -26,10 +26,13 @@ fn policies_compared() {
                 row.uploads_per_token
             );
         }
-        for default in rows.iter().filter(|row| row.policy == PolicyKind::default()) {
-            let others = rows.iter().filter(|row| row.slots == default.slots);
-            let best = others.map(|row| row.hit_rate).fold(0.0, f64::max);
-            assert!(default.hit_rate > best - 0.02, "{name}: {default:?}");
+        // Where there is nothing to foresee, foreseeing costs nothing, and counting is as good.
+        for counting in [PolicyKind::LfuDecay, PolicyKind::Predictive] {
+            for row in rows.iter().filter(|row| row.policy == counting) {
+                let others = rows.iter().filter(|other| other.slots == row.slots);
+                let best = others.map(|row| row.hit_rate).fold(0.0, f64::max);
+                assert!(row.hit_rate > best - 0.02, "{name}: {row:?}");
+            }
         }
     }
 }
