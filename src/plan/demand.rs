@@ -72,7 +72,9 @@ pub(super) fn rows(shape: &ModelShape, context: Context, layout: Layout, host: H
     }
     outer(shape, layout, host, &mut weights);
     if let Experts::Cache { device, slots, .. } = layout.experts {
-        memory.insert((Kind::ExpertCache, device), shape.slot() * (u64::from(slots) + 1));
+        // One more slot is all zeros, unless there is none at all.
+        let slots = if slots == 0 { 0 } else { u64::from(slots) + 1 };
+        memory.insert((Kind::ExpertCache, device), shape.slot() * slots);
     }
     for (tier, bytes) in buffers(shape, context, layout, host.gpu) {
         memory.insert((Kind::Compute, tier), bytes);
@@ -116,9 +118,14 @@ fn outer(shape: &ModelShape, layout: Layout, host: Host, weights: &mut BTreeMap<
 fn buffers(shape: &ModelShape, context: Context, layout: Layout, gpu: bool) -> [(Tier, u64); 2] {
     let logits = context.logits(shape);
     if !gpu {
+        // The backend that caches experts computes their blocks in a buffer of its own.
+        let blocks = match layout.experts {
+            Experts::Cache { .. } => context.blocks(shape),
+            _ => 0,
+        };
         return [
             (Tier::Gpu, 0),
-            (Tier::Ram, logits + context.compute(shape, &shape.layers, true, 0)),
+            (Tier::Ram, logits + context.compute(shape, &shape.layers, true, 0) + blocks),
         ];
     }
     let on = |wanted: Tier| {

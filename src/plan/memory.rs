@@ -166,6 +166,15 @@ impl Context {
         self.masks(shape) + stream + logits.max(within)
     }
 
+    /// Bytes of the buffer in which the blocks of routed experts are computed apart from all else: gate, up and their product
+    /// for each expert of each token, and the results.
+    #[must_use]
+    pub fn blocks(&self, shape: &ModelShape) -> u64 {
+        let hidden = shape.layers.iter().map(|layer| layer.expert_feed_forward).max().unwrap_or(0);
+        let rows = u64::from(shape.experts_used) * self.batch();
+        rows * (3 * hidden + shape.width) * F32
+    }
+
     /// Bytes that live at the same time in a recurrent layer: the inputs of the convolution, four times all value heads
     /// (gate, repeated queries and keys, result), and the states, which are gathered and written anew.
     fn recurrent(&self, shape: &ModelShape) -> u64 {
