@@ -43,7 +43,7 @@ pub struct Overrides {
     #[arg(long, value_name = "SLOTS")]
     pub parallel: Option<u32>,
 
-    /// Threads that compute, per model; if not given the physical cores, shared out [env: HEARTH_THREADS].
+    /// Threads that compute, per model; if not given one per physical core, fewer for small models [env: HEARTH_THREADS].
     #[arg(long)]
     pub threads: Option<u32>,
 

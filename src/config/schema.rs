@@ -67,7 +67,7 @@ struct Model {
     /// Slots: sequences that are computed at once; default 4.
     #[schemars(range(min = 1, max = 64))]
     parallel: Option<u32>,
-    /// Threads that compute; default: the physical cores, shared among the models that compute on the CPU, fewer for tiny models.
+    /// Threads that compute; default: one per physical core, fewer for small models.
     #[schemars(range(min = 1, max = 1024))]
     threads: Option<u32>,
     /// Requests that may wait for a slot; default 64.

@@ -173,10 +173,7 @@ impl ModelDraft {
             port.unwrap_or(absent("port", "none of its own")),
             context.unwrap_or(absent("context", "what the model was trained for, 32768 at most")),
             entry("parallel", self.parallel.value, &self.parallel.origin),
-            threads.unwrap_or(absent(
-                "threads",
-                "the physical cores, shared among the models on the CPU; fewer for tiny models",
-            )),
+            threads.unwrap_or(absent("threads", "one per physical core, fewer for small models")),
             entry("queue", self.queue.value, &self.queue.origin),
             entry("kv_type", self.kv_type.value.name(), &self.kv_type.origin),
             gpu_layers.unwrap_or(absent("gpu_layers", "as planned")),

@@ -61,7 +61,7 @@ pub struct ModelConfig {
     pub context: Option<u32>,
     /// Slots: sequences that are computed at once.
     pub parallel: u32,
-    /// Threads of the compute loop; `None`: the physical cores, shared among the models on the CPU.
+    /// Threads of the compute loop; `None`: one per physical core, fewer for small models.
     pub threads: Option<u32>,
     /// Requests that may wait for a slot.
     pub queue: usize,

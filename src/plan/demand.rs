@@ -125,7 +125,10 @@ fn buffers(shape: &ModelShape, context: Context, layout: Layout, gpu: bool) -> [
         };
         return [
             (Tier::Gpu, 0),
-            (Tier::Ram, logits + context.compute(shape, &shape.layers, true, 0) + blocks),
+            (
+                Tier::Ram,
+                logits + context.compute(shape, &shape.layers, true, 0) + blocks,
+            ),
         ];
     }
     let on = |wanted: Tier| {

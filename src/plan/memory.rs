@@ -170,7 +170,12 @@ impl Context {
     /// for each expert of each token, and the results.
     #[must_use]
     pub fn blocks(&self, shape: &ModelShape) -> u64 {
-        let hidden = shape.layers.iter().map(|layer| layer.expert_feed_forward).max().unwrap_or(0);
+        let hidden = shape
+            .layers
+            .iter()
+            .map(|layer| layer.expert_feed_forward)
+            .max()
+            .unwrap_or(0);
         let rows = u64::from(shape.experts_used) * self.batch();
         rows * (3 * hidden + shape.width) * F32
     }
