@@ -148,3 +148,37 @@ fn nonsense_is_refused_before_anything_is_loaded() {
         assert!(stdout(&refused).is_empty());
     }
 }
+
+#[test]
+fn placements_are_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("models.toml");
+    let experts = "experts = { placement = \"cache\", device = \"cpu\", cache = \"25%\" }";
+    let text = format!("[[model]]\nname = \"demo-reasoner\"\npath = \"demo:reasoner\"\n{experts}\n");
+    std::fs::write(&config, text).unwrap();
+    let args = [
+        "--placements",
+        "--prompt-tokens",
+        "8",
+        "--generate",
+        "6",
+        "--repeat",
+        "1",
+        "--json",
+    ];
+    let printed = benchmark(&[&args[..], &["--config", config.to_str().unwrap()]].concat()).success();
+    let report: Value = serde_json::from_str(&stdout(&printed)).unwrap();
+    // 8 slots and one of zeros, 204 KiB each.
+    assert_eq!(report["cache_bytes"], 9 * 204 * 1024);
+    let placements = report["placements"].as_array().unwrap();
+    let names: Vec<&str> = placements.iter().map(|way| way["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["experts on the CPU", "cache of 8 of 32 experts per layer"]);
+    for way in placements {
+        assert!(number(&way["cases"][0]["decode_per_second"]["median"]) > 0.0, "{way}");
+    }
+    assert!(placements[0]["cases"][0]["experts"].is_null());
+    assert!(placements[1]["cases"][0]["experts"]["selections"].as_u64().unwrap() > 0);
+    // Without a cache there is nothing to compare.
+    let refused = benchmark(&["--placements"]).failure();
+    assert!(stderr(&refused).contains("nothing to compare"), "{}", stderr(&refused));
+}
