@@ -137,7 +137,9 @@ impl Hot {
             let mut buffer = std::ptr::read(owner);
             buffer.buft = self.backend.buffers();
             tensor.buffer = &raw mut buffer;
+            // Its data already begins where the view does.
             tensor.view_src = std::ptr::null_mut();
+            tensor.view_offs = 0;
             let source = bytes.as_ptr().cast();
             ffi::ggml_backend_tensor_set_async(self.backend.get(), &raw mut tensor, source, offset, bytes.len());
         }

@@ -33,8 +33,9 @@ struct Instance {
     set_threads: Option<SetThreads>,
     /// By the address of the weights that stand for a layer.
     layers: HashMap<usize, Known>,
-    /// Experts that were selected, token by token.
+    /// Experts that were selected, token by token; and as they came from the GPU.
     ids: Vec<u32>,
+    selected: Vec<u8>,
     slots: Vec<Option<u32>>,
     pairs: Vec<Pair>,
     /// The block's input, if it is not in main memory.
@@ -80,6 +81,7 @@ pub(super) extern "C" fn create(device: ffi::ggml_backend_dev_t, _: *const c_cha
         set_threads,
         layers: HashMap::new(),
         ids: Vec::new(),
+        selected: Vec::new(),
         slots: Vec::new(),
         pairs: Vec::new(),
         input: Vec::new(),
@@ -343,8 +345,8 @@ impl Instance {
                 return Some(());
             }
             let mut base = (*ids).data.cast::<u8>().cast_const();
-            let mut copy = Vec::new();
             if self.on_gpu {
+                let copy = &mut self.selected;
                 copy.resize(row * (tokens - 1) + step * (per_token - 1) + 4, 0u8);
                 ffi::ggml_backend_tensor_get(ids, copy.as_mut_ptr().cast(), 0, copy.len());
                 base = copy.as_ptr();
