@@ -3,6 +3,7 @@
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, get};
 
+use super::live;
 use super::state::State;
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -12,5 +13,5 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 async fn scrape(state: Data<State>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
-        .body(state.metrics.encode())
+        .body(state.metrics.encode(live::families(state.engines())))
 }

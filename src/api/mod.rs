@@ -11,6 +11,7 @@ mod experts;
 mod generate;
 mod health;
 mod limits;
+mod live;
 mod memory;
 mod messages;
 mod metrics;

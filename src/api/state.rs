@@ -45,7 +45,6 @@ impl State {
     /// Serves these engines, the first of them for requests that name none.
     #[must_use]
     pub fn new(engines: Vec<Arc<dyn Engine>>, metrics: Metrics) -> Self {
-        metrics.watch(engines.clone());
         let served = engines.into_iter().map(|engine| {
             Arc::new(Served {
                 engine,
@@ -65,6 +64,11 @@ impl State {
             only: Some(index),
             ..self.clone()
         }
+    }
+
+    /// The engines of all listeners.
+    pub(super) fn engines(&self) -> impl Iterator<Item = &dyn Engine> {
+        self.served.iter().map(|served| &*served.engine)
     }
 
     /// The models of this listener.

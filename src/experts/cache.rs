@@ -11,72 +11,11 @@ use parking_lot::Mutex;
 
 use super::heat::HeatMap;
 use super::plugin::{Layer, LayerState, Uploader};
-use super::policy::{LayerCache, LayerCounts, PolicyConfig, PolicyKind};
+use super::policy::{LayerCache, LayerCounts};
 use super::recorder::Recorder;
+use super::settings::{CacheConfig, Change, Device, Slots, Step};
 use super::stats::{ExpertStats, LayerStats};
 use super::trace::Trace;
-
-/// What holds the copies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Device {
-    /// A GPU, by its position among ggml's.
-    Gpu(usize),
-    /// Main memory: no faster than no cache, but every step is taken.
-    Cpu,
-}
-
-impl Device {
-    /// For answers.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Gpu(_) => "gpu",
-            Self::Cpu => "cpu",
-        }
-    }
-}
-
-/// How many experts of a layer have room.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Slots {
-    /// A share of the layer's experts, 0 to 1.
-    Share(f32),
-    PerLayer(usize),
-    /// Of the device, for all layers together.
-    Bytes(u64),
-}
-
-/// How a cache works. All but the device can be changed while it does.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CacheConfig {
-    pub device: Device,
-    pub slots: Slots,
-    pub policy: PolicyConfig,
-    /// Experts that compute a token.
-    pub active: u32,
-    /// Experts by layer that always have a slot, whatever the policy thinks of them.
-    pub pins: BTreeMap<u32, Vec<u32>>,
-}
-
-/// What tokens of the current step are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Step {
-    /// Each token of the batch was generated.
-    Decode,
-    /// At least one is part of a prompt.
-    Prefill,
-}
-
-/// A change of a running cache; what is `None` stays.
-#[derive(Debug, Clone, Default)]
-pub struct Change {
-    pub slots: Option<Slots>,
-    pub policy: Option<PolicyKind>,
-    pub pins: Option<BTreeMap<u32, Vec<u32>>>,
-    /// Forget what is resident, what the policy learnt, and all counts; the heat map of earlier runs is kept.
-    pub reset: bool,
-}
 
 /// The sliding window of the statistics.
 const WINDOW: Duration = Duration::from_secs(60);

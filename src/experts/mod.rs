@@ -13,10 +13,12 @@ mod plugin;
 pub mod policy;
 mod recorder;
 pub mod residency;
+mod settings;
 pub mod simulate;
 mod stats;
 pub mod trace;
 
-pub use cache::{CacheConfig, Change, Device, ExpertCache, Slots, Step};
+pub use cache::ExpertCache;
 pub use plugin::load_with;
+pub use settings::{CacheConfig, Change, Device, Slots, Step};
 pub use stats::{ExpertStats, LayerStats, entropy};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::cache::Step;
+use super::settings::Step;
 use super::trace::{Phase, Trace};
 
 /// A recording stops growing here; that is hours of decoding.

@@ -1,7 +1,7 @@
 //! What a cache of experts holds and did, as plain data.
 
-use super::cache::Device;
 use super::policy::{LayerCounts, PolicyKind};
+use super::settings::Device;
 
 /// One model's cache.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,15 +1,11 @@
 //! All metric families, in one place. Names, labels and buckets follow vLLM's, with the prefix `hearth_`.
 
-use std::sync::Arc;
-
 use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
-
-use super::live::Live;
-use crate::engine::Engine;
 
 const TIME_TO_FIRST_TOKEN: &[f64] = &[
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
@@ -172,16 +168,6 @@ impl Metrics {
         }
     }
 
-    /// Adds the series that are read from the engines when somebody scrapes. To be called once.
-    ///
-    /// # Panics
-    /// When it is called twice.
-    pub fn watch(&self, engines: Vec<Arc<dyn Engine>>) {
-        self.registry
-            .register(Box::new(Live::new(engines)))
-            .expect("engines are watched once");
-    }
-
     /// Counts one HTTP response. `route` is the route's pattern, never the raw path.
     pub fn count_http(&self, route: &str, status: u16) {
         self.http_requests
@@ -189,12 +175,15 @@ impl Metrics {
             .inc();
     }
 
-    /// The exposition in Prometheus' text format.
+    /// The exposition in Prometheus' text format, with further families that have series.
     #[must_use]
-    pub fn encode(&self) -> String {
+    pub fn encode(&self, further: Vec<MetricFamily>) -> String {
+        let mut families = self.registry.gather();
+        families.extend(further);
+        families.sort_by(|a, b| a.name().cmp(b.name()));
         let mut out = Vec::new();
         // Writing to memory cannot fail, and a family without series is skipped by `gather`.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
+        let _ = TextEncoder::new().encode(&families, &mut out);
         String::from_utf8_lossy(&out).into_owned()
     }
 }
@@ -224,7 +213,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.model("m").generation_tokens.inc_by(3);
         metrics.model("m").count_request("stop");
-        let text = metrics.encode();
+        let text = metrics.encode(Vec::new());
         for line in [
             "# HELP hearth_generation_tokens_total Tokens generated.",
             "# TYPE hearth_time_to_first_token_seconds histogram",

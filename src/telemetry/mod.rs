@@ -1,6 +1,5 @@
 //! Metrics for Prometheus and logs for people.
 
-mod live;
 mod logs;
 mod metrics;
 mod process;

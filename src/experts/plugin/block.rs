@@ -232,12 +232,18 @@ unsafe fn factor(node: *mut ggml_tensor) -> Option<Factor> {
                 scales = (*scales).src[0];
             }
         }
-        if scales == node || scales.is_null() || (*scales).view_src.is_null() {
+        if scales == node || scales.is_null() {
             return None;
         }
-        let all = (*scales).view_src;
+        // The weights themselves, or the scheduler's copy of them on the GPU, which has their name in its own.
+        let all = if (*scales).view_src.is_null() {
+            scales
+        } else {
+            (*scales).view_src
+        };
         let name = CStr::from_ptr((*all).name.as_ptr());
-        let known = name.to_bytes().ends_with(b"_exps.scale") && (*all).type_ == ffi::ggml_type::GGML_TYPE_F32;
+        let known = name.to_str().is_ok_and(|name| name.contains("_exps.scale"));
+        let known = known && (*all).type_ == ffi::ggml_type::GGML_TYPE_F32;
         known.then_some(Factor { selected: node, all })
     }
 }

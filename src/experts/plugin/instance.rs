@@ -15,9 +15,9 @@ use super::layer::Layer;
 use super::tensors::{Backend, context};
 use super::{buffer, device, registered};
 use crate::experts::ExpertCache;
-use crate::experts::cache::Step;
 use crate::experts::handover;
 use crate::experts::policy::Overhead;
+use crate::experts::settings::Step;
 
 const SUCCESS: ggml_status::Type = ggml_status::GGML_STATUS_SUCCESS;
 const FAILED: ggml_status::Type = ggml_status::GGML_STATUS_FAILED;

@@ -24,7 +24,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::ExpertCache;
-use super::cache::Device;
+use super::settings::Device;
 
 pub(super) use layer::{Layer, LayerState, Uploader};
 

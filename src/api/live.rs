@@ -1,33 +1,10 @@
 //! Series that are read when somebody scrapes: experts and memory. They cost nothing between scrapes.
 
-use std::fmt;
-use std::sync::Arc;
-
-use prometheus::core::{Collector, Desc};
+use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
 
-use crate::engine::{Engine, MemoryUse};
-use crate::experts::ExpertStats;
-
-/// One model at the time of a scrape.
-struct Look {
-    model: String,
-    experts: Option<ExpertStats>,
-    memory: Option<MemoryUse>,
-}
-
-/// Reads the engines when it is asked.
-pub(super) struct Live {
-    engines: Vec<Arc<dyn Engine>>,
-    descriptions: Vec<Desc>,
-}
-
-impl fmt::Debug for Live {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Live({} engines)", self.engines.len())
-    }
-}
+use crate::engine::Engine;
 
 const HITS: &str = "hearth_expert_hits_total";
 const MISSES: &str = "hearth_expert_misses_total";
@@ -39,37 +16,8 @@ const CACHE_BYTES: &str = "hearth_expert_cache_bytes";
 const HIT_RATIO: &str = "hearth_expert_hit_ratio";
 const MEMORY: &str = "hearth_memory_bytes";
 
-impl Live {
-    pub(super) fn new(engines: Vec<Arc<dyn Engine>>) -> Self {
-        let descriptions = families(&[])
-            .iter()
-            .flat_map(|family| family.desc().into_iter().cloned())
-            .collect();
-        Self { engines, descriptions }
-    }
-}
-
-impl Collector for Live {
-    fn desc(&self) -> Vec<&Desc> {
-        self.descriptions.iter().collect()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let looks: Vec<Look> = self
-            .engines
-            .iter()
-            .map(|engine| Look {
-                model: engine.card().name.clone(),
-                experts: engine.experts(),
-                memory: engine.memory(),
-            })
-            .collect();
-        families(&looks).iter().flat_map(|family| family.collect()).collect()
-    }
-}
-
-/// The families with what was seen.
-fn families(looks: &[Look]) -> Vec<Box<dyn Collector>> {
+/// The series of these engines, as they are now.
+pub(super) fn families<'e>(engines: impl Iterator<Item = &'e dyn Engine>) -> Vec<MetricFamily> {
     let names = "metric names and labels are valid constants";
     let per_layer = &["model", "layer"];
     let counter = |name: &str, help: &str| IntCounterVec::new(Opts::new(name, help), per_layer).expect(names);
@@ -89,9 +37,9 @@ fn families(looks: &[Look]) -> Vec<Box<dyn Collector>> {
         &["model", "device", "kind"],
     );
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    for look in looks {
-        let model = look.model.as_str();
-        if let Some(stats) = &look.experts {
+    for engine in engines {
+        let model = engine.card().name.as_str();
+        if let Some(stats) = engine.experts() {
             for layer in &stats.layers {
                 let (counts, number) = (layer.counts, layer.layer.to_string());
                 let labels = &[model, number.as_str()];
@@ -110,20 +58,16 @@ fn families(looks: &[Look]) -> Vec<Box<dyn Collector>> {
                 hit_ratio.with_label_values(&[model]).set(ratio);
             }
         }
-        for buffers in look.memory.iter().flat_map(|memory| &memory.actual) {
+        for buffers in engine.memory().iter().flat_map(|memory| &memory.actual) {
             let labels = &[model, buffers.device.as_str(), buffers.kind.label()];
             memory.with_label_values(labels).add(signed(buffers.bytes));
         }
     }
-    vec![
-        Box::new(hits),
-        Box::new(misses),
-        Box::new(uploads),
-        Box::new(upload_bytes),
-        Box::new(evictions),
-        Box::new(slots),
-        Box::new(cache_bytes),
-        Box::new(hit_ratio),
-        Box::new(memory),
-    ]
+    let counters = [hits, misses, uploads, upload_bytes, evictions];
+    let mut families: Vec<MetricFamily> = counters.iter().flat_map(Collector::collect).collect();
+    families.extend([slots, cache_bytes, memory].iter().flat_map(Collector::collect));
+    families.extend(hit_ratio.collect());
+    // Without a series there is no family.
+    families.retain(|family| !family.get_metric().is_empty());
+    families
 }
