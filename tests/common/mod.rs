@@ -55,6 +55,8 @@ impl Server {
             .stderr(Stdio::inherit())
             .env("HEARTH_LOG", "warn,llama-cpp-2=error")
             .env("HEARTH_CACHE", cache())
+            // Each further arena of glibc's allocator takes 64 MiB of address space, and how many there are is a matter of luck.
+            .env("MALLOC_ARENA_MAX", "1")
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

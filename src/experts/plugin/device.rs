@@ -124,6 +124,10 @@ unsafe fn is_probe(plugin: &Plugin, node: *const ffi::ggml_tensor) -> bool {
             ffi::ggml_op::GGML_OP_ADD_ID => (*node).src[1],
             _ => return false,
         };
-        plugin.owns(weights) && (*(*weights).buffer).size == 0 && LOADING.with(|loading| loading.borrow().is_some())
+        // Scales, a number per expert, are none of ours: a GPU could not read them in main memory.
+        plugin.owns(weights)
+            && (*weights).ne[1] > 1
+            && (*(*weights).buffer).size == 0
+            && LOADING.with(|loading| loading.borrow().is_some())
     }
 }
