@@ -98,7 +98,9 @@ fn cache(path: &Path, share: f32, kind: PolicyKind) -> Arc<ExpertCache> {
 
 /// Greedy tokens of `streams` prompts at once, and what the cache did. The prompts are longer than what counts as decoding.
 fn run(path: &Path, cache: Option<Arc<ExpertCache>>, streams: u32) -> (Vec<Vec<Token>>, LayerCounts) {
-    let texts = texts(&start(path, cache.clone(), false, streams), streams);
+    // The counts go with the model.
+    let engine = start(path, cache.clone(), false, streams);
+    let texts = texts(&engine, streams);
     (texts, cache.map(|cache| cache.stats().total()).unwrap_or_default())
 }
 
