@@ -142,7 +142,14 @@ pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>) -> Result<LlamaM
         None => load(),
         Some(cache) => experts::load_with(cache, load)?,
     };
-    loaded.map_err(|error| format!("llama.cpp cannot load {}: {error}", spec.path.display()))
+    loaded.map_err(|error| {
+        let hint = match device {
+            // What was free when hearth planned may be taken now.
+            Some(_) => "; if the GPU's memory is used by others, `[memory] vram` (or --vram) makes hearth take less",
+            None => "",
+        };
+        format!("llama.cpp cannot load {}: {error}{hint}", spec.path.display())
+    })
 }
 
 /// Creates the one context of a model: `parallel` sequences that share a unified memory.
@@ -174,7 +181,8 @@ pub(super) fn new_context<'m>(spec: &LoadSpec, model: &'m LlamaModel) -> Result<
         .with_no_perf(true);
     model.new_context(backend(), params).map_err(|_| {
         format!(
-            "llama.cpp cannot create a context of {} x {} tokens; there may not be enough memory",
+            "llama.cpp cannot create a context of {} x {} tokens: there may not be enough memory. A shorter `context`, fewer \
+             slots (`parallel`), or a smaller `kv_type` take less; `hearth plan` shows how much",
             spec.parallel, spec.context
         )
     })
