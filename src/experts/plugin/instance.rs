@@ -245,6 +245,8 @@ impl Instance {
         if let Some(known) = known.filter(|known| known.version == known.cache.version()) {
             return Some((known.cache.clone(), known.layer.clone()));
         }
+        // The old copies go before the new ones come.
+        self.layers.remove(&(block.down as usize));
         // SAFETY: as the caller says; the weights stand for the layer.
         unsafe {
             let number = block.layer()?;
@@ -276,7 +278,7 @@ impl Instance {
             cache.record(layer.number, step, per_token, &self.ids);
             self.slots.clear();
             let large = (*block.ids).ne[1] > MOST_TOKENS;
-            {
+            let zero = {
                 let mut state = layer.state.lock();
                 if !large && state.cache.in_use() && layer.copies.exist() {
                     handover::pin(&mut state.cache, &self.ids, &mut self.slots);
@@ -291,12 +293,12 @@ impl Instance {
                     }
                 }
                 cache.upload_wanted(layer, &mut state.cache);
-            }
+                state.cache.slots().slots()
+            };
             let any_hot = self.slots.iter().any(Option::is_some);
             if !any_hot && !self.on_gpu {
                 return Some(false);
             }
-            let zero = layer.state.lock().cache.slots().slots();
             let hot = any_hot.then_some((&layer.copies, layer.number, zero));
             let result = self.split(block, hot);
             // The device has finished, whether or not it went well.
