@@ -264,6 +264,8 @@ fn change_all_the_time(cache: &ExpertCache) {
         if cache.change(change).is_err() {
             return;
         }
+        // What saves the heat map reads it while layers are made anew.
+        assert!(cache.heat().experts() > 0);
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }

@@ -288,8 +288,10 @@ impl ExpertCache {
     /// What is known about the use of experts, over all runs.
     #[must_use]
     pub fn heat(&self) -> HeatMap {
+        // The layers first: who makes a layer holds them when it asks for its heat.
+        let layers = self.layers.lock();
         let mut heat = self.heat.lock();
-        for (number, (_, layer)) in &*self.layers.lock() {
+        for (number, (_, layer)) in &*layers {
             heat.set_layer(*number as usize, layer.state.lock().heat.clone());
         }
         heat.clone()

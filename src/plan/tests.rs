@@ -9,7 +9,7 @@ use crate::synthetic::{Arch, Mix, Shape, Synthetic};
 
 const GIB: u64 = 1 << 30;
 
-fn shape(arch: Arch, preset: &str, mtp: bool) -> ModelShape {
+pub(super) fn shape(arch: Arch, preset: &str, mtp: bool) -> ModelShape {
     let (_, mut shape) = Shape::presets(arch)
         .into_iter()
         .find(|(name, _)| *name == preset)

@@ -74,28 +74,12 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gguf::Gguf;
-    use crate::synthetic::{Arch, Mix, Shape, Synthetic};
+    use crate::plan::tests::shape;
+    use crate::synthetic::Arch;
 
     #[test]
     fn small_models_take_few_and_large_ones_all() {
-        let folder = tempfile::tempdir().unwrap();
-        let shape = |preset: &str| {
-            let (_, shape) = Shape::presets(Arch::Qwen3next)
-                .into_iter()
-                .find(|(name, _)| *name == preset)
-                .unwrap();
-            let path = folder.path().join(preset);
-            let synthetic = Synthetic {
-                shape,
-                mix: Mix::from_name("q4_k_m").unwrap(),
-                skew: 0.0,
-                seed: 1,
-                header_only: true,
-            };
-            synthetic.write(&path, |_, _| ()).unwrap();
-            ModelShape::read(&Gguf::open(&path).unwrap()).unwrap()
-        };
+        let shape = |preset| shape(Arch::Qwen3next, preset, false);
         let (large, tiny) = (shape("80b-a3b"), shape("tiny"));
         assert_eq!(threads(&large, 16, 1), Threads::from(16));
         assert_eq!(threads(&large, 16, 2), Threads::from(16));

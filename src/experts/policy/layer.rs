@@ -169,16 +169,11 @@ impl LayerCache {
         self.policy.observe_prompt(&self.prompt, self.prompt_tokens);
         self.prompt.fill(0);
         self.prompt_tokens = 0;
-        self.warm_up();
-    }
-
-    /// Wants the experts of the highest value, as many as a prompt may upload. For the end of a prompt, and for the start
-    /// with a heat map.
-    pub fn warm_up(&mut self) {
         let limit = self.gate.allow(self.config.uploads_per_prompt);
         self.want_any(limit);
     }
 
+    /// Wants the best of all experts.
     fn want_any(&mut self, limit: usize) {
         let experts = u32::try_from(self.slots.experts()).unwrap_or(u32::MAX);
         self.want(0..experts, limit);
