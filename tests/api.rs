@@ -243,6 +243,7 @@ impl Api {
             http_threads: 1,
             body_limit: BODY_LIMIT,
             shutdown_grace: Duration::from_secs(20),
+            ..ServerConfig::default()
         };
         let bound = bind(host, 0, &[(1, 0)]).unwrap();
         let (address, own) = (bound.address, bound.own[0].1);

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use super::error::ApiError;
 use super::state::State;
 use crate::engine::MemoryUse;
-use crate::plan::{Tier, detect};
-use crate::telemetry::resident_bytes;
+use crate::host;
+use crate::memory::Tier;
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/api/v1/memory", get().to(memory));
@@ -27,7 +27,7 @@ async fn memory(state: Data<State>) -> Result<HttpResponse, ApiError> {
         })
         .collect();
     // The system is asked away from the async workers.
-    let (resident, machine) = block(|| (resident_bytes(), detect::machine(0)))
+    let (resident, machine) = block(|| (host::resident_bytes(), host::machine()))
         .await
         .map_err(|error| ApiError::internal(error.to_string()))?;
     let devices = machine.devices.iter().map(

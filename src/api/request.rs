@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::body::Body;
 use super::error::ApiError;
 use super::limits;
-use crate::engine::{GenerateRequest, ModelCard, Prompt, SamplingOverrides, Token};
+use crate::engine::{EngineError, GenerateRequest, ModelCard, Prompt, SamplingOverrides, Token};
 
 /// Sampling and limits of a request. Unknown fields are ignored: clients send all sorts.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -181,7 +181,9 @@ impl Common {
         }
         Ok(GenerateRequest {
             prompt,
-            sampling: overrides.resolve(logit_bias(&self.logit_bias)?)?,
+            sampling: overrides
+                .resolve(logit_bias(&self.logit_bias)?)
+                .map_err(EngineError::from)?,
             max_tokens: overrides.max_tokens,
             stop: stops(&self.stop)?,
             stop_tokens,

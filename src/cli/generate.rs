@@ -7,13 +7,14 @@ use anyhow::{Context, bail};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
-use super::engines::{self, Started};
+use super::engines;
 use super::output;
 use crate::chat;
 use crate::config::Overrides;
 use crate::engine::{
     Engine, Event, FinishReason, GenerateRequest, ModelCard, Prompt, SamplingOverrides, Timings, Usage,
 };
+use crate::models::Started;
 
 /// Arguments of `hearth generate`.
 #[derive(Debug, clap::Args)]

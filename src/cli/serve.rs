@@ -8,10 +8,12 @@ use anyhow::bail;
 use futures_util::future::join_all;
 
 use super::engines;
+use super::stop::StopSignals;
 use crate::api::{self, State};
 use crate::config::{Overrides, ServerConfig};
 use crate::engine::local::LocalEngine;
 use crate::engine::{Engine, Health};
+use crate::models;
 use crate::telemetry::Metrics;
 
 /// Arguments of `hearth serve`.
@@ -36,7 +38,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         );
     }
     let metrics = Metrics::new();
-    let models = engines::start_all(&config.models, &config.memory, &metrics)?;
+    let models = models::start_all(&config, &metrics)?;
     let models: Vec<Arc<LocalEngine>> = models.into_iter().map(Arc::new).collect();
     announce(&bound, &models)?;
     let shared: Vec<Arc<dyn Engine>> = models.iter().map(|engine| engine.clone() as Arc<dyn Engine>).collect();
@@ -74,13 +76,15 @@ async fn serve(
     config: &ServerConfig,
     models: &[Arc<LocalEngine>],
 ) -> anyhow::Result<()> {
+    let mut signals = StopSignals::listen()?;
     let servers = bound.start(state, config)?;
     let handles: Vec<_> = servers.iter().map(actix_web::dev::Server::handle).collect();
     let running = actix_web::rt::spawn(join_all(servers));
 
     let failure = tokio::select! {
-        signal = stop_signal() => {
-            tracing::info!("{signal}: finishing running answers, for {} s at most", config.shutdown_grace.as_secs());
+        signal = signals.first() => {
+            let grace = config.shutdown_grace.as_secs();
+            tracing::info!("{signal}: finishing running completions, for {grace} s at most; a second signal ends them now");
             None
         }
         failure = first_failure(models) => Some(failure),
@@ -113,20 +117,4 @@ async fn first_failure(models: &[Arc<LocalEngine>]) -> String {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
-
-/// Ctrl-C, or the signal with which services are stopped.
-async fn stop_signal() -> &'static str {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            return tokio::select! {
-                _ = tokio::signal::ctrl_c() => "interrupted",
-                _ = terminate.recv() => "terminated",
-            };
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
-    "interrupted"
 }

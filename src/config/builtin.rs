@@ -2,8 +2,9 @@
 
 use super::diagnostic::{Diagnostic, Origin, Problems};
 use super::draft::{Draft, ModelDraft, Setting};
-use super::types::{ModelConfig, built_in_pair};
+use super::types::{ModelConfig, ModelSource};
 use crate::demo::DemoModel;
+use crate::sampling::SamplingOverrides;
 
 /// The built-in pair, in the roles of the real one.
 pub(super) fn draft(problems: &Problems) -> Draft {
@@ -38,4 +39,37 @@ fn model(model: ModelConfig) -> ModelDraft {
         policy: Setting::default_of(model.experts.policy),
         sampling: Setting::default_of(model.sampling),
     }
+}
+
+/// What hearth serves when nothing is configured.
+fn built_in_pair() -> Vec<ModelConfig> {
+    let model = |demo: DemoModel, role: &str, sampling| ModelConfig {
+        role: Some(role.to_owned()),
+        sampling,
+        ..ModelConfig::new(format!("demo-{}", demo.name()), ModelSource::Demo(demo))
+    };
+    vec![
+        model(
+            DemoModel::Reasoner,
+            "reasoning",
+            SamplingOverrides {
+                temperature: Some(0.7),
+                top_p: Some(0.8),
+                top_k: Some(20),
+                min_p: Some(0.0),
+                max_tokens: Some(1024),
+                ..SamplingOverrides::default()
+            },
+        ),
+        model(
+            DemoModel::Narrator,
+            "narrator",
+            SamplingOverrides {
+                temperature: Some(1.25),
+                min_p: Some(0.2),
+                max_tokens: Some(1024),
+                ..SamplingOverrides::default()
+            },
+        ),
+    ]
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::diagnostic::Origin;
 use super::types::{
-    CacheDevice, CacheSize, Config, ExpertPlacement, ExpertsConfig, KvType, MemoryConfig, MemoryLimit, ModelConfig,
+    CacheDevice, CacheSize, Config, ExpertPlacement, ExpertsConfig, MemoryConfig, MemoryLimit, ModelConfig,
     ModelSource, ServerConfig,
 };
-use crate::engine::SamplingOverrides;
 use crate::experts::policy::PolicyKind;
+use crate::memory::KvType;
+use crate::sampling::SamplingOverrides;
 
 /// A value and where it came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +53,10 @@ pub(super) struct ServerDraft {
     pub http_threads: Setting<usize>,
     pub body_limit: Setting<usize>,
     pub shutdown_grace: Setting<Duration>,
+    pub max_pause: Setting<Duration>,
+    pub allowed_hosts: Setting<Vec<String>>,
+    pub allowed_origins: Setting<Vec<String>>,
+    pub strict_models: Setting<bool>,
 }
 
 impl Default for ServerDraft {
@@ -62,6 +67,10 @@ impl Default for ServerDraft {
             http_threads,
             body_limit,
             shutdown_grace,
+            max_pause,
+            allowed_hosts,
+            allowed_origins,
+            strict_models,
         } = ServerConfig::default();
         Self {
             host: Setting::default_of(host),
@@ -69,6 +78,10 @@ impl Default for ServerDraft {
             http_threads: Setting::default_of(http_threads),
             body_limit: Setting::default_of(body_limit),
             shutdown_grace: Setting::default_of(shutdown_grace),
+            max_pause: Setting::default_of(max_pause),
+            allowed_hosts: Setting::default_of(allowed_hosts),
+            allowed_origins: Setting::default_of(allowed_origins),
+            strict_models: Setting::default_of(strict_models),
         }
     }
 }
@@ -145,6 +158,10 @@ impl Draft {
                 http_threads: self.server.http_threads.value,
                 body_limit: self.server.body_limit.value,
                 shutdown_grace: self.server.shutdown_grace.value,
+                max_pause: self.server.max_pause.value,
+                allowed_hosts: self.server.allowed_hosts.value.clone(),
+                allowed_origins: self.server.allowed_origins.value.clone(),
+                strict_models: self.server.strict_models.value,
             },
             memory: MemoryConfig {
                 vram: self.memory.vram.value,

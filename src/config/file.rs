@@ -9,7 +9,7 @@ use super::draft::{Draft, MemoryDraft, ModelDraft, ServerDraft, Setting};
 use super::path::Base;
 use super::reader::Table;
 use super::value::{self, Fault};
-use crate::engine::SamplingOverrides;
+use crate::sampling::SamplingOverrides;
 
 /// What the text says, on top of the defaults. Mistakes go to `problems`; where they are, defaults stay.
 pub(super) fn read(text: &str, base: &Base, problems: &Problems) -> Draft {
@@ -66,9 +66,22 @@ fn server(mut table: Table<'_, '_>) -> ServerDraft {
         shutdown_grace: table
             .text("shutdown_grace", value::duration)
             .unwrap_or(default.shutdown_grace),
+        max_pause: table.text("max_pause", value::max_pause).unwrap_or(default.max_pause),
+        allowed_hosts: table
+            .texts("allowed_hosts", value::host_name)
+            .map_or(default.allowed_hosts, plain),
+        allowed_origins: table
+            .texts("allowed_origins", value::origin)
+            .map_or(default.allowed_origins, plain),
+        strict_models: table.boolean("strict_models").unwrap_or(default.strict_models),
     };
     table.finish();
     server
+}
+
+/// A list of which nobody asks where its items are from.
+fn plain<T>(list: Setting<Vec<Setting<T>>>) -> Setting<Vec<T>> {
+    list.map(|items| items.into_iter().map(|item| item.value).collect())
 }
 
 fn memory(mut table: Table<'_, '_>) -> MemoryDraft {

@@ -145,6 +145,36 @@ pub const KNOBS: &[Knob] = &[
         set: |draft, text, origin| put(&mut draft.server.shutdown_grace, value::duration(text), origin),
     },
     Knob {
+        variable: "HEARTH_MAX_PAUSE",
+        flag: None,
+        key: "server.max_pause",
+        set: |draft, text, origin| put(&mut draft.server.max_pause, value::max_pause(text), origin),
+    },
+    Knob {
+        variable: "HEARTH_ALLOWED_HOSTS",
+        flag: None,
+        key: "server.allowed_hosts",
+        set: |draft, text, origin| {
+            let hosts = value::list(text, value::host_name);
+            put(&mut draft.server.allowed_hosts, hosts, origin)
+        },
+    },
+    Knob {
+        variable: "HEARTH_ALLOWED_ORIGINS",
+        flag: None,
+        key: "server.allowed_origins",
+        set: |draft, text, origin| {
+            let origins = value::list(text, value::origin);
+            put(&mut draft.server.allowed_origins, origins, origin)
+        },
+    },
+    Knob {
+        variable: "HEARTH_STRICT_MODELS",
+        flag: None,
+        key: "server.strict_models",
+        set: |draft, text, origin| put(&mut draft.server.strict_models, value::boolean(text), origin),
+    },
+    Knob {
         variable: "HEARTH_VRAM",
         flag: Some("--vram"),
         key: "memory.vram",

@@ -25,11 +25,12 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use crate::memory::KvType;
 pub use diagnostic::{ConfigErrors, Diagnostic, Origin, Severity, SourceFile};
 pub use knobs::{KNOBS, Knob, OTHER_VARIABLES, Overrides};
 pub use schema::schema;
 pub use types::{
-    CacheDevice, CacheSize, Config, ExpertPlacement, ExpertsConfig, KvType, MemoryConfig, MemoryLimit, ModelConfig,
+    CacheDevice, CacheSize, Config, ExpertPlacement, ExpertsConfig, MemoryConfig, MemoryLimit, ModelConfig,
     ModelSource, ServerConfig,
 };
 

@@ -111,6 +111,24 @@ impl<'d, 'i> Table<'d, 'i> {
         self.settle(key, value, result)
     }
 
+    /// `true` or `false`.
+    pub fn boolean(&mut self, key: &'static str) -> Option<Setting<bool>> {
+        let value = self.value(key)?;
+        let result = match value.get_ref() {
+            DeValue::Boolean(truth) => Ok(*truth),
+            other => {
+                let mut fault = wrong_type("true or false", other);
+                if let DeValue::String(text) = other
+                    && value::boolean(text).is_ok()
+                {
+                    fault.hint = Some(format!("write it without quotes: {key} = {text}"));
+                }
+                Err(fault)
+            }
+        };
+        self.settle(key, value, result)
+    }
+
     /// A number with or without decimals; ranges are the caller's business.
     pub fn float(&mut self, key: &'static str) -> Option<f32> {
         let value = self.value(key)?;

@@ -3,7 +3,7 @@
 use schemars::{JsonSchema, schema_for};
 use serde::Serialize;
 
-use crate::engine::SamplingOverrides;
+use crate::sampling::SamplingOverrides;
 
 /// The file, as the schema describes it. Reading is done in `file.rs`, which reports all mistakes at once; a test holds
 /// the two together.
@@ -34,6 +34,14 @@ struct Server {
     body_limit: Option<String>,
     /// How long running answers may go on after a stop signal; default "30s".
     shutdown_grace: Option<String>,
+    /// Longest pause that the prefill of other requests may cause in a running stream; default "500ms".
+    max_pause: Option<String>,
+    /// Further host names by which a server that is bound to loopback may be addressed.
+    allowed_hosts: Option<Vec<String>>,
+    /// Origins such as "https://chat.example.org" whose web pages may send requests; "*" is any.
+    allowed_origins: Option<Vec<String>>,
+    /// With a single model too, refuse requests for a name that is not its own; default false.
+    strict_models: Option<bool>,
 }
 
 #[derive(JsonSchema, Serialize)]

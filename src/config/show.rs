@@ -87,12 +87,29 @@ impl Loaded {
         let server = &self.draft.server;
         let body_limit = value::size_text(server.body_limit.value as u64);
         let grace = value::duration_text(server.shutdown_grace.value);
+        let pause = value::duration_text(server.max_pause.value);
         vec![
             entry("host", server.host.value.to_string(), &server.host.origin),
             entry("port", server.port.value, &server.port.origin),
             entry("threads", server.http_threads.value, &server.http_threads.origin),
             entry("body_limit", body_limit, &server.body_limit.origin),
             entry("shutdown_grace", grace, &server.shutdown_grace.origin),
+            entry("max_pause", pause, &server.max_pause.origin),
+            entry(
+                "allowed_hosts",
+                server.allowed_hosts.value.as_slice(),
+                &server.allowed_hosts.origin,
+            ),
+            entry(
+                "allowed_origins",
+                server.allowed_origins.value.as_slice(),
+                &server.allowed_origins.origin,
+            ),
+            entry(
+                "strict_models",
+                server.strict_models.value,
+                &server.strict_models.origin,
+            ),
         ]
     }
 

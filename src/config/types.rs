@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::demo::DemoModel;
-use crate::engine::SamplingOverrides;
 use crate::experts::policy::PolicyKind;
+use crate::memory::KvType;
+use crate::sampling::SamplingOverrides;
 
 /// The whole configuration, checked: every number in range, every name unique, every file present.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +30,15 @@ pub struct ServerConfig {
     pub body_limit: usize,
     /// How long running answers may go on after a stop signal.
     pub shutdown_grace: Duration,
+    /// Longest pause that the prefill of other requests may cause in a running stream.
+    pub max_pause: Duration,
+    /// Names, in lower case and without a port, by which clients may address a server that is bound to loopback, beside
+    /// `localhost` and loopback addresses.
+    pub allowed_hosts: Vec<String>,
+    /// Origins such as `https://chat.example.org`, in lower case, whose web pages may send requests; `*` is any.
+    pub allowed_origins: Vec<String>,
+    /// With a single model too, a request for a name that is not its own is refused.
+    pub strict_models: bool,
 }
 
 /// What the models together may take.
@@ -116,39 +126,6 @@ pub enum CacheSize {
     Percent(u8),
 }
 
-/// Data type of keys and values: those of which llama.cpp can make both.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KvType {
-    F32,
-    #[default]
-    F16,
-    Bf16,
-    #[serde(rename = "q8_0")]
-    Q8_0,
-    #[serde(rename = "q5_1")]
-    Q5_1,
-    #[serde(rename = "q5_0")]
-    Q5_0,
-    #[serde(rename = "q4_1")]
-    Q4_1,
-    #[serde(rename = "q4_0")]
-    Q4_0,
-    Iq4Nl,
-}
-
-impl std::str::FromStr for CacheSize {
-    type Err = String;
-
-    /// As in the configuration; the error says what it must be.
-    fn from_str(text: &str) -> Result<Self, String> {
-        super::value::cache_size(text).map_err(|fault| match fault.hint {
-            Some(hint) => format!("{} ({hint})", fault.message),
-            None => fault.message,
-        })
-    }
-}
-
 /// Where the weights come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
@@ -166,6 +143,10 @@ impl Default for ServerConfig {
             http_threads: 2,
             body_limit: 8 * 1024 * 1024,
             shutdown_grace: Duration::from_secs(30),
+            max_pause: Duration::from_millis(500),
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            strict_models: false,
         }
     }
 }
@@ -197,37 +178,6 @@ impl ModelConfig {
     }
 }
 
-impl KvType {
-    /// All of them, the most precise first.
-    pub const ALL: [Self; 9] = [
-        Self::F32,
-        Self::F16,
-        Self::Bf16,
-        Self::Q8_0,
-        Self::Q5_1,
-        Self::Q5_0,
-        Self::Q4_1,
-        Self::Q4_0,
-        Self::Iq4Nl,
-    ];
-
-    /// llama.cpp's name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-            Self::Q8_0 => "q8_0",
-            Self::Q5_1 => "q5_1",
-            Self::Q5_0 => "q5_0",
-            Self::Q4_1 => "q4_1",
-            Self::Q4_0 => "q4_0",
-            Self::Iq4Nl => "iq4_nl",
-        }
-    }
-}
-
 impl Default for ExpertsConfig {
     fn default() -> Self {
         Self {
@@ -237,37 +187,4 @@ impl Default for ExpertsConfig {
             policy: None,
         }
     }
-}
-
-/// What hearth serves when nothing is configured.
-pub(super) fn built_in_pair() -> Vec<ModelConfig> {
-    let model = |demo: DemoModel, role: &str, sampling| ModelConfig {
-        role: Some(role.to_owned()),
-        sampling,
-        ..ModelConfig::new(format!("demo-{}", demo.name()), ModelSource::Demo(demo))
-    };
-    vec![
-        model(
-            DemoModel::Reasoner,
-            "reasoning",
-            SamplingOverrides {
-                temperature: Some(0.7),
-                top_p: Some(0.8),
-                top_k: Some(20),
-                min_p: Some(0.0),
-                max_tokens: Some(1024),
-                ..SamplingOverrides::default()
-            },
-        ),
-        model(
-            DemoModel::Narrator,
-            "narrator",
-            SamplingOverrides {
-                temperature: Some(1.25),
-                min_p: Some(0.2),
-                max_tokens: Some(1024),
-                ..SamplingOverrides::default()
-            },
-        ),
-    ]
 }

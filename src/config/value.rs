@@ -5,8 +5,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::suggest::nearest;
-use super::types::{CacheDevice, CacheSize, ExpertPlacement, KvType, MemoryLimit};
+use super::types::{CacheDevice, CacheSize, ExpertPlacement, MemoryLimit};
 use crate::experts::policy::PolicyKind;
+use crate::memory::KvType;
 
 /// Why a value cannot be: "must be ..., but is ...".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,7 @@ pub(super) const GPU_LAYERS: RangeInclusive<i64> = 0..=513;
 pub(super) const QUEUE: RangeInclusive<i64> = 0..=100_000;
 const BODY_LIMIT: RangeInclusive<u64> = 1024..=1 << 30;
 const LONGEST_GRACE: Duration = Duration::from_secs(3600);
+const MAX_PAUSE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 const LONGEST_NAME: usize = 128;
 
 /// Smallest last: text is written with the largest unit that is exact, 1024s before 1000s.
@@ -84,6 +86,72 @@ pub(super) fn host(text: &str) -> Result<IpAddr, Fault> {
             "\"127.0.0.1\" serves this machine only, \"0.0.0.0\" serves the whole network",
         )
     })
+}
+
+/// `true` or `false`, for variables and flags.
+pub(super) fn boolean(text: &str) -> Result<bool, Fault> {
+    match text.trim() {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(Fault::new(
+            format!("must be true or false, but is {text:?}"),
+            "write true or false",
+        )),
+    }
+}
+
+/// Items with commas between them, for variables.
+pub(super) fn list<T>(text: &str, parse: impl Fn(&str) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
+    text.split(',').map(|item| parse(item.trim())).collect()
+}
+
+/// A name or address as it stands in a `Host` header, in lower case and without a port.
+pub(super) fn host_name(text: &str) -> Result<String, Fault> {
+    let fault = |hint: &str| Fault::new(format!("must be a host name or an address, but is {text:?}"), hint);
+    if text.contains("://") || text.contains('/') {
+        return Err(fault("leave out the scheme and the path: \"hearth.lan\""));
+    }
+    let name = text.to_ascii_lowercase();
+    if name.parse::<IpAddr>().is_ok() {
+        return Ok(name);
+    }
+    if name
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+    {
+        return Err(fault("leave out the port: a name counts on every port"));
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 253 || !name.chars().all(allowed) {
+        return Err(fault("such as \"hearth.lan\""));
+    }
+    Ok(name)
+}
+
+/// An origin as browsers send it, in lower case: scheme, host, and the port if it is not the scheme's own; or `*`.
+pub(super) fn origin(text: &str) -> Result<String, Fault> {
+    let fault = |hint: String| Fault::new(format!("must be an origin, but is {text:?}"), hint);
+    if text == "*" {
+        return Ok(text.to_owned());
+    }
+    let origin = text.to_ascii_lowercase();
+    let Some((scheme, host)) = origin.split_once("://") else {
+        return Err(fault(format!("write \"http://{text}\" or \"https://{text}\"")));
+    };
+    if let Some((host, _)) = host.split_once('/') {
+        return Err(fault(format!("an origin has no path: \"{scheme}://{host}\"")));
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '[' | ']');
+    let sound = |part: &str| !part.is_empty() && part.chars().all(allowed);
+    if !sound(scheme) || !sound(host) {
+        return Err(fault("such as \"https://chat.example.org\"".to_owned()));
+    }
+    let own_port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return Ok(origin),
+    };
+    Ok(origin.strip_suffix(own_port).unwrap_or(&origin).to_owned())
 }
 
 /// `auto` or a size.
@@ -193,6 +261,18 @@ pub(super) fn cache_size(text: &str) -> Result<CacheSize, Fault> {
     })
 }
 
+impl std::str::FromStr for CacheSize {
+    type Err = String;
+
+    /// As in the configuration; the error says what it must be.
+    fn from_str(text: &str) -> Result<Self, String> {
+        cache_size(text).map_err(|fault| match fault.hint {
+            Some(hint) => format!("{} ({hint})", fault.message),
+            None => fault.message,
+        })
+    }
+}
+
 /// The text that [`cache_size`] reads.
 pub(super) fn cache_size_text(size: CacheSize) -> String {
     match size {
@@ -292,6 +372,19 @@ pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
         return Err(Fault::new(
             format!("must be at most one hour, but is {text:?}"),
             "the default is \"30s\"",
+        ));
+    }
+    Ok(span)
+}
+
+/// A pause of running streams.
+pub(super) fn max_pause(text: &str) -> Result<Duration, Fault> {
+    let span = duration(text)?;
+    if !MAX_PAUSE.contains(&span) {
+        let (least, most) = (duration_text(*MAX_PAUSE.start()), duration_text(*MAX_PAUSE.end()));
+        return Err(Fault::new(
+            format!("must be between {least} and {most}, but is {text:?}"),
+            "shorter pauses make long prompts wait; the default is \"500ms\"",
         ));
     }
     Ok(span)

@@ -9,18 +9,17 @@ mod event;
 pub mod local;
 mod memory;
 mod request;
-mod sampling;
 
 pub use card::{Health, ModelCard, SlotCounts};
 pub use error::EngineError;
 pub use event::{Event, EventStream, FinishReason, PrefillProgress, Timings, Usage};
 pub use memory::{Buffers, MemoryUse};
 pub use request::{GenerateRequest, Prompt, Token};
-pub use sampling::{DryParams, Sampling, SamplingOverrides};
 
 use futures_util::future::BoxFuture;
 
 use crate::experts::{Change, ExpertStats};
+pub use crate::sampling::{DryParams, Sampling, SamplingOverrides};
 
 /// A model that answers.
 ///

@@ -5,14 +5,12 @@
 
 mod allocated;
 mod bare;
-mod card;
 mod load;
 mod queue;
 mod sampler;
 mod schedule;
 mod slot;
 pub mod text;
-pub mod threads;
 mod tokenize;
 mod worker;
 
@@ -26,7 +24,6 @@ use llama_cpp_2::token::LlamaToken;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::unbounded_channel;
 
-pub use card::describe;
 pub use load::{ALL_LAYERS, LoadSpec, Placement, initialise};
 pub use sampler::argmax;
 
@@ -37,7 +34,7 @@ use super::{
     Buffers, Engine, EngineError, EventStream, GenerateRequest, Health, MemoryUse, ModelCard, Prompt, SlotCounts, Token,
 };
 use crate::experts::{Change, Device, ExpertCache, ExpertStats};
-use crate::plan::{Kind, Tier, bytes};
+use crate::memory::{Kind, Tier, bytes};
 use crate::telemetry::ModelMetrics;
 
 /// A model that llama.cpp computes in this process.

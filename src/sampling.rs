@@ -6,8 +6,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{EngineError, Token};
-
 /// Sampling parameters of one request, complete and in range.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
@@ -30,8 +28,8 @@ pub struct Sampling {
     pub xtc_threshold: f32,
     /// `None` draws a fresh seed.
     pub seed: Option<u32>,
-    /// Added to the logits before all else.
-    pub logit_bias: Vec<(Token, f32)>,
+    /// Token ids with what is added to their logits before all else.
+    pub logit_bias: Vec<(i32, f32)>,
 }
 
 /// Parameters of the DRY sampler ("don't repeat yourself").
@@ -140,6 +138,15 @@ pub struct SamplingOverrides {
     pub max_tokens: Option<u32>,
 }
 
+/// A parameter that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct OutOfRange {
+    /// Its name.
+    pub field: &'static str,
+    pub message: String,
+}
+
 /// DRY and logit bias are built per request: bounds keep a request from costing more than its answer.
 const MAX_BREAKERS: usize = 64;
 const MAX_BREAKER_BYTES: usize = 40;
@@ -236,19 +243,19 @@ impl SamplingOverrides {
     /// Completes the overrides with llama-server's defaults.
     ///
     /// # Errors
-    /// [`EngineError::InvalidRequest`] for the first parameter that is out of range.
-    pub fn resolve(&self, logit_bias: Vec<(Token, f32)>) -> Result<Sampling, EngineError> {
+    /// The first parameter that is out of range.
+    pub fn resolve(&self, logit_bias: Vec<(i32, f32)>) -> Result<Sampling, OutOfRange> {
         if let Some((field, message)) = self.problems().into_iter().next() {
-            return Err(EngineError::InvalidRequest { field, message });
+            return Err(OutOfRange { field, message });
         }
         if logit_bias.len() > MAX_LOGIT_BIAS {
-            return Err(EngineError::InvalidRequest {
+            return Err(OutOfRange {
                 field: "logit_bias",
                 message: format!("`logit_bias` has more than {MAX_LOGIT_BIAS} entries"),
             });
         }
         if let Some((token, bias)) = logit_bias.iter().find(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
-            return Err(EngineError::InvalidRequest {
+            return Err(OutOfRange {
                 field: "logit_bias",
                 message: format!("the bias {bias} of token {token} is not between -100 and 100"),
             });
