@@ -65,11 +65,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let overrides = Overrides {
         config: args.config,
         model_path: args.gguf,
-        context: args.context,
-        parallel: args.parallel,
-        headroom: args.headroom,
         ..Overrides::default()
-    };
+    }
+    .with("--context", args.context)
+    .with("--parallel", args.parallel)
+    .with("--headroom", args.headroom);
     let loaded = engines::load_config(&overrides)?;
     let config = &loaded.config;
     let prepared = config.models.iter().map(models::prepare);
