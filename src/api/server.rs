@@ -1,26 +1,22 @@
-//! Listeners, the actix application, and its end.
+//! Listeners and the actix application.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::panic::AssertUnwindSafe;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use actix_web::body::MessageBody;
-use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
-use actix_web::error::InternalError;
-use actix_web::http::header::{HeaderName, HeaderValue};
-use actix_web::middleware::{Next, from_fn};
+use actix_web::dev::Server;
+use actix_web::middleware::from_fn;
 use actix_web::web::{Data, to};
-use actix_web::{App, HttpRequest, HttpServer, ResponseError};
+use actix_web::{App, HttpRequest, HttpServer};
 use anyhow::Context;
-use futures_util::FutureExt;
 
+use super::access::Access;
 use super::body::BodyLimit;
 use super::error::ApiError;
+use super::middleware::{admit, observe};
 use super::routes;
 use super::state::State;
 use crate::config::ServerConfig;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Time for a client to send its headers.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an idle connection is kept. Longer than the pools of the usual clients keep theirs, so that a request does
@@ -74,13 +70,18 @@ impl Bound {
     /// When a listener cannot be used.
     pub fn start(self, state: &State, config: &ServerConfig) -> anyhow::Result<Vec<Server>> {
         let limit = BodyLimit(config.body_limit);
+        let access = Data::new(Access::of(config));
+        let state = state.clone().strict(config.strict_models);
         let mut servers = Vec::new();
         for (listener, only) in self.listeners {
             let state = only.map_or_else(|| state.clone(), |index| state.only(index));
+            let access = access.clone();
             let server = HttpServer::new(move || {
                 App::new()
                     .app_data(Data::new(state.clone()))
                     .app_data(limit)
+                    .app_data(access.clone())
+                    .wrap(from_fn(admit))
                     .wrap(from_fn(observe))
                     .configure(routes)
                     .default_service(to(nothing_here))
@@ -100,56 +101,6 @@ impl Bound {
         }
         Ok(servers)
     }
-}
-
-/// Gives every response a request id, and counts and logs it. A handler that panics becomes a 500, and the connection
-/// stays.
-async fn observe(
-    request: ServiceRequest,
-    next: Next<impl MessageBody>,
-) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
-    let id = request
-        .headers()
-        .get(&REQUEST_ID)
-        .filter(|id| id.len() <= 128)
-        .cloned()
-        .or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
-    let metrics = request.app_data::<Data<State>>().map(|state| state.metrics.clone());
-    let started = Instant::now();
-    let method = request.method().clone();
-    let path = request.path().to_owned();
-    let Ok(outcome) = AssertUnwindSafe(next.call(request)).catch_unwind().await else {
-        tracing::error!(%method, path, id = id.as_ref().and_then(|id| id.to_str().ok()), "the handler panicked");
-        if let Some(metrics) = metrics {
-            metrics.count_http("other", 500);
-        }
-        let error = ApiError::internal("an error inside hearth; its log says more");
-        let mut response = error.error_response();
-        if let Some(id) = id {
-            response.headers_mut().insert(REQUEST_ID, id);
-        }
-        return Err(InternalError::from_response(error, response).into());
-    };
-    let mut response = outcome?;
-    // Patterns only: a raw path would let clients make series without end.
-    let route = response.request().match_pattern().unwrap_or_else(|| "other".into());
-    let status = response.status().as_u16();
-    if let Some(metrics) = metrics {
-        metrics.count_http(&route, status);
-    }
-    tracing::debug!(
-        %method,
-        path,
-        status,
-        // To the head of the response; the body of a stream comes later.
-        ms = started.elapsed().as_secs_f64() * 1e3,
-        id = id.as_ref().and_then(|id| id.to_str().ok()),
-        "request"
-    );
-    if let Some(id) = id {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
-    Ok(response)
 }
 
 async fn nothing_here(request: HttpRequest) -> Result<&'static str, ApiError> {

@@ -1,43 +1,33 @@
-//! What the handlers share: the engines, their templates, the metrics.
+//! What the handlers share: the models and the metrics.
 
-use std::sync::{Arc, OnceLock};
-
-use crate::chat::{Template, TemplateError};
-use crate::engine::{Engine, Health};
-use crate::telemetry::Metrics;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::ApiError;
+use crate::engine::{Engine, Health, ModelCard};
+use crate::generation::{ChatBackend, LocalBackend};
+use crate::telemetry::Metrics;
 
-/// The engines of this server. Cheap to clone.
+/// The models of this server. Cheap to clone.
 #[derive(Clone)]
 pub struct State {
     served: Arc<[Arc<Served>]>,
     pub(super) metrics: Metrics,
     /// The one model of this listener; `None` serves all.
     only: Option<usize>,
+    /// A model must be asked for by one of its names.
+    strict: bool,
 }
 
-/// An engine with its template, compiled when it is first used.
+/// A model: what answers conversations, and the engine below it.
 pub(super) struct Served {
     pub(super) engine: Arc<dyn Engine>,
-    template: OnceLock<Result<Template, TemplateError>>,
+    pub(super) chat: Arc<dyn ChatBackend>,
 }
 
 impl Served {
-    pub(super) fn template(&self) -> Result<&Template, ApiError> {
-        self.template
-            .get_or_init(|| {
-                let card = self.engine.card();
-                if card.chat_template.is_none() {
-                    tracing::warn!(
-                        model = card.name,
-                        "the file has no chat template; conversations use ChatML"
-                    );
-                }
-                Template::of(card)
-            })
-            .as_ref()
-            .map_err(|error| error.clone().into())
+    pub(super) fn name(&self) -> &str {
+        &self.engine.card().name
     }
 }
 
@@ -47,15 +37,21 @@ impl State {
     pub fn new(engines: Vec<Arc<dyn Engine>>, metrics: Metrics) -> Self {
         let served = engines.into_iter().map(|engine| {
             Arc::new(Served {
+                chat: Arc::new(LocalBackend::new(engine.clone())),
                 engine,
-                template: OnceLock::new(),
             })
         });
         Self {
             served: served.collect(),
             metrics,
             only: None,
+            strict: false,
         }
+    }
+
+    /// The same, but names that no model has are refused even where only one model is served.
+    pub(super) fn strict(self, strict: bool) -> Self {
+        Self { strict, ..self }
     }
 
     /// The same, for a listener that serves only one model.
@@ -81,45 +77,57 @@ impl State {
 
     /// The model that a request means: by name, alias or role, or the first one if it names none.
     ///
-    /// Clients that prefix a provider (`openai:qwen3-next`) are understood.
+    /// A listener with one model takes any name but that of another model, since many clients cannot leave theirs out
+    /// or know only OpenAI's; unless it is strict.
     pub(super) fn resolve(&self, name: Option<&str>) -> Result<&Arc<Served>, ApiError> {
         let served = self.served();
-        let known = || {
-            served
-                .iter()
-                .map(|served| served.engine.card().name.as_str())
-                .collect::<Vec<_>>()
-        };
         let Some(name) = name.filter(|name| !name.is_empty()) else {
-            return served.first().ok_or_else(|| ApiError::no_model("", &known()));
+            return served.first().ok_or_else(|| self.unknown(""));
         };
-        let find = |name: &str| {
-            let card =
-                |served: &&Arc<Served>, test: &dyn Fn(&crate::engine::ModelCard) -> bool| test(served.engine.card());
-            served
-                .iter()
-                .find(|served| card(served, &|card| card.name == name))
-                .or_else(|| {
-                    served
-                        .iter()
-                        .find(|served| card(served, &|card| card.aliases.iter().any(|alias| alias == name)))
-                })
-                .or_else(|| {
-                    served
-                        .iter()
-                        .find(|served| card(served, &|card| card.role.as_deref() == Some(name)))
-                })
-        };
-        find(name)
-            .or_else(|| find(name.strip_prefix("openai:").or_else(|| name.strip_prefix("openai/"))?))
-            .ok_or_else(|| ApiError::no_model(name, &known()))
+        match (find(served, name), served) {
+            (Some(found), _) => Ok(found),
+            (None, [only]) if !self.strict && find(&self.served, name).is_none() => {
+                static TOLD: AtomicBool = AtomicBool::new(false);
+                if !TOLD.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        asked = name.chars().take(64).collect::<String>(),
+                        answers = only.name(),
+                        "a request names a model that is not here; the only model answers (said once; \
+                         `strict_models = true` in [server] refuses such requests)"
+                    );
+                }
+                Ok(only)
+            }
+            _ => Err(self.unknown(name)),
+        }
+    }
+
+    /// The model with this name, alias or role.
+    pub(super) fn named(&self, name: &str) -> Result<&Arc<Served>, ApiError> {
+        find(self.served(), name).ok_or_else(|| self.unknown(name))
+    }
+
+    fn unknown(&self, name: &str) -> ApiError {
+        let known: Vec<&str> = self.served().iter().map(|served| served.name()).collect();
+        ApiError::no_model(name, &known)
     }
 
     /// The models of this listener, each with its state.
     pub(super) fn health(&self) -> Vec<(&str, Health)> {
         self.served()
             .iter()
-            .map(|served| (served.engine.card().name.as_str(), served.engine.health()))
+            .map(|served| (served.name(), served.engine.health()))
             .collect()
     }
+}
+
+/// By name, then by alias, then by role. Clients that prefix a provider (`openai:qwen3-next`) are understood.
+fn find<'s>(served: &'s [Arc<Served>], name: &str) -> Option<&'s Arc<Served>> {
+    let by = |name: &str| {
+        let first = |test: &dyn Fn(&ModelCard) -> bool| served.iter().find(|served| test(served.engine.card()));
+        first(&|card| card.name == name)
+            .or_else(|| first(&|card| card.aliases.iter().any(|alias| alias == name)))
+            .or_else(|| first(&|card| card.role.as_deref() == Some(name)))
+    };
+    by(name).or_else(|| by(name.strip_prefix("openai:").or_else(|| name.strip_prefix("openai/"))?))
 }

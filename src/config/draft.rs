@@ -52,6 +52,9 @@ pub(super) struct ServerDraft {
     pub http_threads: Setting<usize>,
     pub body_limit: Setting<usize>,
     pub shutdown_grace: Setting<Duration>,
+    pub allowed_hosts: Setting<Vec<String>>,
+    pub allowed_origins: Setting<Vec<String>>,
+    pub strict_models: Setting<bool>,
 }
 
 impl Default for ServerDraft {
@@ -62,6 +65,9 @@ impl Default for ServerDraft {
             http_threads,
             body_limit,
             shutdown_grace,
+            allowed_hosts,
+            allowed_origins,
+            strict_models,
         } = ServerConfig::default();
         Self {
             host: Setting::default_of(host),
@@ -69,6 +75,9 @@ impl Default for ServerDraft {
             http_threads: Setting::default_of(http_threads),
             body_limit: Setting::default_of(body_limit),
             shutdown_grace: Setting::default_of(shutdown_grace),
+            allowed_hosts: Setting::default_of(allowed_hosts),
+            allowed_origins: Setting::default_of(allowed_origins),
+            strict_models: Setting::default_of(strict_models),
         }
     }
 }
@@ -145,6 +154,9 @@ impl Draft {
                 http_threads: self.server.http_threads.value,
                 body_limit: self.server.body_limit.value,
                 shutdown_grace: self.server.shutdown_grace.value,
+                allowed_hosts: self.server.allowed_hosts.value.clone(),
+                allowed_origins: self.server.allowed_origins.value.clone(),
+                strict_models: self.server.strict_models.value,
             },
             memory: MemoryConfig {
                 vram: self.memory.vram.value,

@@ -66,9 +66,20 @@ fn server(mut table: Table<'_, '_>) -> ServerDraft {
         shutdown_grace: table
             .text("shutdown_grace", value::duration)
             .unwrap_or(default.shutdown_grace),
+        allowed_hosts: table
+            .texts("allowed_hosts", value::allowed_host)
+            .map_or(default.allowed_hosts, plain_texts),
+        allowed_origins: table
+            .texts("allowed_origins", value::allowed_origin)
+            .map_or(default.allowed_origins, plain_texts),
+        strict_models: table.flag("strict_models").unwrap_or(default.strict_models),
     };
     table.finish();
     server
+}
+
+fn plain_texts(texts: Setting<Vec<Setting<String>>>) -> Setting<Vec<String>> {
+    texts.map(|texts| texts.into_iter().map(|text| text.value).collect())
 }
 
 fn memory(mut table: Table<'_, '_>) -> MemoryDraft {
@@ -160,6 +171,12 @@ fn sampling(mut table: Table<'_, '_>, problems: &Problems) -> Setting<SamplingOv
             .map(|breakers| breakers.value.into_iter().map(|text| text.value).collect()),
         xtc_probability: table.float("xtc_probability"),
         xtc_threshold: table.float("xtc_threshold"),
+        top_n_sigma: table.float("top_n_sigma"),
+        dynatemp_range: table.float("dynatemp_range"),
+        dynatemp_exponent: table.float("dynatemp_exponent"),
+        samplers: table
+            .texts("samplers", value::sampler)
+            .map(|samplers| samplers.value.into_iter().map(|sampler| sampler.value).collect()),
         seed: table.integer("seed", &(0..=i64::from(u32::MAX))).map(|n| n.value),
         max_tokens: table.integer("max_tokens", &AT_LEAST_ONE).map(|n| n.value),
     };

@@ -93,6 +93,16 @@ impl<'d, 'i> Table<'d, 'i> {
         self.settle(key, value, Ok(items))
     }
 
+    /// `true` or `false`.
+    pub fn flag(&mut self, key: &'static str) -> Option<Setting<bool>> {
+        let value = self.value(key)?;
+        let result = match value.get_ref() {
+            DeValue::Boolean(truth) => Ok(*truth),
+            other => Err(wrong_type("true or false", other)),
+        };
+        self.settle(key, value, result)
+    }
+
     /// A whole number within a range.
     pub fn integer<T: TryFrom<i64>>(&mut self, key: &'static str, range: &RangeInclusive<i64>) -> Option<Setting<T>> {
         let value = self.value(key)?;

@@ -34,6 +34,13 @@ struct Server {
     body_limit: Option<String>,
     /// How long running answers may go on after a stop signal; default "30s".
     shutdown_grace: Option<String>,
+    /// Names by which the server is asked, besides localhost and its addresses, such as "box.lan"; "*" for any. A server on a
+    /// loopback address refuses all others.
+    allowed_hosts: Option<Vec<String>>,
+    /// Web pages that may use the server, such as "https://chat.example"; "*" for any. Pages of others are refused.
+    allowed_origins: Option<Vec<String>>,
+    /// Refuse requests for a model that is not here even where only one model is served; default false.
+    strict_models: Option<bool>,
 }
 
 #[derive(JsonSchema, Serialize)]

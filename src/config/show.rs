@@ -93,6 +93,21 @@ impl Loaded {
             entry("threads", server.http_threads.value, &server.http_threads.origin),
             entry("body_limit", body_limit, &server.body_limit.origin),
             entry("shutdown_grace", grace, &server.shutdown_grace.origin),
+            entry(
+                "allowed_hosts",
+                server.allowed_hosts.value.clone(),
+                &server.allowed_hosts.origin,
+            ),
+            entry(
+                "allowed_origins",
+                server.allowed_origins.value.clone(),
+                &server.allowed_origins.origin,
+            ),
+            entry(
+                "strict_models",
+                server.strict_models.value,
+                &server.strict_models.origin,
+            ),
         ]
     }
 

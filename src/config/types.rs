@@ -29,6 +29,12 @@ pub struct ServerConfig {
     pub body_limit: usize,
     /// How long running answers may go on after a stop signal.
     pub shutdown_grace: Duration,
+    /// Names by which this server is asked, besides this machine's own; with or without a port, `*` for any.
+    pub allowed_hosts: Vec<String>,
+    /// Origins of web pages that may use this server, besides its own; `*` for any.
+    pub allowed_origins: Vec<String>,
+    /// Refuse names that no model has even where only one model is served.
+    pub strict_models: bool,
 }
 
 /// What the models together may take.
@@ -166,6 +172,9 @@ impl Default for ServerConfig {
             http_threads: 2,
             body_limit: 8 * 1024 * 1024,
             shutdown_grace: Duration::from_secs(30),
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            strict_models: false,
         }
     }
 }

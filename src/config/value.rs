@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::suggest::nearest;
 use super::types::{CacheDevice, CacheSize, ExpertPlacement, KvType, MemoryLimit};
+use crate::engine::SamplerKind;
 use crate::experts::policy::PolicyKind;
 
 /// Why a value cannot be: "must be ..., but is ...".
@@ -86,6 +87,32 @@ pub(super) fn host(text: &str) -> Result<IpAddr, Fault> {
     })
 }
 
+/// A name by which the server is asked, with or without a port.
+pub(super) fn allowed_host(text: &str) -> Result<String, Fault> {
+    let letters = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
+    if text == "*" || (!text.is_empty() && text.chars().all(letters)) {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new(
+        format!("must be a list of host names, but has {text:?}"),
+        "\"box.lan\" or \"box.lan:8080\", without http:// and path; \"*\" allows every name",
+    ))
+}
+
+/// Where a web page comes from.
+pub(super) fn allowed_origin(text: &str) -> Result<String, Fault> {
+    let whole = text.split_once("://").is_some_and(|(scheme, host)| {
+        !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '*', ' ']) && text.is_ascii()
+    });
+    if whole || text == "*" || text == "null" {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new(
+        format!("must be a list of origins, but has {text:?}"),
+        "\"https://chat.example\" or \"http://localhost:3000\", without a path; \"*\" allows every page",
+    ))
+}
+
 /// `auto` or a size.
 pub(super) fn memory(text: &str) -> Result<MemoryLimit, Fault> {
     if text == "auto" {
@@ -100,6 +127,14 @@ pub(super) fn memory(text: &str) -> Result<MemoryLimit, Fault> {
             ..fault
         }),
     }
+}
+
+/// A member of the sampling chain.
+pub(super) fn sampler(text: &str) -> Result<SamplerKind, Fault> {
+    text.parse().map_err(|what| Fault {
+        message: format!("must be a list of samplers, but {what}"),
+        hint: None,
+    })
 }
 
 /// What becomes of the routed experts.

@@ -16,7 +16,7 @@ pub use error::EngineError;
 pub use event::{Event, EventStream, FinishReason, PrefillProgress, Timings, Usage};
 pub use memory::{Buffers, MemoryUse};
 pub use request::{GenerateRequest, Prompt, Token};
-pub use sampling::{DryParams, Sampling, SamplingOverrides};
+pub use sampling::{DryParams, SamplerKind, Sampling, SamplingOverrides};
 
 use futures_util::future::BoxFuture;
 

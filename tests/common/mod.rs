@@ -215,7 +215,7 @@ pub fn raw_post(address: SocketAddr, path: &str, body: &Value) -> TcpStream {
     let mut socket = TcpStream::connect(address).unwrap();
     write!(
         socket,
-        "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
     .unwrap();

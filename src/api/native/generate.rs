@@ -2,62 +2,110 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::answer::{self, Answer, Shape};
-use super::body::Body;
-use super::completions;
-use super::error::ApiError;
-use super::request::Common;
-use super::state::State;
-use crate::engine::{FinishReason, PrefillProgress, Timings, Usage};
+use crate::api::body::Body;
+use crate::api::error::ApiError;
+use crate::api::parameters::Parameters;
+use crate::api::prompts;
+use crate::api::respond::respond;
+use crate::api::shape::Shape;
+use crate::api::state::State;
+use crate::api::wire::{FinishReason, PromptProgress, Timings, Usage};
+use crate::engine::{self, PrefillProgress};
+use crate::generation::{Choice, Completion, TextRequest, Totals};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/api/v1/generate", post().to(generate));
 }
 
 async fn generate(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
-    let common = Common::of(&body)?;
-    let served = state.resolve(common.model.as_deref())?;
-    let card = served.engine.card();
-    let request = common.generate(completions::prompt(body.field("prompt"))?, card)?;
-    let submitted = served.engine.submit(request).await;
-    let events = submitted.map_err(|error| ApiError::from(error).about("prompt"))?;
-    let shape = Text {
-        model: card.name.clone(),
+    let parameters = Parameters::of(&body)?;
+    let served = state.resolve(parameters.model.as_deref())?;
+    let request = TextRequest {
+        prompts: vec![prompts::read_one(body.field("prompt"))?],
+        options: parameters.options()?,
     };
-    answer::respond(events, common.streams(), shape).await
+    drop(body);
+    let outputs = served.chat.continue_text(request).await;
+    let outputs = outputs.map_err(|error| ApiError::from(error).about("prompt"))?;
+    let shape = Text {
+        model: served.name().to_owned(),
+    };
+    respond(outputs, parameters.streams(), shape).await
 }
 
 struct Text {
     model: String,
 }
 
+/// A whole answer.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Generated {
+    #[serde(flatten)]
+    end: End,
+    text: String,
+}
+
+/// What is known when the text is complete; the last event of a stream.
+#[derive(Debug, Serialize, JsonSchema)]
+struct End {
+    model: String,
+    finish_reason: FinishReason,
+    usage: Usage,
+    timings: Timings,
+}
+
+/// One event of a stream.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+enum Event {
+    Text { text: String },
+    Progress { prompt_progress: PromptProgress },
+    End(End),
+}
+
 impl Text {
-    fn end(&self, reason: &FinishReason, usage: Usage, timings: Timings) -> Value {
-        json!({
-            "model": self.model, "finish_reason": answer::finish_reason(reason),
-            "usage": answer::usage_json(usage), "timings": answer::timings_json(usage, timings),
-        })
+    fn end(&self, reason: &engine::FinishReason, totals: &Totals) -> End {
+        End {
+            model: self.model.clone(),
+            finish_reason: reason.into(),
+            usage: totals.into(),
+            timings: totals.into(),
+        }
     }
 }
 
 impl Shape for Text {
-    fn whole(&self, answer: &Answer) -> Value {
-        let mut whole = self.end(&answer.reason, answer.usage, answer.timings);
-        whole["text"] = answer.text.as_str().into();
-        whole
+    type Whole = Generated;
+    type Chunk = Event;
+
+    fn whole(&self, completion: Completion) -> Generated {
+        let Completion { choices, totals } = completion;
+        // There is one prompt, and so one choice.
+        let choice = choices.into_iter().next().unwrap_or(Choice {
+            content: String::new(),
+            reason: engine::FinishReason::EndOfText,
+        });
+        Generated {
+            end: self.end(&choice.reason, &totals),
+            text: choice.content,
+        }
     }
 
-    fn delta(&mut self, text: &str) -> Value {
-        json!({ "text": text })
+    fn content(&self, _: usize, text: &str) -> Event {
+        Event::Text { text: text.to_owned() }
     }
 
-    fn progress(&mut self, progress: &PrefillProgress) -> Option<Value> {
-        Some(json!({"prompt_progress": answer::progress_json(progress)}))
+    fn progress(&self, progress: &PrefillProgress) -> Event {
+        Event::Progress {
+            prompt_progress: progress.into(),
+        }
     }
 
-    fn closing(&mut self, reason: &FinishReason, usage: Usage, timings: Timings) -> Vec<Value> {
-        vec![self.end(reason, usage, timings)]
+    fn finished(&self, _: usize, reason: &engine::FinishReason, totals: Option<Totals>) -> Vec<Event> {
+        let totals = totals.unwrap_or_default();
+        vec![Event::End(self.end(reason, &totals))]
     }
 }

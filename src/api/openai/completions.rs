@@ -1,119 +1,131 @@
-//! `POST /v1/completions`: continues a text, without a template.
+//! `POST /v1/completions`: continues texts, without a template.
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::answer::{self, Answer, Shape};
-use super::body::Body;
-use super::error::ApiError;
-use super::request::Common;
-use super::state::State;
-use crate::engine::{FinishReason, PrefillProgress, Prompt, Timings, Token, Usage};
+use crate::api::body::Body;
+use crate::api::error::ApiError;
+use crate::api::parameters::Parameters;
+use crate::api::prompts;
+use crate::api::respond::respond;
+use crate::api::shape::Shape;
+use crate::api::state::State;
+use crate::api::wire::{Envelope, FinishReason, PromptProgress, Timings, Usage};
+use crate::engine::{self, PrefillProgress};
+use crate::generation::{Completion, TextRequest, Totals};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/v1/completions", post().to(complete));
 }
 
 async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
-    let common = Common::of(&body)?;
-    let served = state.resolve(common.model.as_deref())?;
-    let card = served.engine.card();
-    let request = common.generate(prompt(body.field("prompt"))?, card)?;
-    let shape = Completion {
-        id: answer::new_id("cmpl"),
-        created: answer::now(),
-        model: card.name.clone(),
-        include_usage: common.include_usage(),
+    let parameters = Parameters::of(&body)?;
+    let served = state.resolve(parameters.model.as_deref())?;
+    let shape = Text {
+        envelope: Envelope::new("cmpl", "text_completion", served.name()),
+        include_usage: parameters.include_usage(),
     };
-    let submitted = served.engine.submit(request).await;
-    let events = submitted.map_err(|error| ApiError::from(error).about("prompt"))?;
-    answer::respond(events, common.streams(), shape).await
+    let request = TextRequest {
+        prompts: prompts::read(body.field("prompt"))?,
+        options: parameters.options()?,
+    };
+    drop(body);
+    let outputs = served.chat.continue_text(request).await;
+    let outputs = outputs.map_err(|error| ApiError::from(error).about("prompt"))?;
+    respond(outputs, parameters.streams(), shape).await
 }
 
-/// A text, a list with one text, or a list of tokens.
-pub(super) fn prompt(value: &Value) -> Result<Prompt, ApiError> {
-    let text = |text: &str| Prompt::Text {
-        text: text.to_owned(),
-        add_special: true,
-    };
-    let wrong = || ApiError::field("prompt", "`prompt` must be a string or a list of token ids");
-    match value {
-        Value::String(prompt) => Ok(text(prompt)),
-        Value::Array(list) => match list.as_slice() {
-            [Value::String(prompt)] => Ok(text(prompt)),
-            [Value::String(_), ..] => Err(ApiError::unsupported("prompt", "more than one prompt in a request")),
-            [] => Err(wrong()),
-            tokens => tokens
-                .iter()
-                .map(|token| {
-                    token
-                        .as_i64()
-                        .and_then(|token| Token::try_from(token).ok())
-                        .ok_or_else(wrong)
-                })
-                .collect::<Result<_, _>>()
-                .map(Prompt::Tokens),
-        },
-        _ => Err(wrong()),
-    }
-}
-
-struct Completion {
-    id: String,
-    created: u64,
-    model: String,
+struct Text {
+    envelope: Envelope,
     include_usage: bool,
 }
 
-impl Completion {
-    fn object(&self, choices: Value) -> Value {
-        json!({
-            "id": self.id, "object": "text_completion", "created": self.created, "model": self.model,
-            "system_fingerprint": answer::FINGERPRINT, "choices": choices,
-        })
-    }
+/// A whole answer, or one event of a streamed one.
+#[derive(Debug, Serialize, JsonSchema)]
+struct TextCompletion {
+    #[serde(flatten)]
+    envelope: Envelope,
+    choices: Vec<Choice>,
+    /// In streams left out unless the request has `include_usage`; then null in all chunks but the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Option<Usage>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_progress: Option<PromptProgress>,
+    /// In the last chunk of a stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timings: Option<Timings>,
+}
 
-    fn chunk(&self, choices: Value) -> Value {
-        let mut chunk = self.object(choices);
-        if self.include_usage {
-            chunk["usage"] = Value::Null;
+#[derive(Debug, Serialize, JsonSchema)]
+struct Choice {
+    /// The prompt's place in the request.
+    index: usize,
+    text: String,
+    /// Not supported yet.
+    logprobs: (),
+    finish_reason: Option<FinishReason>,
+}
+
+impl Text {
+    fn chunk(&self, choices: Vec<Choice>) -> TextCompletion {
+        TextCompletion {
+            envelope: self.envelope.clone(),
+            choices,
+            usage: self.include_usage.then_some(None),
+            prompt_progress: None,
+            timings: None,
         }
-        chunk
     }
 }
 
-fn choice(text: &str, reason: Option<&str>) -> Value {
-    json!([{"index": 0, "text": text, "logprobs": null, "finish_reason": reason}])
+fn choice(index: usize, text: String, finish_reason: Option<FinishReason>) -> Choice {
+    Choice {
+        index,
+        text,
+        logprobs: (),
+        finish_reason,
+    }
 }
 
-impl Shape for Completion {
-    fn whole(&self, answer: &Answer) -> Value {
-        let mut whole = self.object(choice(&answer.text, Some(answer::finish_reason(&answer.reason))));
-        whole["usage"] = answer::usage_json(answer.usage);
-        whole["timings"] = answer::timings_json(answer.usage, answer.timings);
-        whole
+impl Shape for Text {
+    type Whole = TextCompletion;
+    type Chunk = TextCompletion;
+
+    fn whole(&self, completion: Completion) -> TextCompletion {
+        let choices = (0..)
+            .zip(completion.choices)
+            .map(|(index, whole)| choice(index, whole.content, Some((&whole.reason).into())));
+        TextCompletion {
+            usage: Some(Some((&completion.totals).into())),
+            timings: Some((&completion.totals).into()),
+            ..self.chunk(choices.collect())
+        }
     }
 
-    fn delta(&mut self, text: &str) -> Value {
-        self.chunk(choice(text, None))
+    fn content(&self, index: usize, text: &str) -> TextCompletion {
+        self.chunk(vec![choice(index, text.to_owned(), None)])
     }
 
-    fn progress(&mut self, progress: &PrefillProgress) -> Option<Value> {
-        let mut chunk = self.chunk(json!([]));
-        chunk["prompt_progress"] = answer::progress_json(progress);
-        Some(chunk)
+    fn progress(&self, progress: &PrefillProgress) -> TextCompletion {
+        TextCompletion {
+            prompt_progress: Some(progress.into()),
+            ..self.chunk(Vec::new())
+        }
     }
 
-    fn closing(&mut self, reason: &FinishReason, usage: Usage, timings: Timings) -> Vec<Value> {
-        let mut chunks = vec![self.chunk(choice("", Some(answer::finish_reason(reason))))];
+    fn finished(&self, index: usize, reason: &engine::FinishReason, totals: Option<Totals>) -> Vec<TextCompletion> {
+        let mut chunks = vec![self.chunk(vec![choice(index, String::new(), Some(reason.into()))])];
+        let Some(totals) = &totals else { return chunks };
         if self.include_usage {
-            let mut counts = self.chunk(json!([]));
-            counts["usage"] = answer::usage_json(usage);
-            chunks.push(counts);
+            chunks.push(TextCompletion {
+                usage: Some(Some(totals.into())),
+                ..self.chunk(Vec::new())
+            });
         }
         if let Some(last) = chunks.last_mut() {
-            last["timings"] = answer::timings_json(usage, timings);
+            last.timings = Some(totals.into());
         }
         chunks
     }

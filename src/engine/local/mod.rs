@@ -31,7 +31,7 @@ pub use load::{ALL_LAYERS, LoadSpec, Placement, initialise};
 pub use sampler::argmax;
 
 use self::queue::{Job, Refused, Shared, fail};
-use self::tokenize::split;
+use self::tokenize::{aside, longest_piece, split};
 use self::worker::Worker;
 use super::{
     Buffers, Engine, EngineError, EventStream, GenerateRequest, Health, MemoryUse, ModelCard, Prompt, SlotCounts, Token,
@@ -47,6 +47,8 @@ pub struct LocalEngine {
     spec: LoadSpec,
     shared: Arc<Shared>,
     model: Arc<OnceLock<Arc<LlamaModel>>>,
+    /// Bytes of text that one token may stand for; counted when it is first needed.
+    longest_piece: OnceLock<Option<usize>>,
     /// Buffers that llama.cpp has allocated.
     buffers: Arc<OnceLock<Vec<Buffers>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -80,6 +82,7 @@ impl LocalEngine {
             spec,
             shared,
             model,
+            longest_piece: OnceLock::new(),
             buffers,
             thread: Mutex::new(Some(thread)),
         })
@@ -155,7 +158,10 @@ impl LocalEngine {
 
     async fn prompt_tokens(&self, model: Arc<LlamaModel>, prompt: Prompt) -> Result<Vec<Token>, EngineError> {
         let mut tokens = match prompt {
-            Prompt::Text { text, add_special } => split(model.clone(), text, add_special, true).await?,
+            Prompt::Text { text, add_special } => {
+                self.refuse_endless(&model, &text).await?;
+                split(model.clone(), text, add_special, true).await?
+            }
             Prompt::Tokens(tokens) => {
                 check_tokens("prompt", &tokens, &model)?;
                 tokens
@@ -169,6 +175,34 @@ impl LocalEngine {
             return Err(invalid("prompt", "the prompt is empty"));
         }
         Ok(tokens)
+    }
+
+    /// Refuses a text that cannot fit the context whatever its tokens are: counting them would take long.
+    async fn refuse_endless(&self, model: &Arc<LlamaModel>, text: &str) -> Result<(), EngineError> {
+        /// Texts up to so many bytes per token of the context are counted.
+        const ORDINARY: usize = 16;
+        let context = usize::try_from(self.card.context).unwrap_or(usize::MAX);
+        if text.len() <= context.saturating_mul(ORDINARY) {
+            return Ok(());
+        }
+        let longest = match self.longest_piece.get() {
+            Some(longest) => *longest,
+            None => {
+                let model = model.clone();
+                let longest = aside(move || longest_piece(&model.vocab())).await?;
+                *self.longest_piece.get_or_init(|| longest)
+            }
+        };
+        let least = longest.map_or(0, |longest| text.len().div_ceil(longest.max(1)));
+        if least <= context {
+            return Ok(());
+        }
+        Err(EngineError::PromptTooLong {
+            model: self.card.name.clone(),
+            bytes: text.len(),
+            least_tokens: least,
+            context: self.card.context,
+        })
     }
 
     async fn queue(&self, request: GenerateRequest) -> Result<EventStream, EngineError> {
