@@ -11,6 +11,7 @@ pub mod demo;
 pub mod engine;
 pub mod experts;
 pub mod folders;
+pub mod generation;
 pub mod gguf;
 pub mod host;
 pub mod memory;

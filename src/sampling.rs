@@ -3,8 +3,10 @@
 //! Names and meanings are those of llama.cpp's server (`tools/server/README.md` there), so that a configuration can
 //! be carried over.
 
+use std::str::FromStr;
+
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Sampling parameters of one request, complete and in range.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,10 +28,91 @@ pub struct Sampling {
     /// 0 is off.
     pub xtc_probability: f32,
     pub xtc_threshold: f32,
+    /// Keeps tokens within so many standard deviations of the largest logit; 0 and below is off.
+    pub top_n_sigma: f32,
+    /// With it the temperature goes from `temperature - range` to `temperature + range`, by the entropy of what may
+    /// come; 0 is off.
+    pub dynatemp_range: f32,
+    pub dynatemp_exponent: f32,
+    /// What the chain consists of, in order.
+    pub samplers: Vec<SamplerKind>,
     /// `None` draws a fresh seed.
     pub seed: Option<u32>,
-    /// Token ids with what is added to their logits before all else.
+    /// Token ids with what is added to their logits before all else; negative infinity bans a token.
     pub logit_bias: Vec<(i32, f32)>,
+}
+
+/// A member of the sampling chain, by llama-server's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SamplerKind {
+    /// Of repetition, presence and frequency.
+    Penalties,
+    Dry,
+    TopNSigma,
+    TopK,
+    #[serde(rename = "typ_p")]
+    TypicalP,
+    TopP,
+    MinP,
+    Xtc,
+    Temperature,
+}
+
+impl SamplerKind {
+    /// The chain of llama.cpp's server, with the letter of each.
+    const DEFAULT_ORDER: [(Self, &str, char); 9] = [
+        (Self::Penalties, "penalties", 'e'),
+        (Self::Dry, "dry", 'd'),
+        (Self::TopNSigma, "top_n_sigma", 's'),
+        (Self::TopK, "top_k", 'k'),
+        (Self::TypicalP, "typ_p", 'y'),
+        (Self::TopP, "top_p", 'p'),
+        (Self::MinP, "min_p", 'm'),
+        (Self::Xtc, "xtc", 'x'),
+        (Self::Temperature, "temperature", 't'),
+    ];
+
+    /// By llama-server's letter.
+    ///
+    /// # Errors
+    /// Says which letters there are.
+    pub fn from_letter(letter: char) -> Result<Self, String> {
+        let found = Self::DEFAULT_ORDER.iter().find(|(_, _, other)| *other == letter);
+        found.map(|(kind, ..)| *kind).ok_or_else(|| {
+            let known: String = Self::DEFAULT_ORDER.iter().map(|(_, _, letter)| letter).collect();
+            format!("`{letter}` is not the letter of a sampler; there are {known}")
+        })
+    }
+}
+
+impl FromStr for SamplerKind {
+    type Err = String;
+
+    /// By name, in any of llama-server's spellings.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |text: &str| text.to_ascii_lowercase().replace(['_', '-'], "");
+        let name = match plain(text).as_str() {
+            "nucleus" => "topp".to_owned(),
+            "temp" => "temperature".to_owned(),
+            "typ" | "typical" | "typicalp" => "typp".to_owned(),
+            _ => plain(text),
+        };
+        let found = Self::DEFAULT_ORDER.iter().find(|(_, other, _)| plain(other) == name);
+        found.map(|(kind, ..)| *kind).ok_or_else(|| {
+            let known = Self::DEFAULT_ORDER.map(|(_, name, _)| name).join(", ");
+            // What a client sends may be long.
+            let text: String = text.chars().take(64).collect();
+            format!("`{text}` is not the name of a sampler; there are {known}")
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for SamplerKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
 }
 
 /// Parameters of the DRY sampler ("don't repeat yourself").
@@ -60,6 +143,10 @@ impl Default for Sampling {
             dry: DryParams::default(),
             xtc_probability: 0.0,
             xtc_threshold: 0.1,
+            top_n_sigma: -1.0,
+            dynatemp_range: 0.0,
+            dynatemp_exponent: 1.0,
+            samplers: SamplerKind::DEFAULT_ORDER.map(|(kind, ..)| kind).to_vec(),
             seed: None,
             logit_bias: Vec::new(),
         }
@@ -130,6 +217,18 @@ pub struct SamplingOverrides {
     /// Tokens above this probability may be removed by XTC. 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub xtc_threshold: Option<f32>,
+    /// Keep tokens within so many standard deviations of the largest logit; 0 and below is off. -1 to 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_n_sigma: Option<f32>,
+    /// The temperature varies by so much, with the entropy of what may come; 0 is off. 0 to 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dynatemp_range: Option<f32>,
+    /// How entropy becomes temperature. 0 to 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dynatemp_exponent: Option<f32>,
+    /// What the chain consists of, in order; 32 at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samplers: Option<Vec<SamplerKind>>,
     /// Same seed and prompt, same answer (as far as batching allows).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u32>,
@@ -151,6 +250,7 @@ pub struct OutOfRange {
 const MAX_BREAKERS: usize = 64;
 const MAX_BREAKER_BYTES: usize = 40;
 const MAX_LOGIT_BIAS: usize = 1024;
+const MAX_SAMPLERS: usize = 32;
 
 impl SamplingOverrides {
     /// These overrides where set, `defaults` elsewhere.
@@ -175,6 +275,10 @@ impl SamplingOverrides {
                 .or_else(|| defaults.dry_sequence_breakers.clone()),
             xtc_probability: self.xtc_probability.or(defaults.xtc_probability),
             xtc_threshold: self.xtc_threshold.or(defaults.xtc_threshold),
+            top_n_sigma: self.top_n_sigma.or(defaults.top_n_sigma),
+            dynatemp_range: self.dynatemp_range.or(defaults.dynatemp_range),
+            dynatemp_exponent: self.dynatemp_exponent.or(defaults.dynatemp_exponent),
+            samplers: self.samplers.or_else(|| defaults.samplers.clone()),
             seed: self.seed.or(defaults.seed),
             max_tokens: self.max_tokens.or(defaults.max_tokens),
         }
@@ -204,6 +308,9 @@ impl SamplingOverrides {
         range("dry_base", self.dry_base, 1.0, 100.0);
         range("xtc_probability", self.xtc_probability, 0.0, 1.0);
         range("xtc_threshold", self.xtc_threshold, 0.0, 1.0);
+        range("top_n_sigma", self.top_n_sigma, -1.0, 100.0);
+        range("dynatemp_range", self.dynatemp_range, 0.0, 10.0);
+        range("dynatemp_exponent", self.dynatemp_exponent, 0.0, 100.0);
 
         let mut whole = |field, value: Option<i64>, low: i64| {
             let high = i64::from(i32::MAX);
@@ -222,6 +329,13 @@ impl SamplingOverrides {
         whole("dry_penalty_last_n", self.dry_penalty_last_n.map(i64::from), -1);
         whole("max_tokens", self.max_tokens.map(i64::from), 1);
 
+        if self
+            .samplers
+            .as_ref()
+            .is_some_and(|samplers| samplers.len() > MAX_SAMPLERS)
+        {
+            problems.push(("samplers", format!("`samplers` has more than {MAX_SAMPLERS} entries")));
+        }
         if let Some(breakers) = &self.dry_sequence_breakers {
             let field = "dry_sequence_breakers";
             if breakers.len() > MAX_BREAKERS {
@@ -254,7 +368,8 @@ impl SamplingOverrides {
                 message: format!("`logit_bias` has more than {MAX_LOGIT_BIAS} entries"),
             });
         }
-        if let Some((token, bias)) = logit_bias.iter().find(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
+        let allowed = |bias: f32| bias == f32::NEG_INFINITY || (-100.0..=100.0).contains(&bias);
+        if let Some((token, bias)) = logit_bias.iter().find(|(_, bias)| !allowed(*bias)) {
             return Err(OutOfRange {
                 field: "logit_bias",
                 message: format!("the bias {bias} of token {token} is not between -100 and 100"),
@@ -281,6 +396,10 @@ impl SamplingOverrides {
             },
             xtc_probability: self.xtc_probability.unwrap_or(base.xtc_probability),
             xtc_threshold: self.xtc_threshold.unwrap_or(base.xtc_threshold),
+            top_n_sigma: self.top_n_sigma.unwrap_or(base.top_n_sigma),
+            dynatemp_range: self.dynatemp_range.unwrap_or(base.dynatemp_range),
+            dynatemp_exponent: self.dynatemp_exponent.unwrap_or(base.dynatemp_exponent),
+            samplers: self.samplers.clone().unwrap_or(base.samplers),
             seed: self.seed,
             logit_bias,
         })

@@ -7,7 +7,7 @@ use super::output;
 use crate::api::{self, State};
 use crate::config::{self, Config, Loaded, ModelConfig, Overrides, ServerConfig};
 use crate::engine::Engine;
-use crate::models::{self, ModelError, Started};
+use crate::models::{self, Registry, Started, UnknownModel};
 
 /// Reads the configuration and tells its warnings.
 pub(super) fn load_config(overrides: &Overrides) -> anyhow::Result<Loaded> {
@@ -19,9 +19,9 @@ pub(super) fn load_config(overrides: &Overrides) -> anyhow::Result<Loaded> {
 }
 
 /// The model that is meant by name, alias or role; the first one if `None`.
-pub(super) fn choose<'m>(models: &'m [ModelConfig], name: Option<&str>) -> Result<&'m ModelConfig, ModelError> {
+pub(super) fn choose<'m>(models: &'m [ModelConfig], name: Option<&str>) -> Result<&'m ModelConfig, UnknownModel> {
     let found = models::find(models.iter(), name).and_then(|index| models.get(index));
-    found.ok_or_else(|| ModelError::Unknown {
+    found.ok_or_else(|| UnknownModel {
         name: name.unwrap_or_default().to_owned(),
         known: models.iter().map(|model| model.name.clone()).collect(),
     })
@@ -56,7 +56,8 @@ pub(super) fn start_as(model: &ModelConfig, config: &Config, experts_in_ram: Opt
 pub(super) fn serve_in_background(started: &Started) -> anyhow::Result<SocketAddr> {
     let bound = api::bind(IpAddr::V4(Ipv4Addr::LOCALHOST), 0, &[])?;
     let address = bound.address;
-    let state = State::new(vec![started.engine.clone() as Arc<dyn Engine>], started.metrics.clone());
+    let models = Registry::new([started.engine.clone() as Arc<dyn Engine>], false);
+    let state = State::new(models, started.metrics.clone());
     std::thread::Builder::new().name("http".into()).spawn(move || {
         actix_web::rt::System::new().block_on(async move {
             match bound.start(&state, &ServerConfig::default()) {

@@ -63,3 +63,15 @@ impl StopSignals {
         "interrupted"
     }
 }
+
+/// Ends the process with success. Engines may still be in the middle of loading: what llama.cpp tears down at a regular exit
+/// must not go away under them.
+pub(super) fn now() -> anyhow::Result<()> {
+    use std::io::Write;
+
+    io::stdout().flush()?;
+    #[cfg(unix)]
+    signal_hook::low_level::exit(0);
+    #[cfg(not(unix))]
+    Ok(())
+}

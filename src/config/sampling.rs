@@ -44,11 +44,21 @@ impl PartialSampling {
     pub fn read(mut table: Table<'_, '_>, problems: &Problems) -> Self {
         let mut given = Map::new();
         for (name, property) in SCHEMA["properties"].as_object().into_iter().flatten() {
-            if let Some(value) = read_key(&mut table, name, property) {
-                given.insert(name.clone(), value);
+            let Some(value) = read_key(&mut table, name, property) else {
+                continue;
+            };
+            // Alone, so that what a field's type refuses has a place.
+            let alone: Map<String, Json> = [(name.clone(), value.clone())].into_iter().collect();
+            match serde_json::from_value::<SamplingOverrides>(alone.into()) {
+                Ok(_) => {
+                    given.insert(name.clone(), value);
+                }
+                Err(error) => {
+                    let origin = table.origin_of(name).unwrap_or(table.origin.clone());
+                    problems.push(Diagnostic::error(&origin, format!("`{name}`: {error}")));
+                }
             }
         }
-        // Each value was read as what its field is.
         let values: SamplingOverrides = serde_json::from_value(given.into()).unwrap_or_default();
         for (field, message) in values.problems() {
             let origin = table.origin_of(field).unwrap_or(table.origin.clone());

@@ -28,6 +28,17 @@ pub enum EngineError {
         prompt_tokens: usize,
         context: u32,
     },
+    /// The prompt is so long that it was not even counted.
+    #[error(
+        "the prompt has {bytes} bytes, at least {least_tokens} tokens, but model `{model}` is running with a context of \
+         {context} tokens"
+    )]
+    PromptTooLong {
+        model: String,
+        bytes: usize,
+        least_tokens: usize,
+        context: u32,
+    },
     /// A field of the request cannot be used.
     #[error("{message}")]
     InvalidRequest {

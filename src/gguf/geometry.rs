@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::error::model;
 use super::keys::Keys;
 use super::limits::{self, Heads, MAX_EXPERTS, MAX_LAYERS, MAX_SIZE};
+use super::ssm::SsmGeometry;
 use super::{Gguf, GgufError, Tokenizer, Value};
 
 /// The shape of a model. What an architecture does not have is zero or `None`.
@@ -59,21 +60,6 @@ pub struct Geometry {
     /// Sliding window, in tokens.
     pub sliding_window: Option<u32>,
     pub tokenizer: Tokenizer,
-}
-
-/// Recurrent state of a layer (Gated DeltaNet, Mamba).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct SsmGeometry {
-    /// Taps of the causal convolution.
-    pub conv_kernel: u32,
-    /// Width of all value heads together.
-    pub inner_size: u32,
-    /// Elements of a key head.
-    pub state_size: u32,
-    /// Value heads.
-    pub time_step_rank: u32,
-    /// Key heads.
-    pub group_count: u32,
 }
 
 impl Geometry {

@@ -122,15 +122,21 @@ pub(super) fn check_finite(keys: &Keys<'_>) -> Result<(), GgufError> {
     let number = |name: &str| keys.gguf.get(&keys.key(name)).and_then(|value| value.as_f64());
     for name in POSITIVE {
         if let Some(number) = number(name).filter(|number| *number <= 0.0) {
-            return Err(keys.fault(name, &format!("is {number}, but must be above 0")));
+            return Err(keys.fault(name, &format!("is {}, but must be above 0", short(number))));
         }
     }
     for name in NOT_NEGATIVE {
         if let Some(number) = number(name).filter(|number| *number < 0.0) {
-            return Err(keys.fault(name, &format!("is {number}, but must not be negative")));
+            return Err(keys.fault(name, &format!("is {}, but must not be negative", short(number))));
         }
     }
     Ok(())
+}
+
+/// Nearly all are 32-bit numbers, and read best as such.
+#[expect(clippy::cast_possible_truncation, reason = "for messages")]
+fn short(number: f64) -> f32 {
+    number as f32
 }
 
 /// In each block the query heads are shared out evenly over the key-value heads.

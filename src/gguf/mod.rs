@@ -12,6 +12,7 @@ mod keys;
 mod limits;
 mod map;
 mod split;
+mod ssm;
 mod tensor;
 mod tokenizer;
 mod value;
@@ -24,8 +25,9 @@ use memmap2::Mmap;
 
 pub use error::{Damage, GgufError, printable};
 pub use file_type::file_type_name;
-pub use geometry::{Geometry, SsmGeometry};
+pub use geometry::Geometry;
 pub use limits::{MAX_EXPERTS, MAX_LAYERS};
+pub use ssm::SsmGeometry;
 pub use tensor::{TENSOR_TYPES, TensorInfo, TensorType};
 pub use tokenizer::Tokenizer;
 pub use value::{Array, Value, ValueType};

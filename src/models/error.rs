@@ -19,9 +19,6 @@ pub enum ModelError {
     DoesNotFit(#[source] PlanError),
     #[error("the models do not fit this machine")]
     DoNotFit(#[source] PlanError),
-    /// Nobody has this name.
-    #[error("there is no model `{name}`; there are: {}", known.join(", "))]
-    Unknown { name: String, known: Vec<String> },
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
 }

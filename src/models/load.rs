@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::error::ModelError;
 use super::file::{Prepared, in_file, prepare};
+use super::registry::Registry;
 use crate::config::{Config, MemoryConfig, ModelConfig, ServerConfig};
-use crate::engine::ModelCard;
 use crate::engine::local::{self, ALL_LAYERS, LoadSpec, LocalEngine, Placement};
+use crate::engine::{Engine, ModelCard};
 use crate::experts::heat::{Fingerprint, HeatMap};
 use crate::experts::policy::{PolicyConfig, PolicyKind};
 use crate::experts::{CacheConfig, Device, ExpertCache, Slots};
@@ -55,7 +56,7 @@ pub fn plan_one(model: &Prepared<'_>, memory: &MemoryConfig) -> Result<Plan, Mod
 ///
 /// # Errors
 /// [`ModelError`] for the first model that cannot be used, or when not all fit.
-pub fn start_all(config: &Config, metrics: &Metrics) -> Result<Vec<LocalEngine>, ModelError> {
+pub fn start_all(config: &Config, metrics: &Metrics) -> Result<Registry, ModelError> {
     let prepared = config.models.iter().map(prepare).collect::<Result<Vec<_>, _>>()?;
     let requests: Vec<ModelRequest> = prepared.iter().map(|model| model.request.clone()).collect();
     let plan = plan::plan(&machine(), &config.memory, &requests).map_err(ModelError::DoNotFit)?;
@@ -63,9 +64,13 @@ pub fn start_all(config: &Config, metrics: &Metrics) -> Result<Vec<LocalEngine>,
         tracing::warn!("{advice}");
     }
     let models = prepared.into_iter().zip(&plan.models);
-    models
-        .map(|(model, planned)| start_planned(model, &config.server, planned, &plan, metrics))
-        .collect()
+    let engines = models
+        .map(|(model, planned)| {
+            let engine = start_planned(model, &config.server, planned, &plan, metrics)?;
+            Ok(Arc::new(engine) as Arc<dyn Engine>)
+        })
+        .collect::<Result<Vec<_>, ModelError>>()?;
+    Ok(Registry::new(engines, config.server.strict_models))
 }
 
 /// Starts one model of a configuration; the weights load in the background. With `experts_in_ram` the experts of so many

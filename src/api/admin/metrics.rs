@@ -1,10 +1,11 @@
 //! `GET /metrics` for Prometheus.
 
 use actix_web::HttpResponse;
-use actix_web::web::{Data, ServiceConfig, get};
+use actix_web::web::{Data, ServiceConfig};
 
-use super::live;
-use super::state::State;
+use super::series;
+use crate::api::routing::get;
+use crate::api::state::State;
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/metrics", get().to(scrape));
@@ -13,5 +14,5 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 async fn scrape(state: Data<State>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
-        .body(state.metrics.encode(live::families(state.engines())))
+        .body(state.metrics.encode(series::families(state.engines())))
 }
