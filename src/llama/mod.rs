@@ -1,0 +1,4 @@
+//! llama.cpp beyond the crate's safe interface.
+
+pub mod log;
+pub mod openmp;
