@@ -1,4 +1,5 @@
-//! Bindings to ggml's plug-in interface, from the very header that the pinned llama-cpp-sys-2 was built from.
+//! Bindings to ggml's plug-in interface, from the very header that the pinned llama-cpp-sys-2 was built from; and the
+//! check of the processor.
 //!
 //! The header is not among the files which that crate installs, so its source is found through `cargo metadata`.
 
@@ -13,6 +14,33 @@ const VERSION: &str = "0.1.161";
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=Cargo.lock");
+    check_of_the_processor();
+    bindings();
+}
+
+/// Compiles `src/llama/cpu.c`, which tells it on a processor that lacks what the program was compiled for.
+fn check_of_the_processor() {
+    const SOURCE: &str = "src/llama/cpu.c";
+    println!("cargo:rerun-if-changed={SOURCE}");
+    let features = std::env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
+    let mut build = cc::Build::new();
+    build
+        .file(SOURCE)
+        // For the oldest processor: it has to run on those that the rest does not run on.
+        .inherit_rustflags(false)
+        .define(
+            "HEARTH_COMPILED_FOR",
+            format!("\" {} \"", features.replace(',', " ")).as_str(),
+        )
+        // Nothing refers to the check itself.
+        .link_lib_modifier("+whole-archive");
+    if std::env::var_os("CARGO_FEATURE_DYNAMIC_BACKENDS").is_none() {
+        build.define("HEARTH_STATIC_GGML", None);
+    }
+    build.compile("hearth_cpu");
+}
+
+fn bindings() {
     let ggml = crate_source().join("llama.cpp/ggml");
     let header = ggml.join("src/ggml-backend-impl.h");
     let text =

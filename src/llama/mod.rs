@@ -1,0 +1,3 @@
+//! Bindings to llama.cpp beyond those of the crate `llama-cpp-2`.
+
+pub(crate) mod cpu;
