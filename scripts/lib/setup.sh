@@ -96,7 +96,7 @@ setup_rust() {
   installer=$(curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs ||
     curl --proto '=https' --tlsv1.2 -sSf https://static.rust-lang.org/rustup/rustup-init.sh) ||
     die "rustup could not be fetched; install Rust $rust_wanted or newer by hand: https://www.rust-lang.org/tools/install"
-  sh -s -- -y --quiet --no-modify-path --profile minimal --component rustfmt,clippy <<<"$installer" ||
+  sh -s -- -y --quiet --profile minimal --component rustfmt,clippy <<<"$installer" ||
     die "rustup failed; install Rust $rust_wanted or newer by hand: https://www.rust-lang.org/tools/install"
   rust_is_good || die "Rust is older than $rust_wanted; update it: rustup update stable"
 }
