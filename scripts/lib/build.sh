@@ -31,7 +31,7 @@ cargo_filled_for() {
   local features
   # The record holds rustc's output as a JSON string.
   features=$(grep -v '^__' <<<"$1" | sed 's/.*/target_feature=\\"&\\"\\n/' | tr -d '\n')
-  grep -oE '(target_feature=\\"[^"\\]*\\"\\n)+' "$2/.rustc_info.json" 2>/dev/null | grep -qFx -- "$features"
+  grep -oE '(target_feature=\\"[^"\\]*\\"\\n)+' "$2/.rustc_info.json" 2>/dev/null | grep -Fx -- "$features" >/dev/null
 }
 
 # Makes sure that what the target directory holds was built on a processor like this one. Build scripts and macros of the
@@ -79,7 +79,7 @@ choose_processor() {
     export RUSTFLAGS="${RUSTFLAGS:-}"
   elif [ "$kind" != x86_64 ]; then
     die "HEARTH_CPU=$HEARTH_CPU: on $kind there is only \`generic\`; HEARTH_FEATURES=dynamic-backends is fast on more"
-  elif ! rustc --print target-cpus | grep -qE "^ *$HEARTH_CPU( |\$)"; then
+  elif ! rustc --print target-cpus | grep -E "^ *$HEARTH_CPU( |\$)" >/dev/null; then
     die "HEARTH_CPU=$HEARTH_CPU: rustc knows no such processor; see rustc --print target-cpus"
   else
     export RUSTFLAGS="${RUSTFLAGS:+$RUSTFLAGS }-C target-cpu=$HEARTH_CPU"

@@ -231,8 +231,8 @@ __attribute__((constructor)) static void check(void) {
         say(feature->ggml ? feature->ggml : feature->rust);
     }
     if (missing) {
-        say("\nhint: build it on this machine (scripts/serve does; after `cargo clean`, `cargo build --release` does too), or "
-            "for more machines than one with HEARTH_CPU=x86-64-v3 or another: docs/building.md\n");
+        say("\nhint: build it on this machine: scripts/serve, or `cargo clean` and `cargo build --release`; HEARTH_CPU builds for "
+            "others (docs/building.md)\n");
         _exit(1);
     }
 }
