@@ -219,7 +219,14 @@ static void say(const char *text) {
     (void)written;
 }
 
-__attribute__((constructor)) static void check(void) {
+/* Before C++ constructors, whose priority is the last one; those of macOS have none. */
+#ifdef __APPLE__
+#define FIRST constructor
+#else
+#define FIRST constructor(101)
+#endif
+
+__attribute__((FIRST)) static void check(void) {
     int missing = 0;
     for (int i = 0; i < COUNT; i++) {
         const struct feature *feature = &features[i];
