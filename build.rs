@@ -15,7 +15,46 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=Cargo.lock");
     check_of_the_processor();
+    if std::env::var_os("CARGO_FEATURE_DYNAMIC_BACKENDS").is_some() {
+        libraries_beside_the_program();
+    }
     bindings();
+}
+
+/// Puts llama.cpp's libraries and modules beside the program, which looks for them there, so that all can be copied.
+fn libraries_beside_the_program() {
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    // OUT_DIR is PROFILE/build/hearth-HASH/out.
+    let profile = out
+        .ancestors()
+        .nth(3)
+        .expect("OUT_DIR lies in the folder of the profile");
+    let modules =
+        PathBuf::from(std::env::var_os("DEP_LLAMA_BACKENDS_DIR").expect("llama-cpp-sys-2 tells of its modules"));
+    for folder in [
+        modules.clone(),
+        modules.with_file_name("lib"),
+        modules.with_file_name("lib64"),
+    ] {
+        for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = file.file_name();
+            if [".so", ".dylib"]
+                .iter()
+                .any(|ending| name.to_string_lossy().contains(ending))
+            {
+                // llama-cpp-sys-2 links some of them there; written over, the link would empty its own source.
+                let copy = profile.join(&name);
+                let _ = std::fs::remove_file(&copy);
+                std::fs::copy(file.path(), copy)
+                    .unwrap_or_else(|error| panic!("cannot copy {}: {error}", file.path().display()));
+            }
+        }
+    }
+    let here = match std::env::var("CARGO_CFG_TARGET_OS").as_deref() {
+        Ok("macos") => "@loader_path",
+        _ => "$ORIGIN",
+    };
+    println!("cargo:rustc-link-arg-bins=-Wl,-rpath,{here}");
 }
 
 /// Compiles `src/llama/cpu.c`, which tells it on a processor that lacks what the program was compiled for.
