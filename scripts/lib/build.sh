@@ -34,9 +34,20 @@ cargo_filled_for() {
   grep -oE '(target_feature=\\"[^"\\]*\\"\\n)+' "$2/.rustc_info.json" 2>/dev/null | grep -Fx -- "$features" >/dev/null
 }
 
+# Has llama.cpp's use of tiles compiled again where that was done without src/llama/include. Make does not see that.
+forget_bad_tiles() {
+  local record
+  for record in "$(target_dir)"/release/build/llama-cpp-sys-2-*/out/build/ggml/src/CMakeFiles/ggml-cpu.dir/ggml-cpu/amx/mmq.cpp.o.d; do
+    if [ -f "$record" ] && ! grep -q src/llama/include/amxtileintrin.h "$record"; then rm -f "${record%.d}"; fi
+  done
+}
+
 # Makes sure that what the target directory holds was built on a processor like this one. Build scripts and macros of the
 # compiler are built for it too: elsewhere they would die of an illegal instruction in the middle of the build.
 prepare_target() {
+  # .cargo/config.toml sets this where nobody has.
+  if [ -n "${CPLUS_INCLUDE_PATH:-}" ]; then export CPLUS_INCLUDE_PATH="$root/src/llama/include:$CPLUS_INCLUDE_PATH"; fi
+  forget_bad_tiles
   choose_processor
   [ -z "${HEARTH_CPU:-}" ] || return 0
   local target stamp now
