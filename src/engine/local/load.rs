@@ -70,7 +70,7 @@ pub(crate) fn backend() -> &'static LlamaBackend {
     BACKEND.get_or_init(|| {
         send_logs_to_tracing(LogOptions::default());
         #[cfg(feature = "dynamic-backends")]
-        llama_cpp_2::llama_backend::load_backends();
+        crate::llama::modules::load();
         let nodes = threads::numa_nodes();
         let initialised = if nodes > 1 {
             tracing::info!(nodes, "several NUMA nodes: threads are spread over them");
