@@ -397,10 +397,11 @@ fn models_without_a_configuration() {
 fn what_is_shown_can_be_read_again() {
     let everything = model(
         "role = \"r\"\naliases = [\"b\"]\nport = 9000\ncontext = 4096\nparallel = 2\nthreads = 3\nqueue = 4\n\
-         sampling = { temperature = 0.7, seed = 1, dry_sequence_breakers = [\"\\n\", \"\\\"\"] }",
+         sampling = { temperature = 0.7, seed = 1, samplers = [\"top_k\", \"temp\"], dry_sequence_breakers = [\"\\n\", \"\\\"\"] }",
     );
     let text = format!(
-        "[server]\nhost = \"::1\"\nbody_limit = \"10MB\"\nshutdown_grace = \"1500ms\"\n[memory]\nram = \"1.5GB\"\n{everything}"
+        "[server]\nhost = \"::1\"\nbody_limit = \"10MB\"\nshutdown_grace = \"1500ms\"\nallowed_hosts = [\"box.lan\"]\n\
+         allowed_origins = [\"null\"]\nstrict_models = true\n[memory]\nram = \"1.5GB\"\n{everything}"
     );
     for text in [text, model("")] {
         let loaded = parse(&text).expect("a configuration");
@@ -496,6 +497,29 @@ fn the_schema_and_the_reader_know_the_same_keys() {
         let (_, keys) = hint.split_once(" are ").expect("a list of keys");
         let keys: BTreeSet<String> = keys.split(", ").map(str::to_owned).collect();
         assert_eq!(keys, schema_keys(table), "{table}");
+    }
+}
+
+#[test]
+fn who_may_ask() {
+    let server = |text: &str| parse(&format!("[server]\n{text}\n{}", model("")));
+    let text = "allowed_hosts = [\"box.lan\", \"10.0.0.2:8443\", \"*\"]\n\
+                allowed_origins = [\"https://chat.example\", \"tauri://localhost\", \"null\", \"*\"]\nstrict_models = true";
+    let config = server(text).expect("a configuration").config.server;
+    assert_eq!(config.allowed_hosts, ["box.lan", "10.0.0.2:8443", "*"]);
+    assert_eq!(config.allowed_origins.len(), 4);
+    assert!(config.strict_models);
+    for (text, expect) in [
+        ("allowed_hosts = [\"http://box.lan\"]", "without http://"),
+        ("allowed_hosts = [\"box.lan/v1\"]", "without http://"),
+        ("allowed_hosts = \"box.lan\"", "write allowed_hosts = [\"box.lan\"]"),
+        ("allowed_origins = [\"box.lan\"]", "must be a list of origins"),
+        ("allowed_origins = [\"https://box.lan/\"]", "without a path"),
+        ("allowed_origins = [\"https://*.lan\"]", "must be a list of origins"),
+        ("strict_models = 1", "must be true or false"),
+    ] {
+        let text = server(text).expect_err(text).to_string();
+        assert!(text.contains(expect), "{text}");
     }
 }
 
