@@ -8,9 +8,10 @@ use divan::{Bencher, black_box};
 use hearth::config::{ModelConfig, ModelSource};
 use hearth::demo::DemoModel;
 use hearth::engine::local::text::TextAssembler;
-use hearth::engine::local::{LoadSpec, LocalEngine, Placement, argmax, describe};
+use hearth::engine::local::{LoadSpec, LocalEngine, Placement, argmax};
 use hearth::engine::{Engine, Event, GenerateRequest, Prompt, SamplingOverrides, Token};
 use hearth::gguf::Gguf;
+use hearth::models::describe;
 use hearth::telemetry::Metrics;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
@@ -36,6 +37,7 @@ static ENGINE: LazyLock<LocalEngine> = LazyLock::new(|| {
         context: 1024,
         parallel: 1,
         threads: 1.into(),
+        max_pause: std::time::Duration::from_millis(500),
         placement: Placement::default(),
         experts: None,
     };

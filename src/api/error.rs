@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::chat::TemplateError;
 use crate::engine::EngineError;
 use crate::generation::GenerationError;
+use crate::models::UnknownModel;
 
 /// An error on its way to a client.
 #[derive(Debug, Clone)]
@@ -103,11 +104,11 @@ impl ApiError {
     }
 
     /// 404 for a model.
-    pub(super) fn no_model(name: &str, known: &[&str]) -> Self {
+    pub(super) fn no_model(unknown: &UnknownModel) -> Self {
         let message = format!(
             "there is no model `{}` here; there are: {}",
-            excerpt(name),
-            known.join(", ")
+            excerpt(&unknown.name),
+            unknown.known.join(", ")
         );
         let mut error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message);
         error.code = Some("model_not_found");
@@ -174,6 +175,12 @@ struct ContextExceeded {
 /// What a client sent, short enough for a message.
 fn excerpt(text: &str) -> String {
     text.chars().take(128).collect()
+}
+
+impl From<UnknownModel> for ApiError {
+    fn from(unknown: UnknownModel) -> Self {
+        Self::no_model(&unknown)
+    }
 }
 
 impl From<EngineError> for ApiError {

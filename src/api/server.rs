@@ -27,21 +27,21 @@ const MAX_CONNECTIONS: usize = 4096;
 
 /// Listeners that are bound but do not answer yet.
 pub struct Bound {
-    /// Each listener, and the index of the one model it serves.
-    listeners: Vec<(TcpListener, Option<usize>)>,
+    /// Each listener, and the name of the one model that it serves.
+    listeners: Vec<(TcpListener, Option<String>)>,
     /// Where the server that serves all models listens.
     pub address: SocketAddr,
-    /// Where models listen on ports of their own, by their index.
-    pub own: Vec<(usize, SocketAddr)>,
+    /// Where models listen on ports of their own, by their names.
+    pub own: Vec<(String, SocketAddr)>,
 }
 
 /// Takes the ports, before any model is loaded: a port in use must not cost minutes.
 ///
-/// `own` are the ports of single models, by the index of the model.
+/// `own` are the ports of single models, by their names.
 ///
 /// # Errors
 /// When an address is taken or cannot be used.
-pub fn bind(host: IpAddr, port: u16, own: &[(usize, u16)]) -> anyhow::Result<Bound> {
+pub fn bind(host: IpAddr, port: u16, own: &[(&str, u16)]) -> anyhow::Result<Bound> {
     let listen = |port: u16| -> anyhow::Result<(TcpListener, SocketAddr)> {
         let address = SocketAddr::new(host, port);
         let listener = TcpListener::bind(address)
@@ -55,10 +55,10 @@ pub fn bind(host: IpAddr, port: u16, own: &[(usize, u16)]) -> anyhow::Result<Bou
         address,
         own: Vec::new(),
     };
-    for (index, port) in own {
+    for (name, port) in own {
         let (listener, address) = listen(*port)?;
-        bound.listeners.push((listener, Some(*index)));
-        bound.own.push((*index, address));
+        bound.listeners.push((listener, Some((*name).to_owned())));
+        bound.own.push(((*name).to_owned(), address));
     }
     Ok(bound)
 }
@@ -71,10 +71,14 @@ impl Bound {
     pub fn start(self, state: &State, config: &ServerConfig) -> anyhow::Result<Vec<Server>> {
         let limit = BodyLimit(config.body_limit);
         let access = Data::new(Access::of(config));
-        let state = state.clone().strict(config.strict_models);
         let mut servers = Vec::new();
         for (listener, only) in self.listeners {
-            let state = only.map_or_else(|| state.clone(), |index| state.only(index));
+            let state = match only {
+                None => state.clone(),
+                Some(name) => state
+                    .only(&name)
+                    .with_context(|| format!("no model `{name}` is served"))?,
+            };
             let access = access.clone();
             let server = HttpServer::new(move || {
                 App::new()

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::sampling::OutOfRange;
+
 /// An error of an engine, complete enough for the client to act upon it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum EngineError {
@@ -50,4 +52,10 @@ pub enum EngineError {
     /// The server is going down.
     #[error("the server is shutting down")]
     ShuttingDown,
+}
+
+impl From<OutOfRange> for EngineError {
+    fn from(OutOfRange { field, message }: OutOfRange) -> Self {
+        Self::InvalidRequest { field, message }
+    }
 }

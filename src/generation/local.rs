@@ -13,7 +13,7 @@ use super::output::OutputStream;
 use super::prompt::render;
 use super::request::{BiasTarget, ChatRequest, Options, Segment, TextPrompt, TextRequest};
 use crate::chat::{Template, TemplateError};
-use crate::engine::{Engine, GenerateRequest, Prompt, Token};
+use crate::engine::{Engine, EngineError, GenerateRequest, Prompt, Token};
 
 /// Conversations up to these sizes are rendered where they arrive; longer ones would block an async worker for too long.
 const INLINE_MESSAGES: usize = 128;
@@ -115,7 +115,7 @@ impl LocalBackend {
         let template = GenerateRequest {
             prompt: Prompt::Tokens(Vec::new()),
             max_tokens: sampling.max_tokens,
-            sampling: sampling.resolve(logit_bias)?,
+            sampling: sampling.resolve(logit_bias).map_err(EngineError::from)?,
             stop: options.stop,
             stop_tokens: options.stop_tokens,
             ignore_eos: options.ignore_eos,

@@ -14,9 +14,11 @@ use hearth::engine::{
     Engine, EngineError, Event, EventStream, FinishReason, GenerateRequest, Health, ModelCard, PrefillProgress, Prompt,
     SamplingOverrides, SlotCounts, Timings, Token, Usage,
 };
+use hearth::models::Registry;
 use hearth::telemetry::Metrics;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 
 /// The time in which a client that left must be noticed, on a busy machine: in practice it is a few milliseconds.
 pub const SOON: Duration = Duration::from_secs(2);
@@ -173,8 +175,8 @@ impl Engine for Scripted {
         &self.card
     }
 
-    fn health(&self) -> Health {
-        self.health.clone()
+    fn watch_health(&self) -> watch::Receiver<Health> {
+        watch::Sender::new(self.health.clone()).subscribe()
     }
 
     fn slots(&self) -> SlotCounts {
@@ -279,12 +281,13 @@ impl Api {
             shutdown_grace: Duration::from_secs(20),
             ..config
         };
-        let bound = bind(host, 0, &[(1, 0)]).unwrap();
+        let bound = bind(host, 0, &[("second", 0)]).unwrap();
         let (address, own) = (bound.address, bound.own[0].1);
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let servers = bound.start(&State::new(engines, Metrics::new()), &config).unwrap();
+                let models = Registry::new(engines, config.strict_models);
+                let servers = bound.start(&State::new(models, Metrics::new()), &config).unwrap();
                 let handles: Vec<_> = servers.iter().map(actix_web::dev::Server::handle).collect();
                 let running = actix_web::rt::spawn(futures_util::future::join_all(servers));
                 let _ = stopped.await;

@@ -3,6 +3,8 @@
 // Each test takes what it needs.
 #![allow(dead_code)]
 
+pub mod sources;
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -124,6 +126,25 @@ impl Server {
                 "{name} of {model} is {now}, not {value}, after {limit:?}"
             );
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends a signal such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits until the process has ended; panics when it has not within `limit`.
+    pub fn ended(mut self, limit: Duration) -> std::process::ExitStatus {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the server runs after {limit:?}");
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 

@@ -11,8 +11,8 @@ use crate::api::error::ApiError;
 use crate::api::routing::get;
 use crate::api::state::State;
 use crate::engine::{Buffers, MemoryUse};
-use crate::plan::{Kind, Tier, detect};
-use crate::telemetry::resident_bytes;
+use crate::host;
+use crate::memory::{Kind, Tier};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/api/v1/memory", get().to(memory));
@@ -77,7 +77,7 @@ struct Device {
 
 async fn memory(state: Data<State>) -> Result<HttpResponse, ApiError> {
     // The system is asked away from the async workers.
-    let (resident, machine) = block(|| (resident_bytes(), detect::machine(0)))
+    let (resident, machine) = block(|| (host::resident_bytes(), host::machine()))
         .await
         .map_err(|error| ApiError::internal(error.to_string()))?;
     let models = state.served().iter();

@@ -9,12 +9,13 @@ use super::results::{Measured, WARM_UP};
 use crate::cli::engines;
 use crate::cli::generate::{Asker, Item};
 use crate::cli::output;
-use crate::config::{CacheDevice, CacheSize, ExpertPlacement, MemoryConfig, ModelConfig};
+use crate::config::{CacheDevice, CacheSize, Config, ExpertPlacement, ModelConfig};
 use crate::engine::SamplingOverrides;
 use crate::experts::ExpertCache;
 use crate::experts::policy::LayerCounts;
 use crate::experts::trace::Trace;
 use crate::generation::{GenerationError, Options};
+use crate::models;
 
 /// As people use it; greedy answers of small models go round in circles.
 const TEMPERATURE: f32 = 0.8;
@@ -30,7 +31,7 @@ pub(super) struct Recorded {
 
 /// The model as it is profiled: one sequence, and with a cache that can record.
 pub(super) fn with_cache(model: &ModelConfig) -> anyhow::Result<ModelConfig> {
-    if engines::open(model)?.geometry()?.experts == 0 {
+    if models::open(model)?.geometry()?.experts == 0 {
         bail!(
             "the model `{}` has no experts, so there is no routing to profile: choose another one with --model",
             model.name
@@ -43,24 +44,19 @@ pub(super) fn with_cache(model: &ModelConfig) -> anyhow::Result<ModelConfig> {
         experts.placement = ExpertPlacement::Cache;
         experts.device = CacheDevice::Cpu;
         experts.cache = CacheSize::Percent(25);
-    } else if engines::machine().devices.is_empty() {
+    } else if models::machine().devices.is_empty() {
         experts.device = CacheDevice::Cpu;
     }
     Ok(model)
 }
 
 /// Starts the model and runs all prompts, one after the other.
-pub(super) fn run(
-    model: &ModelConfig,
-    memory: &MemoryConfig,
-    items: &[Item],
-    generate: u32,
-) -> anyhow::Result<Recorded> {
-    let started = engines::start_and_wait(model, memory)?;
+pub(super) fn run(model: &ModelConfig, config: &Config, items: &[Item], generate: u32) -> anyhow::Result<Recorded> {
+    let started = engines::start_and_wait(model, config)?;
     let Some(cache) = started.engine.expert_cache().cloned() else {
         bail!("the model `{}` was started without a cache of experts", model.name);
     };
-    let asker = Asker::new(started.engine.clone());
+    let asker = Asker::new(started.engine);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let bar = output::progress_bar(items.len() as u64, "prompts");
     let mut snapshots = vec![cache.stats().total()];

@@ -9,7 +9,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Event, Metadata, Subscriber, dispatcher};
 
 use crate::engine::Buffers;
-use crate::plan::{Kind, Tier};
+use crate::memory::{Kind, Tier};
 
 /// Runs `load` and returns with its result the buffers that llama.cpp reported on this thread meanwhile.
 pub(super) fn watch<T>(mapped: bool, load: impl FnOnce() -> T) -> (T, Vec<Buffers>) {

@@ -5,22 +5,23 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
 use llama_cpp_2::llama_backend::{LlamaBackend, NumaStrategy};
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
-use llama_cpp_2::{LlamaBackendDeviceType, LogOptions, list_llama_ggml_backend_devices, send_logs_to_tracing};
+use llama_cpp_2::{LogOptions, send_logs_to_tracing};
 
 use super::queue::Shared;
 use super::schedule::BATCH;
-use super::threads;
-use crate::config::KvType;
 use crate::engine::Health;
 use crate::experts::{self, ExpertCache};
 use crate::gguf::TensorType;
-use crate::plan::{Row, Threads};
+use crate::host::{self, GpuId};
+use crate::memory::{KvType, Row};
+use crate::plan::Threads;
 
 /// Everything the engine thread needs to load a model.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ pub struct LoadSpec {
     pub parallel: u32,
     /// Threads that compute.
     pub threads: Threads,
+    /// Longest pause that the prefill of other requests may cause in a running stream.
+    pub max_pause: Duration,
     pub placement: Placement,
     /// Keep copies of hot experts on a cache device.
     pub experts: Option<Arc<ExpertCache>>,
@@ -41,8 +44,8 @@ pub struct LoadSpec {
 /// Where the parts of a model go, as its plan says.
 #[derive(Debug, Clone, Default)]
 pub struct Placement {
-    /// The GPU, by its position among ggml's; `None` computes all on the CPU.
-    pub gpu: Option<usize>,
+    /// `None` computes all on the CPU.
+    pub gpu: Option<GpuId>,
     /// Layers on the GPU, as llama.cpp counts them; `None` for all.
     pub gpu_layers: Option<u32>,
     /// Routed experts of so many layers, from the first, stay in main memory, whatever their layers do.
@@ -66,7 +69,7 @@ pub(crate) fn backend() -> &'static LlamaBackend {
         send_logs_to_tracing(LogOptions::default());
         #[cfg(feature = "dynamic-backends")]
         llama_cpp_2::llama_backend::load_backends();
-        let nodes = threads::numa_nodes();
+        let nodes = host::numa_nodes();
         let initialised = if nodes > 1 {
             tracing::info!(nodes, "several NUMA nodes: threads are spread over them");
             LlamaBackend::init_numa(NumaStrategy::DISTRIBUTE)
@@ -91,29 +94,12 @@ fn experts_of(layers: u32) -> Option<CString> {
     CString::new(format!("^blk\\.({numbers})\\.ffn_(up|down|gate|gate_up)_(ch|)exps")).ok()
 }
 
-/// ggml's numbers of the GPUs.
-fn gpus() -> Vec<usize> {
-    let devices = list_llama_ggml_backend_devices().into_iter();
-    let is_gpu = |kind| {
-        matches!(
-            kind,
-            LlamaBackendDeviceType::Gpu | LlamaBackendDeviceType::IntegratedGpu
-        )
-    };
-    devices
-        .filter(|device| is_gpu(device.device_type))
-        .map(|device| device.index)
-        .collect()
-}
-
 /// Reads the weights; reports progress to `shared`, and gives up when it is told to stop.
 pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>) -> Result<LlamaModel, String> {
     let backend = backend();
     let progress = shared.clone();
     let placement = &spec.placement;
-    let devices = gpus();
-    let device = placement.gpu.and_then(|gpu| devices.get(gpu).copied());
-    let layers = match device {
+    let layers = match placement.gpu {
         None => 0,
         Some(_) => placement.gpu_layers.unwrap_or(ALL_LAYERS),
     };
@@ -121,8 +107,10 @@ pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>) -> Result<LlamaM
         .with_n_gpu_layers(layers)
         .with_use_mmap(!placement.no_mmap);
     // Without this llama.cpp would spread layers over all GPUs.
-    if let Some(device) = device.filter(|_| devices.len() > 1) {
-        params = params.with_devices(&[device]).map_err(|error| error.to_string())?;
+    if let Some(gpu) = placement.gpu {
+        params = params
+            .with_devices(&[gpu.ggml_index()])
+            .map_err(|error| error.to_string())?;
     }
     let params = params.with_progress_callback(move |progress_now| {
         progress.set_health(Health::Loading { progress: progress_now });
@@ -143,7 +131,7 @@ pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>) -> Result<LlamaM
         Some(cache) => experts::load_with(cache, load)?,
     };
     loaded.map_err(|error| {
-        let hint = match device {
+        let hint = match placement.gpu {
             // What was free when hearth planned may be taken now.
             Some(_) => "; if the GPU's memory is used by others, `[memory] vram` (or --vram) makes hearth take less",
             None => "",

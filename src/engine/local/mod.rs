@@ -5,14 +5,12 @@
 
 mod allocated;
 mod bare;
-mod card;
 mod load;
 mod queue;
 mod sampler;
 mod schedule;
 mod slot;
 pub mod text;
-pub mod threads;
 mod tokenize;
 mod worker;
 
@@ -25,8 +23,8 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::watch;
 
-pub use card::describe;
 pub use load::{ALL_LAYERS, LoadSpec, Placement, initialise};
 pub use sampler::argmax;
 
@@ -37,7 +35,7 @@ use super::{
     Buffers, Engine, EngineError, EventStream, GenerateRequest, Health, MemoryUse, ModelCard, Prompt, SlotCounts, Token,
 };
 use crate::experts::{Change, Device, ExpertCache, ExpertStats};
-use crate::plan::{Kind, Tier, bytes};
+use crate::memory::{Kind, Tier, bytes};
 use crate::telemetry::ModelMetrics;
 
 /// A model that llama.cpp computes in this process.
@@ -267,8 +265,8 @@ impl Engine for LocalEngine {
         &self.card
     }
 
-    fn health(&self) -> Health {
-        self.shared.health()
+    fn watch_health(&self) -> watch::Receiver<Health> {
+        self.shared.watch_health()
     }
 
     fn slots(&self) -> SlotCounts {

@@ -1,16 +1,19 @@
-//! What threads can be had: the physical cores that this process may use.
+//! The physical cores that this process may use, and NUMA nodes.
 //!
 //! A second thread on the same core (SMT) shares its vector units and makes the arithmetic slower, not faster.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use sysinfo::System;
+
 /// Physical cores that the process may run on, at least one.
 #[must_use]
 pub fn physical_cores() -> u32 {
     let usable = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let cores = affinity_cores(Path::new("/proc/self/status"), Path::new("/sys/devices/system/cpu"))
-        .unwrap_or_else(num_cpus::get_physical);
+        .or_else(System::physical_core_count)
+        .unwrap_or(usable);
     u32::try_from(cores.min(usable).max(1)).unwrap_or(1)
 }
 

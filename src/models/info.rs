@@ -1,4 +1,4 @@
-//! The model card of a file that is about to be loaded.
+//! What is known of a model before its weights are loaded.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

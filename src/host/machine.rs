@@ -2,27 +2,18 @@
 
 use serde::Serialize;
 
+use super::gpu::Gpu;
+
 /// A machine that models are planned for. All amounts are bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Machine {
     /// GPUs; none on a machine without.
-    pub devices: Vec<Device>,
+    pub devices: Vec<Gpu>,
     pub ram_total: u64,
     /// What new programs may take.
     pub ram_available: u64,
     /// Physical cores.
     pub cores: u32,
-}
-
-/// A GPU.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Device {
-    /// The model's name, such as `NVIDIA GeForce RTX 4090`.
-    pub name: String,
-    pub total: u64,
-    pub free: u64,
-    /// Its memory is the machine's.
-    pub unified: bool,
 }
 
 /// A machine that is described instead of found.
@@ -40,16 +31,19 @@ impl Machine {
     /// This machine with what is described in the place of what it has.
     #[must_use]
     pub fn described(mut self, other: Described) -> Self {
-        let gpu = |bytes, unified| Device {
+        let gpu = |bytes, unified| Gpu {
             name: "GPU".to_owned(),
             total: bytes,
             free: bytes,
             unified,
+            backend: String::new(),
+            id: None,
         };
         // Unified memory is one: either amount gives the other.
-        let ram = match other.unified {
-            true => other.vram.or(other.ram).or(Some(self.ram_total)),
-            false => other.ram,
+        let ram = if other.unified {
+            other.vram.or(other.ram).or(Some(self.ram_total))
+        } else {
+            other.ram
         };
         if let Some(ram) = ram {
             self.ram_total = ram;
@@ -62,14 +56,6 @@ impl Machine {
             None => {}
         }
         self
-    }
-}
-
-impl Device {
-    /// Whether a GPU of this size shares main memory: it then reports the system's own total, to within a percent.
-    #[must_use]
-    pub fn shares(total: u64, ram_total: u64) -> bool {
-        total.abs_diff(ram_total) <= ram_total / 100
     }
 }
 
@@ -116,7 +102,5 @@ mod tests {
             assert_eq!(machine.devices[0].total, 128 * GIB);
             assert_eq!(machine.ram_total, 128 * GIB);
         }
-        assert!(Device::shares(128 * GIB - 1, 128 * GIB));
-        assert!(!Device::shares(139 * GIB, 128 * GIB));
     }
 }

@@ -6,9 +6,7 @@
 use std::str::FromStr;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use super::{EngineError, Token};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Sampling parameters of one request, complete and in range.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,12 +38,12 @@ pub struct Sampling {
     pub samplers: Vec<SamplerKind>,
     /// `None` draws a fresh seed.
     pub seed: Option<u32>,
-    /// Added to the logits before all else; negative infinity bans a token.
-    pub logit_bias: Vec<(Token, f32)>,
+    /// Token ids with what is added to their logits before all else; negative infinity bans a token.
+    pub logit_bias: Vec<(i32, f32)>,
 }
 
 /// A member of the sampling chain, by llama-server's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SamplerKind {
     /// Of repetition, presence and frequency.
@@ -107,6 +105,13 @@ impl FromStr for SamplerKind {
             let text: String = text.chars().take(64).collect();
             format!("`{text}` is not the name of a sampler; there are {known}")
         })
+    }
+}
+
+impl<'de> Deserialize<'de> for SamplerKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -232,6 +237,15 @@ pub struct SamplingOverrides {
     pub max_tokens: Option<u32>,
 }
 
+/// A parameter that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct OutOfRange {
+    /// Its name.
+    pub field: &'static str,
+    pub message: String,
+}
+
 /// DRY and logit bias are built per request: bounds keep a request from costing more than its answer.
 const MAX_BREAKERS: usize = 64;
 const MAX_BREAKER_BYTES: usize = 40;
@@ -343,20 +357,20 @@ impl SamplingOverrides {
     /// Completes the overrides with llama-server's defaults.
     ///
     /// # Errors
-    /// [`EngineError::InvalidRequest`] for the first parameter that is out of range.
-    pub fn resolve(&self, logit_bias: Vec<(Token, f32)>) -> Result<Sampling, EngineError> {
+    /// The first parameter that is out of range.
+    pub fn resolve(&self, logit_bias: Vec<(i32, f32)>) -> Result<Sampling, OutOfRange> {
         if let Some((field, message)) = self.problems().into_iter().next() {
-            return Err(EngineError::InvalidRequest { field, message });
+            return Err(OutOfRange { field, message });
         }
         if logit_bias.len() > MAX_LOGIT_BIAS {
-            return Err(EngineError::InvalidRequest {
+            return Err(OutOfRange {
                 field: "logit_bias",
                 message: format!("`logit_bias` has more than {MAX_LOGIT_BIAS} entries"),
             });
         }
         let allowed = |bias: f32| bias == f32::NEG_INFINITY || (-100.0..=100.0).contains(&bias);
         if let Some((token, bias)) = logit_bias.iter().find(|(_, bias)| !allowed(*bias)) {
-            return Err(EngineError::InvalidRequest {
+            return Err(OutOfRange {
                 field: "logit_bias",
                 message: format!("the bias {bias} of token {token} is not between -100 and 100"),
             });
