@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, select_all};
 
-use super::names::{Named, find};
+use super::names::find;
 use crate::engine::{Engine, Health, ModelCard};
 use crate::generation::{ChatBackend, LocalBackend};
 
