@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hearth::config::{ModelConfig, ModelSource};
-use hearth::engine::local::{ALL_LAYERS, LoadSpec, LocalEngine, Placement, describe};
+use hearth::engine::local::{ALL_LAYERS, LoadSpec, LocalEngine, Placement};
 use hearth::engine::{Engine, Event, GenerateRequest, Prompt, SamplingOverrides, Token};
 use hearth::experts::heat::{Fingerprint, HeatMap};
 use hearth::experts::policy::{LayerCounts, PolicyConfig, PolicyKind};
 use hearth::experts::{CacheConfig, Change, Device, ExpertCache, Slots};
 use hearth::gguf::Gguf;
+use hearth::models::describe;
 use hearth::synthetic::{Arch, Mix, Shape, Synthetic};
 use hearth::telemetry::Metrics;
 
@@ -28,7 +29,10 @@ fn start(path: &Path, experts: Option<Arc<ExpertCache>>, experts_in_ram: bool, p
         threads: 2.into(),
         max_pause: std::time::Duration::from_millis(500),
         placement: Placement {
-            gpu: (cache_device() != Device::Cpu).then_some(0),
+            gpu: match cache_device() {
+                Device::Gpu(gpu) => Some(gpu),
+                Device::Cpu => None,
+            },
             experts_in_ram: if experts_in_ram { ALL_LAYERS } else { 0 },
             ..Placement::default()
         },
@@ -70,7 +74,7 @@ async fn generate(engine: &LocalEngine, prompt: Vec<Token>) -> Vec<Token> {
 /// `scripts/test-gpu-path` runs these tests on a GPU, real or in software.
 fn cache_device() -> Device {
     match std::env::var_os("HEARTH_TEST_CACHE_DEVICE").is_some_and(|device| device == "gpu") {
-        true => Device::Gpu(0),
+        true => Device::Gpu(hearth::host::gpus(0)[0].id.expect("a GPU")),
         false => Device::Cpu,
     }
 }

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 
 use super::SyntheticError;
-use crate::gguf::GgufWriter;
+use crate::gguf::{self, GgufWriter, MAX_EXPERTS};
 
 /// The architectures that can be made, as llama.cpp names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -51,12 +51,11 @@ pub struct Shape {
 }
 
 /// Bytes of text, and the three control tokens.
-pub(super) const LEAST_VOCABULARY: u32 = 256 + 3;
+pub(super) const MIN_VOCABULARY: u32 = 256 + 3;
 /// Far beyond any model, and far from overflow: products of three stay below 2^63.
-const LARGEST: u32 = 1 << 20;
-/// llama.cpp's own limits (`src/llama-hparams.h`).
-const MOST_LAYERS: u32 = 511;
-const MOST_EXPERTS: u32 = 1024;
+const MAX_SIZE: u32 = 1 << 20;
+/// One block less than llama.cpp's most: the one for multi-token prediction is a block too.
+const MAX_LAYERS: u32 = gguf::MAX_LAYERS - 1;
 
 /// The recurrent layers look this many tokens back.
 pub(super) const CONVOLUTION: u32 = 4;
@@ -263,12 +262,12 @@ impl Shape {
     /// What llama.cpp would abort on, or no file can hold.
     pub(super) fn check(&self) -> Result<(), SyntheticError> {
         let wrong = |problem: String| Err(SyntheticError::Shape(problem));
-        if self.layers == 0 || self.layers > MOST_LAYERS {
-            return wrong(format!("layers must be 1 to {MOST_LAYERS}, not {}", self.layers));
+        if self.layers == 0 || self.layers > MAX_LAYERS {
+            return wrong(format!("layers must be 1 to {MAX_LAYERS}, not {}", self.layers));
         }
-        if self.vocabulary < LEAST_VOCABULARY || self.vocabulary > LARGEST {
+        if self.vocabulary < MIN_VOCABULARY || self.vocabulary > MAX_SIZE {
             return wrong(format!(
-                "the vocabulary must have {LEAST_VOCABULARY} to {LARGEST} tokens, not {}",
+                "the vocabulary must have {MIN_VOCABULARY} to {MAX_SIZE} tokens, not {}",
                 self.vocabulary
             ));
         }
@@ -278,9 +277,9 @@ impl Shape {
         if self.experts == 0 && self.arch != Arch::Llama {
             return wrong(format!("{} needs experts", self.arch.as_str()));
         }
-        if self.experts > MOST_EXPERTS {
+        if self.experts > MAX_EXPERTS {
             return wrong(format!(
-                "llama.cpp has at most {MOST_EXPERTS} experts, not {}",
+                "llama.cpp has at most {MAX_EXPERTS} experts, not {}",
                 self.experts
             ));
         }
@@ -347,7 +346,7 @@ impl Shape {
     fn vocabulary(&self, out: &mut GgufWriter) {
         const NORMAL: i32 = 1;
         const CONTROL: i32 = 3;
-        let filler = self.vocabulary - LEAST_VOCABULARY;
+        let filler = self.vocabulary - MIN_VOCABULARY;
         let mut tokens: Vec<String> = (0..=255).map(|byte| letter(byte).to_string()).collect();
         // `Ġ` stands for a space, as in every byte-level vocabulary.
         tokens.extend((0..filler).map(|number| format!("Ġw{number}")));

@@ -2,8 +2,6 @@
 
 mod logs;
 mod metrics;
-mod process;
 
 pub use logs::{LogFormat, init_logs};
 pub use metrics::{Metrics, ModelMetrics};
-pub use process::resident_bytes;

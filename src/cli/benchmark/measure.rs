@@ -51,7 +51,7 @@ pub(super) async fn run(engine: &dyn Engine, prompts: &Prompts, case: Case, roun
     let experts = before.zip(after).map(|(before, after)| after.since(before));
     Ok(Measured {
         experts,
-        resident_bytes: crate::telemetry::resident_bytes(),
+        resident_bytes: crate::host::resident_bytes(),
         ..summary(case, begin, &streams)
     })
 }

@@ -23,11 +23,12 @@ use self::case::Case;
 use self::measure::Measured;
 use self::prompts::Prompts;
 use self::results::{CaseReport, ModelFacts, Report};
-use super::engines::{self, Started};
+use super::engines;
 use super::machine::Machine;
 use super::output;
 use crate::config::Overrides;
-use crate::engine::{Engine, local};
+use crate::engine::Engine;
+use crate::models::{self, Started};
 
 /// Arguments of `hearth benchmark`.
 #[derive(Debug, clap::Args)]
@@ -93,10 +94,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let config = engines::choose(&loaded.config.models, args.model.as_deref())?;
     let cases = case::combine(&args.prompt_tokens, &args.generate, &args.concurrency);
     // Everything that can go wrong is found before minutes of loading and measuring.
-    let file = engines::open(config)?;
-    case::check(&cases, &local::describe(config, &file)?)?;
+    let file = models::open(config)?;
+    case::check(&cases, &models::describe(config, &file)?)?;
     if args.placements {
-        return placements::run(&args, config, &loaded.config.memory, &cases);
+        return placements::run(&args, config, &loaded.config, &cases);
     }
     if let Some(folder) = &args.output {
         std::fs::create_dir_all(folder)
@@ -107,7 +108,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let experts = experts.map(|index| loaded.to_json()["model"][index]["experts"].take());
 
     let date = OffsetDateTime::now_utc().replace_nanosecond(0)?.format(&Rfc3339)?;
-    let started = engines::start_and_wait(config, &loaded.config.memory)?;
+    let started = engines::start_and_wait(config, &loaded.config)?;
     let measured = measure_all(&started, &cases, args.repeat)?;
     let report = Report {
         hearth: env!("CARGO_PKG_VERSION"),

@@ -12,9 +12,10 @@ use serde::Serialize;
 
 use super::measure::request;
 use super::statistics::median;
-use crate::cli::engines::{self, Started};
+use crate::cli::engines;
 use crate::cli::output;
 use crate::engine::{Engine, Event, GenerateRequest, Token};
+use crate::models::Started;
 
 /// The result. Rates are tokens per second, medians over the rounds; ratios are medians of each round's ratio.
 #[derive(Debug, Serialize)]

@@ -10,9 +10,11 @@ use super::results::CaseReport;
 use super::{Args, measure_all, render};
 use crate::cli::machine::Machine;
 use crate::cli::{engines, output};
-use crate::config::{MemoryConfig, ModelConfig};
+use crate::config::{Config, ModelConfig};
 use crate::engine::local::ALL_LAYERS;
-use crate::plan::{Experts, Kind, Tier};
+use crate::memory::{Kind, Tier};
+use crate::models;
+use crate::plan::Experts;
 use crate::report::Table;
 
 /// One way to place the experts, and how fast it is.
@@ -34,9 +36,9 @@ struct Report {
     placements: Vec<Placement>,
 }
 
-pub(super) fn run(args: &Args, config: &ModelConfig, memory: &MemoryConfig, cases: &[Case]) -> anyhow::Result<()> {
-    let prepared = engines::prepare(config)?;
-    let plan = engines::plan_one(&prepared, memory)?;
+pub(super) fn run(args: &Args, config: &ModelConfig, all: &Config, cases: &[Case]) -> anyhow::Result<()> {
+    let prepared = models::prepare(config)?;
+    let plan = models::plan_one(&prepared, &all.memory)?;
     let planned = &plan.models[0];
     let Experts::Cache { device, slots, of } = planned.experts else {
         let reasons: Vec<&str> = plan
@@ -71,7 +73,7 @@ pub(super) fn run(args: &Args, config: &ModelConfig, memory: &MemoryConfig, case
         if !args.json {
             eprintln!("{name}");
         }
-        let started = engines::start_as(config, memory, experts_in_ram)?;
+        let started = engines::start_as(config, all, experts_in_ram)?;
         let measured = measure_all(&started, cases, args.repeat).with_context(|| name.clone())?;
         placements.push(Placement {
             name,

@@ -6,7 +6,7 @@ use super::results::{CaseReport, Report};
 use super::statistics::{Percentiles, Spread};
 use crate::cli::output;
 use crate::engine::MemoryUse;
-use crate::plan::{Kind, Tier};
+use crate::memory::{Kind, Tier};
 use crate::report::{Axis, Figure, LineChart, Page, Point, Section, Series, Table};
 
 /// What the numbers mean, below the table of a page.
