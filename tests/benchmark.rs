@@ -372,7 +372,7 @@ fn servers_that_cannot_be_measured_are_refused() {
         (&["--name", "x"], 2, "--url"),
         (&["--url", &url, "--context", "64"], 2, "cannot be used with"),
         (&["--url", &url, "--placements"], 2, "cannot be used with"),
-        (&["--url", &url, "--stagger", "fast"], 2, "200ms"),
+        (&["--url", &url, "--stagger", "fast"], 2, "time span"),
         (
             &["--url", &url, "--name", "a", "--name", "b"],
             1,
