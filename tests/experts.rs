@@ -26,6 +26,7 @@ fn start(path: &Path, experts: Option<Arc<ExpertCache>>, experts_in_ram: bool, p
         context: 512,
         parallel,
         threads: 2.into(),
+        max_pause: std::time::Duration::from_millis(500),
         placement: Placement {
             gpu: (cache_device() != Device::Cpu).then_some(0),
             experts_in_ram: if experts_in_ram { ALL_LAYERS } else { 0 },
