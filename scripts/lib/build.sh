@@ -41,6 +41,8 @@ forget_other_settings() {
   for cache in "$1"/release/build/llama-cpp-sys-2-*/out/build/CMakeCache.txt; do
     [ -f "$cache" ] || continue
     while IFS='=' read -r name value; do
+      # A variable of the user's wins in cargo too.
+      value=${!name:-$value}
       if [ "$(sed -n "s/^$name:[A-Z]*=//p" "$cache")" != "$value" ]; then
         say "llama.cpp is built anew: $name is now $value"
         folder=$(basename "${cache%/out/build/CMakeCache.txt}")
