@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use crate::llama;
 
+/// Never built, on purpose: `.cargo/config.toml` says why.
+const SWITCHED_OFF: &str = "AMX_INT8";
+
 /// Which features of the processor llama.cpp's code on the CPU uses. Names are llama.cpp's: `AVX2`, `AVX512_VNNI`,
 /// `DOTPROD`, `MATMUL_INT8` (i8mm), and so on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -41,18 +44,24 @@ impl Cpu {
         }
     }
 
-    /// Says in the log what llama.cpp uses, and warns of what it leaves unused.
+    /// Says in the log what llama.cpp uses, and warns of what it leaves unused without need.
     pub fn log(&self) {
         tracing::info!(
             "llama.cpp is built with {}; the processor has {}",
             self.llama_cpp.join(" "),
             self.features.join(" ")
         );
-        if !self.unused.is_empty() {
+        let unused: Vec<&str> = self
+            .unused
+            .iter()
+            .map(String::as_str)
+            .filter(|feature| *feature != SWITCHED_OFF)
+            .collect();
+        if !unused.is_empty() {
             tracing::warn!(
                 "llama.cpp was built for less than this processor has and does not use {}: models compute slower than they \
                  could; scripts/serve builds for the machine it runs on",
-                self.unused.join(" ")
+                unused.join(" ")
             );
         }
     }

@@ -12,8 +12,8 @@ use crate::report::{Figure, Page, Section, Table};
 
 /// What the numbers mean, below the table of a page.
 const NOTE: &str = "Rates are medians over the runs, with the least and the largest in brackets. Prefill: prompt tokens of \
-    all streams over the time in which a stream waits for its first token. Decode: tokens of all streams after each one's \
-    first, from the earliest first token to the last token. Longest pause: the longest time in which a stream that had \
+    all streams over the time in which a stream waits for its first token. Decode: tokens of all streams while all of them \
+    decode, from the latest first token to the earliest end. Longest pause: the longest time in which a stream that had \
     begun received nothing. Percentiles are over all streams and runs. Prompts are sentences in random order, none is \
     reused, and decoding is greedy and ignores end tokens.";
 

@@ -10,7 +10,8 @@ use crate::experts::policy::LayerCounts;
 pub(super) struct Measured {
     /// Prompt tokens of all streams, over the time in which at least one stream waited for its first token.
     pub(super) prefill_per_second: f64,
-    /// Tokens of all streams after each one's first, from the earliest first token to the last token of all.
+    /// Tokens of all streams while all of them decode: from the latest first token to the earliest last one. Where streams
+    /// ended before others began, from the earliest first token to the last token of all.
     pub(super) decode_per_second: Option<f64>,
     /// The same for each stream by itself.
     pub(super) stream_per_second: Vec<f64>,
@@ -33,6 +34,8 @@ pub(super) struct Measured {
 pub(super) struct Arrivals {
     first: Option<Instant>,
     last: Option<Instant>,
+    /// Each arrival after the first, and its tokens.
+    later: Vec<(Instant, usize)>,
     between_tokens: Vec<f64>,
     longest_pause: Option<f64>,
 }
@@ -60,6 +63,7 @@ impl Arrivals {
             #[expect(clippy::cast_precision_loss, reason = "a few tokens")]
             let share = pause / tokens as f64;
             self.between_tokens.extend(std::iter::repeat_n(share, tokens));
+            self.later.push((now, tokens));
         }
     }
 
@@ -98,9 +102,11 @@ impl Measured {
         let tokens: u32 = streams.iter().map(|stream| stream.completion_tokens).sum();
         let steps = |stream: &Stream| stream.completion_tokens.saturating_sub(1);
         let all_steps: u32 = streams.iter().map(steps).sum();
+        let decode = together(streams)
+            .or_else(|| (all_steps > 0).then(|| f64::from(all_steps) / (end - earliest).as_secs_f64()));
         Self {
             prefill_per_second: f64::from(prompt_tokens) / waiting(streams).as_secs_f64(),
-            decode_per_second: (all_steps > 0).then(|| f64::from(all_steps) / (end - earliest).as_secs_f64()),
+            decode_per_second: decode,
             stream_per_second: streams
                 .iter()
                 .filter(|stream| steps(stream) > 0)
@@ -120,6 +126,21 @@ impl Measured {
             resident_bytes: None,
         }
     }
+}
+
+/// Tokens per second of all streams while all of them decode; `None` if there is no such time, or next to none.
+fn together(streams: &[Stream]) -> Option<f64> {
+    let from = streams.iter().filter_map(|stream| stream.arrivals.first).max()?;
+    let to = streams.iter().filter_map(|stream| stream.arrivals.last).min()?;
+    let arrivals = streams.iter().flat_map(|stream| &stream.arrivals.later);
+    let tokens: usize = arrivals
+        .filter(|(time, _)| *time > from && *time <= to)
+        .map(|(_, tokens)| tokens)
+        .sum();
+    // A few tokens say nothing of a rate.
+    let enough = to > from && tokens >= 4 * streams.len();
+    #[expect(clippy::cast_precision_loss, reason = "tokens of a run")]
+    enough.then(|| tokens as f64 / (to - from).as_secs_f64())
 }
 
 /// The time in which at least one stream waited for its first token.
@@ -168,15 +189,24 @@ mod tests {
     fn rates_are_of_all_streams_together() {
         let begin = Instant::now();
         let measured = Measured::of(&[stream(begin, 0, 1, 5, 11), stream(begin, 0, 2, 5, 11)]);
-        // 200 prompt tokens in 2 s; 20 tokens from second 1 to second 7; 10 tokens in 5 s in each; 22 tokens in 7 s.
+        // 200 prompt tokens in 2 s; the 10 tokens of the first from second 2 to second 6; 10 tokens in 5 s in each; 22 tokens
+        // in 7 s.
         assert!(close(measured.prefill_per_second, 100.0));
-        assert!(close(measured.decode_per_second.unwrap(), 20.0 / 6.0));
+        assert!(close(measured.decode_per_second.unwrap(), 10.0 / 4.0));
         assert_eq!(measured.stream_per_second, [2.0, 2.0]);
         assert!(close(measured.total_per_second, 22.0 / 7.0));
         assert_eq!(measured.first_token, [1.0, 2.0]);
         assert_eq!(measured.between_tokens.len(), 20);
         assert!(measured.between_tokens.iter().all(|time| close(*time, 0.5)));
         assert!(close(measured.longest_pause.unwrap(), 5.0));
+    }
+
+    #[test]
+    fn streams_that_never_decode_together_are_measured_as_a_whole() {
+        let begin = Instant::now();
+        // 20 tokens from second 1 to second 16.
+        let measured = Measured::of(&[stream(begin, 0, 1, 5, 11), stream(begin, 0, 11, 5, 11)]);
+        assert!(close(measured.decode_per_second.unwrap(), 20.0 / 15.0));
     }
 
     #[test]

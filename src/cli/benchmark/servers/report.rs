@@ -16,8 +16,8 @@ use crate::cli::output;
 use crate::report::{Figure, Page, Section, Series, Table};
 
 /// What the numbers mean, below the table of a page.
-const NOTE: &str = "Medians over the runs, with the least and the largest in brackets. Decode: tokens of all streams after \
-    each one's first, from the earliest first token to the last token. Total: generated tokens over the whole run, prefill \
+const NOTE: &str = "Medians over the runs, with the least and the largest in brackets. Decode: tokens of all streams while \
+    all of them decode, from the latest first token to the earliest end. Total: generated tokens over the whole run, prefill \
     included. Prefill: prompt tokens of all streams over the time in which a stream waits for its first token. First token: \
     from the request to the first text, mean and worst stream. Longest pause: the longest time in which a stream that had \
     begun received nothing. All by this client's clock. Prompts are different sentences for each stream and run.";
