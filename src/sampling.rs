@@ -405,3 +405,40 @@ impl SamplingOverrides {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samplers_have_all_spellings_of_llama_server() {
+        for (kind, spellings) in [
+            (SamplerKind::TopK, &["top_k", "top-k", "topk", "TOP_K"][..]),
+            (SamplerKind::TopP, &["top_p", "nucleus"]),
+            (SamplerKind::TypicalP, &["typ_p", "typ-p", "typ", "typical_p"]),
+            (SamplerKind::TopNSigma, &["top_n_sigma", "top-n-sigma"]),
+            (SamplerKind::Temperature, &["temperature", "temp"]),
+        ] {
+            for spelling in spellings {
+                assert_eq!(spelling.parse(), Ok(kind), "{spelling}");
+            }
+        }
+        for (kind, name, letter) in SamplerKind::DEFAULT_ORDER {
+            // What the configuration shows can be read again.
+            assert_eq!(serde_json::to_value(kind).unwrap(), name);
+            assert_eq!(name.parse(), Ok(kind));
+            assert_eq!(SamplerKind::from_letter(letter), Ok(kind));
+        }
+        assert!("infill".parse::<SamplerKind>().is_err());
+        assert!(SamplerKind::from_letter('i').is_err());
+    }
+
+    #[test]
+    fn biases_are_in_range_or_bans() {
+        let resolve = |bias| SamplingOverrides::default().resolve(vec![(1, bias)]);
+        assert!(resolve(-100.0).is_ok() && resolve(f32::NEG_INFINITY).is_ok());
+        for bias in [100.1, -101.0, f32::INFINITY, f32::NAN] {
+            assert!(resolve(bias).is_err(), "{bias}");
+        }
+    }
+}

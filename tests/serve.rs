@@ -470,7 +470,7 @@ fn many_tokens_take_little_memory() {
     };
     let server = Server::start("context = 512");
     let (address, before) = (server.address, resident(server.id()));
-    let text = "Zq?".repeat(350_000);
+    let text = "Zq?".repeat(340_000);
     let attack = std::thread::spawn(move || {
         let mut tokens = 0;
         for _ in 0..3 {

@@ -152,13 +152,13 @@ const REFUSED: &[Refused] = &[
         asks: |value| asks(value) && value.as_f64() != Some(1.0),
     },
     Refused {
-        fields: &[
-            "logprobs",
-            "top_logprobs",
-            "n_probs",
-            "prompt_logprobs",
-            "post_sampling_probs",
-        ],
+        fields: &["logprobs"],
+        what: "returning probabilities",
+        // 0 asks for those of the chosen tokens alone.
+        asks: |value| asks(value) || value.as_f64().is_some_and(|count| count >= 0.0),
+    },
+    Refused {
+        fields: &["top_logprobs", "n_probs", "prompt_logprobs", "post_sampling_probs"],
         what: "returning probabilities",
         asks,
     },
@@ -304,7 +304,8 @@ fn asks(value: &Value) -> bool {
 /// Refuses what is not supported, and says once for each further field that it has no effect.
 fn judge_other_fields(body: &Body) -> Result<(), ApiError> {
     /// A client cannot fill the log, or the memory, with names that it makes up.
-    const MOST: usize = 64;
+    const MAX_NAMES: usize = 64;
+    const MAX_NAME_BYTES: usize = 64;
     static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     for (field, value) in body.fields().filter(|(field, _)| !KNOWN.contains(*field)) {
         if let Some(refused) = REFUSED.iter().find(|refused| refused.fields.contains(&field.as_str())) {
@@ -313,11 +314,11 @@ fn judge_other_fields(body: &Body) -> Result<(), ApiError> {
             }
             continue;
         }
-        if value.is_null() || field.len() > MOST {
+        if value.is_null() || field.len() > MAX_NAME_BYTES {
             continue;
         }
         let mut told = TOLD.lock();
-        if told.len() < MOST && told.insert(field.clone()) {
+        if told.len() < MAX_NAMES && told.insert(field.clone()) {
             tracing::info!(field, "a request has a field that has no effect here (said once)");
         }
     }
@@ -655,6 +656,7 @@ mod tests {
             assert!(read(body.clone()).is_ok(), "{body}");
         }
         refused(json!({"n": 2}), "`n`: more than one choice");
+        refused(json!({"logprobs": 0}), "`logprobs`");
         refused(json!({"reasoning_budget_tokens": 0}), "`reasoning_budget_tokens`");
         refused(json!({"mirostat": 2}), "Mirostat");
     }

@@ -46,7 +46,7 @@ const PREFIXES: [&str; 2] = ["openai:", "openai/"];
 /// is called so.
 pub fn find<'m, M: Named + 'm>(models: impl Iterator<Item = &'m M> + Clone, name: Option<&str>) -> Option<usize> {
     let Some(name) = name.filter(|name| !name.is_empty()) else {
-        return models.clone().next().map(|_| 0);
+        return models.into_iter().next().map(|_| 0);
     };
     let exactly = |name: &str| {
         let named = |test: &dyn Fn(&M) -> bool| models.clone().position(test);

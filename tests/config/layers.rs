@@ -112,10 +112,11 @@ fn models_without_a_configuration() {
 fn what_is_shown_can_be_read_again() {
     let everything = model(
         "role = \"r\"\naliases = [\"b\"]\nport = 9000\ncontext = 4096\nparallel = 2\nthreads = 3\nqueue = 4\n\
-         sampling = { temperature = 0.7, seed = 1, dry_sequence_breakers = [\"\\n\", \"\\\"\"] }",
+         sampling = { temperature = 0.7, seed = 1, samplers = [\"top_k\", \"temp\"], dry_sequence_breakers = [\"\\n\", \"\\\"\"] }",
     );
     let text = format!(
-        "[server]\nhost = \"::1\"\nbody_limit = \"10MB\"\nshutdown_grace = \"1500ms\"\n[memory]\nram = \"1.5GB\"\n{everything}"
+        "[server]\nhost = \"::1\"\nbody_limit = \"10MB\"\nshutdown_grace = \"1500ms\"\nallowed_hosts = [\"box.lan\"]\n\
+         allowed_origins = [\"null\"]\nstrict_models = true\n[memory]\nram = \"1.5GB\"\n{everything}"
     );
     for text in [text, model("")] {
         let loaded = parse(&text).expect("a configuration");

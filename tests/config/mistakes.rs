@@ -158,3 +158,39 @@ fn what_is_hardly_meant_is_a_warning() {
     assert_eq!(warning.severity, Severity::Warning);
     assert_eq!(warning.hint.as_deref(), Some("did you mean `HEARTH_PORT`?"));
 }
+
+#[test]
+fn who_may_ask_and_what_samples() {
+    let server = |text: &str| parse(&format!("[server]\n{text}\n{}", model("")));
+    let text = "allowed_hosts = [\"box.lan\", \"10.0.0.2:8443\", \"*\"]\n\
+                allowed_origins = [\"https://chat.example\", \"tauri://localhost\", \"null\", \"*\"]\nstrict_models = true";
+    let config = server(text).expect("a configuration").config.server;
+    assert_eq!(config.allowed_hosts, ["box.lan", "10.0.0.2:8443", "*"]);
+    assert_eq!(config.allowed_origins.len(), 4);
+    assert!(config.strict_models);
+    for (text, expect) in [
+        ("allowed_hosts = [\"http://box.lan\"]", "without http://"),
+        ("allowed_hosts = [\"box.lan/v1\"]", "without http://"),
+        ("allowed_hosts = \"box.lan\"", "write allowed_hosts = [\"box.lan\"]"),
+        ("allowed_origins = [\"box.lan\"]", "must be a list of origins"),
+        ("allowed_origins = [\"https://box.lan/\"]", "without a path"),
+        ("allowed_origins = [\"https://*.lan\"]", "must be a list of origins"),
+        ("strict_models = 1", "must be true or false"),
+    ] {
+        let text = server(text).expect_err(text).to_string();
+        assert!(text.contains(expect), "{text}");
+    }
+    let sampling = |text: &str| parse(&model(&format!("sampling = {{ {text} }}")));
+    let config = sampling("samplers = [\"top-k\", \"temp\"], top_k = 5").expect("a configuration");
+    let sampling_of = &config.config.models[0].sampling;
+    assert_eq!(sampling_of.samplers.as_ref().map(Vec::len), Some(2));
+    assert_eq!(sampling_of.top_k, Some(5));
+    for (text, expect) in [
+        ("samplers = [\"magic\"]", "`magic` is not the name of a sampler"),
+        ("top_n_sigma = -2", "must be between -1 and 100"),
+        ("dynatemp_range = 11", "must be between 0 and 10"),
+    ] {
+        let text = sampling(text).expect_err(text).to_string();
+        assert!(text.contains(expect), "{text}");
+    }
+}

@@ -150,18 +150,18 @@ struct Detokenized {
 }
 
 async fn detokenize(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
-    let request: Detokenize = body.read()?;
-    let engine = state.resolve(body.model()?)?.engine.clone();
-    drop(body);
-    let tokens = Arc::new(request.tokens);
-    if tokens.len() > limits::DETOKENIZE_TOKENS {
+    let count = body.field("tokens").as_array().map_or(0, Vec::len);
+    if count > limits::DETOKENIZE_TOKENS {
         let message = format!(
-            "`tokens` has {} entries, but at most {} are taken: send them in parts",
-            tokens.len(),
+            "`tokens` has {count} entries, but at most {} are taken: send them in parts",
             limits::DETOKENIZE_TOKENS
         );
         return Err(ApiError::field("tokens", message));
     }
+    let request: Detokenize = body.read()?;
+    let engine = state.resolve(body.model()?)?.engine.clone();
+    drop(body);
+    let tokens = Arc::new(request.tokens);
     let vocabulary = engine.card().vocabulary;
     let known = |token: Token| u32::try_from(token).is_ok_and(|token| token < vocabulary);
     if let Some(token) = tokens.iter().find(|token| !known(**token)) {

@@ -56,7 +56,7 @@ pub(super) fn run(model: &ModelConfig, config: &Config, items: &[Item], generate
     let Some(cache) = started.engine.expert_cache().cloned() else {
         bail!("the model `{}` was started without a cache of experts", model.name);
     };
-    let asker = Asker::new(started.engine.clone());
+    let asker = Asker::new(started.engine);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let bar = output::progress_bar(items.len() as u64, "prompts");
     let mut snapshots = vec![cache.stats().total()];
