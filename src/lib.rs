@@ -14,6 +14,7 @@ pub mod folders;
 pub mod generation;
 pub mod gguf;
 pub mod host;
+pub mod llama;
 pub mod memory;
 pub mod models;
 pub mod plan;

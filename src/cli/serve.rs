@@ -9,6 +9,7 @@ use super::engines;
 use super::stop::{self, StopSignals};
 use crate::api::{self, State};
 use crate::config::{Overrides, ServerConfig};
+use crate::host::cpu::Cpu;
 use crate::models::{self, Registry};
 use crate::telemetry::Metrics;
 
@@ -35,6 +36,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     }
     let metrics = Metrics::new();
     let models = models::start_all(&config, &metrics)?;
+    Cpu::this().log();
     announce(&bound, &models)?;
     let state = State::new(models.clone(), metrics);
     actix_web::rt::System::new().block_on(serve(bound, &state, &config.server, &models))?;

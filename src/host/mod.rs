@@ -4,6 +4,7 @@
 //! and handed on as a [`GpuId`].
 
 mod cores;
+pub mod cpu;
 mod gpu;
 mod machine;
 mod memory;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::api::routing::get;
 use crate::api::state::State;
 use crate::engine::Health;
+use crate::host::cpu::Cpu;
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -122,10 +123,13 @@ async fn alive() -> HttpResponse {
 #[derive(Debug, Serialize, JsonSchema)]
 struct Version {
     version: &'static str,
+    /// Which features of the processor llama.cpp uses.
+    cpu: &'static Cpu,
 }
 
 async fn version() -> HttpResponse {
     HttpResponse::Ok().json(Version {
         version: env!("CARGO_PKG_VERSION"),
+        cpu: Cpu::this(),
     })
 }
