@@ -108,10 +108,22 @@ pub fn load_text(text: &str, path: &Path, overrides: &Overrides, env: &Environme
 /// # Errors
 /// A sentence on what is wrong with it.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    value::size(text).map_err(|fault| match fault.hint {
+    value::size(text).map_err(sentence)
+}
+
+/// A time span with a unit, such as `200ms`, as in the configuration.
+///
+/// # Errors
+/// A sentence on what is wrong with it.
+pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    value::duration(text).map_err(sentence)
+}
+
+fn sentence(fault: value::Fault) -> String {
+    match fault.hint {
         Some(hint) => format!("{}; {hint}", fault.message),
         None => fault.message,
-    })
+    }
 }
 
 fn resolve(source: Option<SourceFile>, overrides: &Overrides, env: &Environment) -> Result<Loaded, ConfigErrors> {

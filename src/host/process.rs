@@ -1,9 +1,8 @@
-//! What this process takes of the machine.
+//! Resources of this process.
 
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
-/// Main memory that this process has now, weights that are mapped from the file included; `None` where the system does
-/// not tell.
+/// Resident memory of this process in bytes, mapped weights included; `None` if the system does not report it.
 #[must_use]
 pub fn resident_bytes() -> Option<u64> {
     let process = sysinfo::get_current_pid().ok()?;

@@ -1,4 +1,4 @@
-//! Metrics for Prometheus and logs for people.
+//! Prometheus metrics and logs.
 
 mod logs;
 mod metrics;

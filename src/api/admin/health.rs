@@ -120,6 +120,7 @@ async fn alive() -> HttpResponse {
     HttpResponse::Ok().json(WELL)
 }
 
+/// The answer of `/version`.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Version {
     version: &'static str,

@@ -1,4 +1,4 @@
-//! `hearth benchmark --placements`: what the cache of hot experts is worth, against what can be had without it.
+//! `hearth benchmark --placements`: the expert cache against the placements that llama.cpp offers.
 
 use std::io::Write;
 
@@ -30,7 +30,7 @@ struct Report {
     command: String,
     machine: Machine,
     model: String,
-    /// What the cache may take, and what the experts of whole layers may take instead.
+    /// Size of the expert cache, and the limit for the experts of whole layers.
     cache_bytes: u64,
     repeat: u32,
     placements: Vec<Placement>,
@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args, config: &ModelConfig, all: &Config, cases: &[Case
             .map(String::as_str)
             .collect();
         bail!(
-            "the plan has no cache of experts for `{}`, so there is nothing to compare: {}\n  hint: --vram limits the GPU \
+            "the plan has no expert cache for `{}`, so there is nothing to compare: {}\n  hint: --vram limits the GPU \
              memory; `experts = {{ placement = \"cache\" }}` asks for a cache",
             config.name,
             reasons.join("; ")
@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args, config: &ModelConfig, all: &Config, cases: &[Case
     let cache_bytes = planned.kind(device, Kind::ExpertCache);
     let shape = &prepared.request.shape;
     let layers = u32::try_from(shape.layers.len())?;
-    // Layers are much alike: so many of them have experts as large as the cache.
+    // Layers have nearly the same size: the experts of this many take about as much memory as the cache.
     let per_layer = (shape.routed_experts() / u64::from(layers.max(1))).max(1);
     let on_gpu = u32::try_from(cache_bytes / per_layer)?.min(layers);
     drop(prepared);
@@ -74,7 +74,7 @@ pub(super) fn run(args: &Args, config: &ModelConfig, all: &Config, cases: &[Case
             eprintln!("{name}");
         }
         let started = engines::start_as(config, all, experts_in_ram)?;
-        let measured = measure_all(&started, cases, args.repeat).with_context(|| name.clone())?;
+        let measured = measure_all(&started, cases, args).with_context(|| name.clone())?;
         placements.push(Placement {
             name,
             cases: cases
@@ -114,10 +114,10 @@ fn table(report: &Report, cases: &[Case]) -> Table {
             rows.push(vec![
                 case.to_string(),
                 placement.name.clone(),
-                render::spread_text(now.prefill_per_second),
-                render::ratio_text(now.prefill_per_second, base.prefill_per_second),
-                render::spread_text(now.decode_per_second),
-                render::ratio_text(now.decode_per_second, base.decode_per_second),
+                render::spread_text(now.rates.prefill_per_second),
+                render::ratio_text(now.rates.prefill_per_second, base.rates.prefill_per_second),
+                render::spread_text(now.rates.decode_per_second),
+                render::ratio_text(now.rates.decode_per_second, base.rates.decode_per_second),
                 rate.map_or("-".into(), |rate| format!("{:.1} %", rate.median * 100.0)),
             ]);
         }
