@@ -22,8 +22,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an idle connection is kept. Longer than the pools of the usual clients keep theirs, so that a request does
 /// not meet a connection that is just being closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// Connections per worker; beyond it new ones wait in the system's backlog.
-const MAX_CONNECTIONS: usize = 4096;
 
 /// Listeners that are bound but do not answer yet.
 pub struct Bound {
@@ -91,7 +89,7 @@ impl Bound {
                     .default_service(to(nothing_here))
             })
             .workers(config.http_threads)
-            .max_connections(MAX_CONNECTIONS)
+            .max_connections(config.max_connections)
             .keep_alive(KEEP_ALIVE)
             .client_request_timeout(REQUEST_TIMEOUT)
             // A client that leaves ends its request at once, and so frees its slot.

@@ -35,7 +35,11 @@ fn row(key: &Key) -> String {
         .flatten()
         .map(|name| format!("`{name}`"))
         .collect();
-    let range = key.range.as_ref().map(|range| format!(": {range}")).unwrap_or_default();
+    let range = key
+        .range
+        .as_ref()
+        .map(|range| format!(" ({range})"))
+        .unwrap_or_default();
     format!(
         "| `{}` | {default} | {} | {}{range} |",
         key.name,

@@ -43,6 +43,8 @@ section! {
         /// web pages that may use the server, such as `"https://chat.example"`; `"*"` for any. Pages of others are refused
         allowed_origins: Vec<String> = Value(Vec::new()), List(Text { parse: value::allowed_origin, show: String::clone }),
             variable "HEARTH_ALLOWED_ORIGINS";
+        /// connections per thread of the HTTP server; further ones wait until one is closed
+        max_connections: usize = Value(4096), whole(1..=1_000_000), variable "HEARTH_MAX_CONNECTIONS";
         /// refuse requests for a model that is not here even where only one model is served
         strict_models: bool = Value(false), Truth, variable "HEARTH_STRICT_MODELS";
     }

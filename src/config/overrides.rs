@@ -122,6 +122,7 @@ pub const OTHER_VARIABLES: &[&str] = &[
     "HEARTH_LOG_FORMAT",
     "HEARTH_CACHE",
     // Read by the scripts and the tests.
+    "HEARTH_CPU",
     "HEARTH_FEATURES",
     "HEARTH_BIN",
     "HEARTH_URL",

@@ -90,7 +90,7 @@ fn mistakes_one_by_one() {
         ),
         (
             &model("sampling = { temperature = nan }"),
-            "`temperature` is NaN, but must be between 0 and 10",
+            "`temperature` must be a finite number, but is NaN",
         ),
         (
             &model("sampling = { seed = 4294967296 }"),
