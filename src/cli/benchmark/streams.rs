@@ -132,15 +132,32 @@ impl Measured {
 fn together(streams: &[Stream]) -> Option<f64> {
     let from = streams.iter().filter_map(|stream| stream.arrivals.first).max()?;
     let to = streams.iter().filter_map(|stream| stream.arrivals.last).min()?;
-    let arrivals = streams.iter().flat_map(|stream| &stream.arrivals.later);
-    let tokens: usize = arrivals
-        .filter(|(time, _)| *time > from && *time <= to)
-        .map(|(_, tokens)| tokens)
-        .sum();
+    let tokens: f64 = streams.iter().map(|stream| stream.tokens_between(from, to)).sum();
     // A few tokens say nothing of a rate.
-    let enough = to > from && tokens >= 4 * streams.len();
+    #[expect(clippy::cast_precision_loss, reason = "a few streams")]
+    let enough = to > from && tokens >= 4.0 * streams.len() as f64;
+    enough.then(|| tokens / (to - from).as_secs_f64())
+}
+
+impl Stream {
+    /// Tokens after `from` and until `to`. Tokens without text do not arrive by themselves: each arrival stands for as many
+    /// tokens as all of them do on average.
     #[expect(clippy::cast_precision_loss, reason = "tokens of a run")]
-    enough.then(|| tokens as f64 / (to - from).as_secs_f64())
+    fn tokens_between(&self, from: Instant, to: Instant) -> f64 {
+        let tokens = |from: Instant, to: Instant| -> usize {
+            let later = self.arrivals.later.iter();
+            later
+                .filter(|(time, _)| *time > from && *time <= to)
+                .map(|(_, tokens)| tokens)
+                .sum()
+        };
+        let (Some(first), Some(last)) = (self.arrivals.first, self.arrivals.last) else {
+            return 0.0;
+        };
+        let arrived = tokens(first, last).max(1) as f64;
+        let steps = f64::from(self.completion_tokens.saturating_sub(1));
+        tokens(from, to) as f64 * steps / arrived
+    }
 }
 
 /// The time in which at least one stream waited for its first token.
@@ -207,6 +224,18 @@ mod tests {
         // 20 tokens from second 1 to second 16.
         let measured = Measured::of(&[stream(begin, 0, 1, 5, 11), stream(begin, 0, 11, 5, 11)]);
         assert!(close(measured.decode_per_second.unwrap(), 20.0 / 15.0));
+    }
+
+    #[test]
+    fn tokens_without_text_count() {
+        let begin = Instant::now();
+        let mut quiet = stream(begin, 0, 1, 5, 11);
+        // The client saw 6 of the 11 tokens.
+        quiet.arrivals = Arrivals::default();
+        for second in 1..=6 {
+            quiet.arrivals.add(begin + Duration::from_secs(second), 1);
+        }
+        assert!(close(Measured::of(&[quiet]).decode_per_second.unwrap(), 2.0));
     }
 
     #[test]
