@@ -20,8 +20,8 @@ use hearth::telemetry::Metrics;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-/// The time in which a client that left must be noticed.
-const SOON: Duration = Duration::from_millis(100);
+/// The time in which a client that left must be noticed, on a machine that is busy with other tests.
+const SOON: Duration = Duration::from_secs(2);
 const BODY_LIMIT: usize = 1 << 20;
 
 struct Scripted {
