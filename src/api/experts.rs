@@ -14,7 +14,7 @@ use super::state::State;
 use crate::config::CacheSize;
 use crate::engine::Engine;
 use crate::experts::policy::{LayerCounts, PolicyKind};
-use crate::experts::{Change, ExpertStats, LayerStats, Slots};
+use crate::experts::{Capacity, Change, ExpertStats, LayerStats};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -79,10 +79,14 @@ fn cache(stats: &ExpertStats, detail: Detail) -> Value {
         "geometry": {
             "layers": layers.len(),
             "experts": layers.iter().map(|layer| layer.experts).max(),
-            "active": stats.active,
+            "experts_per_token": stats.experts_per_token,
+            // As it was called before.
+            "active": stats.experts_per_token,
             "bytes_per_expert": layers.iter().map(|layer| layer.expert_bytes).max(),
         },
-        "slots": sum(|layer| layer.slots),
+        "capacity": sum(|layer| layer.capacity),
+        // As it was called before.
+        "slots": sum(|layer| layer.capacity),
         "resident": sum(|layer| layer.resident.len()),
         "cache_bytes": stats.cache_bytes(),
         "layers_in_use": sum(|layer| usize::from(layer.in_use)),
@@ -106,7 +110,8 @@ fn layer(layer: &LayerStats) -> Value {
     let mut object = counts(layer.counts);
     object["layer"] = layer.layer.into();
     object["experts"] = layer.experts.into();
-    object["slots"] = layer.slots.into();
+    object["capacity"] = layer.capacity.into();
+    object["slots"] = layer.capacity.into();
     object["resident"] = layer.resident.len().into();
     object["bytes_per_expert"] = layer.expert_bytes.into();
     object["in_use"] = layer.in_use.into();
@@ -137,8 +142,9 @@ struct Wish {
     /// As `experts.cache` in the configuration: `"25%"` or `"6GiB"`.
     size: Option<String>,
     policy: Option<PolicyKind>,
-    /// By layer, experts that always have a slot.
-    pins: Option<BTreeMap<u32, Vec<u32>>>,
+    /// By layer, experts that always have an entry; `pins` is what it was called before.
+    #[serde(alias = "pins")]
+    pinned: Option<BTreeMap<u32, Vec<u32>>>,
     #[serde(default)]
     reset: bool,
 }
@@ -162,10 +168,10 @@ async fn change(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError
             }
         }
     };
-    let slots = match wish.size.as_deref().map(str::parse::<CacheSize>) {
+    let capacity = match wish.size.as_deref().map(str::parse::<CacheSize>) {
         None => None,
-        Some(Ok(CacheSize::Percent(percent))) => Some(Slots::Share(f32::from(percent) / 100.0)),
-        Some(Ok(CacheSize::Bytes(bytes))) => Some(Slots::Bytes(bytes)),
+        Some(Ok(CacheSize::Percent(percent))) => Some(Capacity::Share(f32::from(percent) / 100.0)),
+        Some(Ok(CacheSize::Bytes(bytes))) => Some(Capacity::Bytes(bytes)),
         Some(Ok(CacheSize::Auto)) => {
             return Err(ApiError::field(
                 "size",
@@ -175,14 +181,14 @@ async fn change(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError
         Some(Err(message)) => return Err(ApiError::field("size", format!("`size` {message}"))),
     };
     let change = Change {
-        slots,
+        capacity,
         policy: wish.policy,
-        pins: wish.pins,
+        pinned: wish.pinned,
         reset: wish.reset,
     };
     match engine.change_experts(change) {
         None => Err(no_cache()),
-        Some(Err(message)) => Err(ApiError::bad_body(message)),
+        Some(Err(error)) => Err(ApiError::bad_body(error.to_string())),
         Some(Ok(())) => Ok(HttpResponse::Ok().json(model(&**engine, Detail::Summary))),
     }
 }

@@ -20,7 +20,7 @@ pub use sampling::{DryParams, Sampling, SamplingOverrides};
 
 use futures_util::future::BoxFuture;
 
-use crate::experts::{Change, ExpertStats};
+use crate::experts::{Change, ChangeError, ExpertStats};
 
 /// A model that answers.
 ///
@@ -46,7 +46,7 @@ pub trait Engine: Send + Sync + 'static {
     }
 
     /// Changes the cache of experts while it is used; `None` for a model without one, else what is wrong with the change.
-    fn change_experts(&self, change: Change) -> Option<Result<(), String>> {
+    fn change_experts(&self, change: Change) -> Option<Result<(), ChangeError>> {
         let _ = change;
         None
     }

@@ -1,6 +1,5 @@
 //! Loading a model and its context through llama.cpp.
 
-use std::ffi::CString;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -81,16 +80,6 @@ pub(crate) fn backend() -> &'static LlamaBackend {
 /// More layers than any model has.
 pub const ALL_LAYERS: u32 = 9999;
 
-/// A pattern for the names of the experts in the first `layers` layers; gate and up may be one tensor.
-fn experts_of(layers: u32) -> Option<CString> {
-    let numbers = match layers {
-        0 => return None,
-        ALL_LAYERS.. => "\\d+".to_owned(),
-        _ => (0..layers).map(|layer| layer.to_string()).collect::<Vec<_>>().join("|"),
-    };
-    CString::new(format!("^blk\\.({numbers})\\.ffn_(up|down|gate|gate_up)_(ch|)exps")).ok()
-}
-
 /// ggml's numbers of the GPUs.
 fn gpus() -> Vec<usize> {
     let devices = list_llama_ggml_backend_devices().into_iter();
@@ -129,18 +118,16 @@ pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>) -> Result<LlamaM
         !progress.stopping()
     });
     let mut params = pin!(params);
-    let pattern = experts_of(if spec.experts.is_some() {
-        ALL_LAYERS
-    } else {
-        placement.experts_in_ram
-    });
+    let cached = spec.experts.is_some();
+    let in_ram = Some(placement.experts_in_ram).filter(|layers| !cached && *layers < ALL_LAYERS);
+    let pattern = experts::in_main_memory(in_ram, cached);
     if let Some(pattern) = &pattern {
         params.as_mut().add_cpu_buft_override(pattern);
     }
     let load = || LlamaModel::load_from_file(backend, &spec.path, &params);
     let loaded = match &spec.experts {
         None => load(),
-        Some(cache) => experts::load_with(cache, load)?,
+        Some(cache) => experts::load_with(cache, load).map_err(|error| error.to_string())?,
     };
     loaded.map_err(|error| {
         let hint = match device {

@@ -36,7 +36,7 @@ use self::worker::Worker;
 use super::{
     Buffers, Engine, EngineError, EventStream, GenerateRequest, Health, MemoryUse, ModelCard, Prompt, SlotCounts, Token,
 };
-use crate::experts::{Change, Device, ExpertCache, ExpertStats};
+use crate::experts::{Change, ChangeError, Device, ExpertCache, ExpertStats};
 use crate::plan::{Kind, Tier, bytes};
 use crate::telemetry::ModelMetrics;
 
@@ -249,7 +249,7 @@ impl Engine for LocalEngine {
         memory(&self.spec, &self.buffers)
     }
 
-    fn change_experts(&self, change: Change) -> Option<Result<(), String>> {
+    fn change_experts(&self, change: Change) -> Option<Result<(), ChangeError>> {
         self.spec.experts.as_ref().map(|cache| cache.change(change))
     }
 

@@ -18,7 +18,7 @@ use super::sampler::Sampler;
 use super::schedule::{BATCH, Pacer, share};
 use super::slot::{self, Active, Slot};
 use crate::engine::{EngineError, Event, FinishReason, Token};
-use crate::experts::{ExpertCache, Step};
+use crate::experts::ExpertCache;
 use crate::telemetry::ModelMetrics;
 
 pub(super) struct Worker<'m> {
@@ -218,7 +218,8 @@ impl<'m> Worker<'m> {
     fn step(&mut self) {
         let prefilled = self.fill_batch();
         if let Some(experts) = &self.experts {
-            experts.begin(if prefilled > 0 { Step::Prefill } else { Step::Decode });
+            let tokens = usize::try_from(self.batch.n_tokens()).unwrap_or(0);
+            experts.begin(tokens.saturating_sub(prefilled));
         }
         let before = Instant::now();
         let result = self.context.decode(&mut self.batch);
