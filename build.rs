@@ -1,4 +1,5 @@
-//! Bindings to ggml's plug-in interface, from the very header that the pinned llama-cpp-sys-2 was built from.
+//! Bindings to ggml's plug-in interface, from the very header that the pinned llama-cpp-sys-2 was built from; and the
+//! check of the processor.
 //!
 //! The header is not among the files which that crate installs, so its source is found through `cargo metadata`.
 
@@ -13,6 +14,72 @@ const VERSION: &str = "0.1.161";
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=Cargo.lock");
+    check_of_the_processor();
+    if std::env::var_os("CARGO_FEATURE_DYNAMIC_BACKENDS").is_some() {
+        libraries_beside_the_program();
+    }
+    bindings();
+}
+
+/// Puts llama.cpp's libraries and modules beside the program, which looks for them there, so that all can be copied.
+fn libraries_beside_the_program() {
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    // OUT_DIR is PROFILE/build/hearth-HASH/out.
+    let profile = out
+        .ancestors()
+        .nth(3)
+        .expect("OUT_DIR lies in the folder of the profile");
+    let modules =
+        PathBuf::from(std::env::var_os("DEP_LLAMA_BACKENDS_DIR").expect("llama-cpp-sys-2 tells of its modules"));
+    for folder in [
+        modules.clone(),
+        modules.with_file_name("lib"),
+        modules.with_file_name("lib64"),
+    ] {
+        for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = file.file_name();
+            if [".so", ".dylib"]
+                .iter()
+                .any(|ending| name.to_string_lossy().contains(ending))
+            {
+                // llama-cpp-sys-2 links some of them there; written over, the link would empty its own source.
+                let copy = profile.join(&name);
+                let _ = std::fs::remove_file(&copy);
+                std::fs::copy(file.path(), copy)
+                    .unwrap_or_else(|error| panic!("cannot copy {}: {error}", file.path().display()));
+            }
+        }
+    }
+    let here = match std::env::var("CARGO_CFG_TARGET_OS").as_deref() {
+        Ok("macos") => "@loader_path",
+        _ => "$ORIGIN",
+    };
+    println!("cargo:rustc-link-arg-bins=-Wl,-rpath,{here}");
+}
+
+/// Compiles `src/llama/cpu.c`, which tells it on a processor that lacks what the program was compiled for.
+fn check_of_the_processor() {
+    const SOURCE: &str = "src/llama/cpu.c";
+    println!("cargo:rerun-if-changed={SOURCE}");
+    let features = std::env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
+    let mut build = cc::Build::new();
+    build
+        .file(SOURCE)
+        // For the oldest processor: it has to run on those that the rest does not run on.
+        .inherit_rustflags(false)
+        .define(
+            "HEARTH_COMPILED_FOR",
+            format!("\" {} \"", features.replace(',', " ")).as_str(),
+        )
+        // Nothing refers to the check itself.
+        .link_lib_modifier("+whole-archive");
+    if std::env::var_os("CARGO_FEATURE_DYNAMIC_BACKENDS").is_none() {
+        build.define("HEARTH_STATIC_GGML", None);
+    }
+    build.compile("hearth_cpu");
+}
+
+fn bindings() {
     let ggml = crate_source().join("llama.cpp/ggml");
     let header = ggml.join("src/ggml-backend-impl.h");
     let text =

@@ -36,6 +36,7 @@ static ENGINE: LazyLock<LocalEngine> = LazyLock::new(|| {
         context: 1024,
         parallel: 1,
         threads: 1.into(),
+        max_pause: std::time::Duration::from_millis(500),
         placement: Placement::default(),
         experts: None,
     };

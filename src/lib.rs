@@ -12,6 +12,8 @@ pub mod engine;
 pub mod experts;
 pub mod folders;
 pub mod gguf;
+pub mod host;
+pub mod llama;
 pub mod plan;
 pub mod report;
 pub mod synthetic;

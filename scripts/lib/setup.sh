@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sets up what a build of hearth needs. Sourced by scripts/serve and scripts/test; does nothing where all is there.
+# Sets up what a build of hearth needs. Sourced by the scripts that build; does nothing where all is there.
 #
 # Needed: a C++ compiler, cmake, libclang (for the bindings to llama.cpp), and Rust.
 
@@ -7,6 +7,10 @@ say() { printf '==> %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# shellcheck source=scripts/lib/libclang.sh
+. "$root/scripts/lib/libclang.sh"
+# shellcheck source=scripts/lib/build.sh
+. "$root/scripts/lib/build.sh"
 rust_wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
 
 # Runs a command as root: directly, or by sudo after asking. In CI nobody can be asked.
@@ -27,25 +31,13 @@ as_root() {
   fi
 }
 
-has_libclang() {
-  [ -n "${LIBCLANG_PATH:-}" ] && return 0
-  local place
-  for place in /usr/lib /usr/lib64 /usr/local/lib /opt/homebrew/opt/llvm/lib /Library/Developer/CommandLineTools/usr/lib; do
-    [ -d "$place" ] || continue
-    if [ -n "$(find "$place" -maxdepth 4 \( -name 'libclang.so*' -o -name 'libclang-*.so*' -o -name libclang.dylib \) -print -quit 2>/dev/null)" ]; then
-      return 0
-    fi
-  done
-  return 1
-}
-
 # install_packages DEBIAN FEDORA ARCH SUSE ALPINE BREW: each a list of names in that system's words.
 install_packages() {
   if command -v apt-get >/dev/null; then
     as_root apt-get update -qq
     # Word splitting is wanted: a list of packages.
     # shellcheck disable=SC2086
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $1
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends $1
   elif command -v dnf >/dev/null; then
     # shellcheck disable=SC2086
     as_root dnf install -y $2
@@ -78,6 +70,8 @@ setup_compilers() {
   if ! has_libclang; then
     say "installing libclang"
     install_packages libclang-dev clang-devel clang clang-devel clang-dev llvm
+    has_libclang ||
+      say "libclang still cannot be loaded; if the build fails for it, set LIBCLANG_PATH to the folder of a libclang that works"
   fi
 }
 
@@ -97,12 +91,19 @@ setup_rust() {
   if ! command -v curl >/dev/null; then
     install_packages "curl ca-certificates" curl curl curl curl curl
   fi
-  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal --component rustfmt,clippy ||
+  # The second address serves the same installer; some networks know only that one.
+  local installer
+  installer=$(curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs ||
+    curl --proto '=https' --tlsv1.2 -sSf https://static.rust-lang.org/rustup/rustup-init.sh) ||
     die "rustup could not be fetched; install Rust $rust_wanted or newer by hand: https://www.rust-lang.org/tools/install"
+  sh -s -- -y --quiet --profile minimal --component rustfmt,clippy <<<"$installer" ||
+    die "rustup failed; install Rust $rust_wanted or newer by hand: https://www.rust-lang.org/tools/install"
   rust_is_good || die "Rust is older than $rust_wanted; update it: rustup update stable"
 }
 
+# Installs what is missing, and makes the target directory fit for this processor.
 setup() {
   setup_compilers
   setup_rust
+  prepare_target
 }

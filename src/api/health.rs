@@ -3,10 +3,12 @@
 use actix_web::HttpResponse;
 use actix_web::http::header::RETRY_AFTER;
 use actix_web::web::{Data, ServiceConfig, get};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::state::State;
 use crate::engine::Health;
+use crate::host::cpu::Cpu;
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -68,6 +70,17 @@ async fn alive() -> HttpResponse {
     HttpResponse::Ok().json(json!({"status": "ok"}))
 }
 
+/// The answer of `/version`.
+#[derive(Debug, Serialize)]
+struct Version {
+    version: &'static str,
+    /// Which features of the processor llama.cpp uses.
+    cpu: &'static Cpu,
+}
+
 async fn version() -> HttpResponse {
-    HttpResponse::Ok().json(json!({"version": env!("CARGO_PKG_VERSION")}))
+    HttpResponse::Ok().json(Version {
+        version: env!("CARGO_PKG_VERSION"),
+        cpu: Cpu::this(),
+    })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -157,6 +158,7 @@ fn load_spec(model: Prepared<'_>, planned: &ModelPlan, plan: &Plan) -> anyhow::R
             Some(threads) => threads.into(),
             None => plan::threads(&request.shape, plan.machine.cores, plan.on_cpu()),
         },
+        max_pause: Duration::from_millis(500),
         placement: Placement {
             gpu: plan.device,
             gpu_layers: planned.gpu_layers,

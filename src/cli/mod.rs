@@ -57,6 +57,16 @@ subcommands! {
     SyntheticGguf(synthetic_gguf),
 }
 
+impl Command {
+    /// Whether models are computed.
+    fn computes(&self) -> bool {
+        matches!(
+            self,
+            Self::Serve(_) | Self::Generate(_) | Self::Benchmark(_) | Self::Profile(_)
+        )
+    }
+}
+
 /// Serves large mixture-of-experts language models from one ordinary machine.
 #[derive(Debug, Parser)]
 #[command(name = "hearth", version, propagate_version = true, max_term_width = 100)]
@@ -78,6 +88,9 @@ struct Cli {
 pub fn main() -> ExitCode {
     // clap prints its own errors and exits with 2.
     let cli = Cli::parse();
+    if cli.command.computes() {
+        crate::llama::openmp::limit_spinning();
+    }
     // A server tells what it does; of a command one wants the result.
     let level = match cli.command {
         Command::Serve(_) => tracing::Level::INFO,

@@ -12,6 +12,7 @@ use crate::api::{self, State};
 use crate::config::{Overrides, ServerConfig};
 use crate::engine::local::LocalEngine;
 use crate::engine::{Engine, Health};
+use crate::host::cpu::Cpu;
 use crate::telemetry::Metrics;
 
 /// Arguments of `hearth serve`.
@@ -38,6 +39,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let metrics = Metrics::new();
     let models = engines::start_all(&config.models, &config.memory, &metrics)?;
     let models: Vec<Arc<LocalEngine>> = models.into_iter().map(Arc::new).collect();
+    Cpu::this().log();
     announce(&bound, &models)?;
     let shared: Vec<Arc<dyn Engine>> = models.iter().map(|engine| engine.clone() as Arc<dyn Engine>).collect();
     let state = State::new(shared, metrics);

@@ -32,3 +32,4 @@ pub use selection::MAX_BLOCK_TOKENS;
 pub use settings::{CacheConfig, Capacity, Change, ChangeError, Device};
 pub use stats::{ExpertStats, LayerStats, entropy};
 pub use tensors::in_main_memory;
+pub use trace::Phase;

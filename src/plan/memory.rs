@@ -17,10 +17,10 @@ pub const BATCH: u64 = 512;
 const F32: u64 = 4;
 /// Bytes of an element of the attention mask (F16: flash attention).
 const MASK: u64 = 2;
-/// The length of a context is rounded up to a multiple.
+/// The length of a sequence is rounded up to a multiple.
 const CELLS: u64 = 256;
 
-/// The context of a model, as hearth creates it: one memory for all sequences.
+/// The context of a model, as hearth creates it: a KV stream for each sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Context {
     /// Tokens per sequence.
@@ -78,10 +78,15 @@ fn tensor_type(kind: KvType) -> Option<TensorType> {
 }
 
 impl Context {
-    /// Tokens that the memory has room for.
+    /// Tokens that all streams together have room for.
     #[must_use]
     pub fn cells(&self) -> u64 {
-        (u64::from(self.tokens) * u64::from(self.parallel)).next_multiple_of(CELLS)
+        self.stream() * u64::from(self.parallel)
+    }
+
+    /// Tokens that a stream has room for.
+    fn stream(&self) -> u64 {
+        u64::from(self.tokens).next_multiple_of(CELLS)
     }
 
     /// Bytes of one token's keys and values in a layer.
@@ -129,11 +134,12 @@ impl Context {
         tokens.next_multiple_of(u64::from(self.parallel.max(1)))
     }
 
-    /// Bytes of the attention masks; one more where layers have a sliding window.
+    /// Bytes of the attention masks, in which each token sees the cells of its own stream; one more where layers have a
+    /// sliding window.
     #[must_use]
     pub fn masks(&self, shape: &ModelShape) -> u64 {
         let masks = 1 + u64::from(shape.sliding_window.is_some());
-        masks * self.cells() * self.batch() * MASK
+        masks * self.stream() * self.batch() * MASK
     }
 
     /// Bytes of the buffer in which `layers` are computed, and the output with them if `output`. `copied` bytes of weights

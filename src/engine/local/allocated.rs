@@ -1,89 +1,13 @@
 //! What llama.cpp allocates: its safe interface does not tell, but its log does.
 
-use std::fmt;
-use std::sync::Arc;
-
-use parking_lot::Mutex;
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Dispatch, Event, Metadata, Subscriber, dispatcher};
-
 use crate::engine::Buffers;
+use crate::llama::log::Listener;
 use crate::plan::{Kind, Tier};
 
-/// Runs `load` and returns with its result the buffers that llama.cpp reported on this thread meanwhile.
-pub(super) fn watch<T>(mapped: bool, load: impl FnOnce() -> T) -> (T, Vec<Buffers>) {
-    let found = Arc::new(Mutex::new(Vec::new()));
-    let watcher = Watcher {
-        next: dispatcher::get_default(Dispatch::clone),
-        found: found.clone(),
-        mapped,
-    };
-    let result = dispatcher::with_default(&Dispatch::new(watcher), load);
-    let found = std::mem::take(&mut *found.lock());
-    (result, found)
-}
-
-/// Reads llama.cpp's lines and passes on everything.
-struct Watcher {
-    next: Dispatch,
-    found: Arc<Mutex<Vec<Buffers>>>,
-    mapped: bool,
-}
-
-impl Subscriber for Watcher {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        is_llama(metadata) || self.next.enabled(metadata)
-    }
-
-    fn new_span(&self, span: &Attributes<'_>) -> Id {
-        self.next.new_span(span)
-    }
-
-    fn record(&self, span: &Id, values: &Record<'_>) {
-        self.next.record(span, values);
-    }
-
-    fn record_follows_from(&self, span: &Id, follows: &Id) {
-        self.next.record_follows_from(span, follows);
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        if is_llama(event.metadata()) {
-            event.record(&mut Lines(self));
-        }
-        if self.next.enabled(event.metadata()) {
-            self.next.event(event);
-        }
-    }
-
-    fn enter(&self, span: &Id) {
-        self.next.enter(span);
-    }
-
-    fn exit(&self, span: &Id) {
-        self.next.exit(span);
-    }
-}
-
-fn is_llama(metadata: &Metadata<'_>) -> bool {
-    metadata.target().starts_with("llama-cpp-2")
-}
-
-struct Lines<'w>(&'w Watcher);
-
-impl Visit for Lines<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.record_str(field, &format!("{value:?}"));
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "message"
-            && let Some(buffers) = parse(value, self.0.mapped)
-        {
-            self.0.found.lock().push(buffers);
-        }
-    }
+/// The buffers that llama.cpp reported since the last call. `mapped` tells whether weights are mapped.
+pub(super) fn buffers(log: &Listener, mapped: bool) -> Vec<Buffers> {
+    let lines = log.take_buffers();
+    lines.iter().filter_map(|line| parse(line, mapped)).collect()
 }
 
 /// Reads a line such as `CUDA0 KV buffer size =   384.00 MiB`, perhaps behind the name of a function.

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
@@ -12,6 +13,7 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::{LlamaBackendDeviceType, LogOptions, list_llama_ggml_backend_devices, send_logs_to_tracing};
 
+use super::error::LoadError;
 use super::queue::Shared;
 use super::schedule::BATCH;
 use super::threads;
@@ -19,6 +21,7 @@ use crate::config::KvType;
 use crate::engine::Health;
 use crate::experts::{self, ExpertCache};
 use crate::gguf::TensorType;
+use crate::llama::log::Listener;
 use crate::plan::{Row, Threads};
 
 /// Everything the engine thread needs to load a model.
@@ -32,6 +35,8 @@ pub struct LoadSpec {
     pub parallel: u32,
     /// Threads that compute.
     pub threads: Threads,
+    /// The longest pause that the prompts of others may cause in a running stream.
+    pub max_pause: Duration,
     pub placement: Placement,
     /// Keep copies of hot experts on a cache device.
     pub experts: Option<Arc<ExpertCache>>,
@@ -64,7 +69,7 @@ pub(crate) fn backend() -> &'static LlamaBackend {
     BACKEND.get_or_init(|| {
         send_logs_to_tracing(LogOptions::default());
         #[cfg(feature = "dynamic-backends")]
-        llama_cpp_2::llama_backend::load_backends();
+        crate::llama::modules::load();
         let nodes = threads::numa_nodes();
         let initialised = if nodes > 1 {
             tracing::info!(nodes, "several NUMA nodes: threads are spread over them");
@@ -96,7 +101,7 @@ fn gpus() -> Vec<usize> {
 }
 
 /// Reads the weights; reports progress to `shared`, and gives up when it is told to stop.
-pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>) -> Result<LlamaModel, String> {
+pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>, log: &Listener) -> Result<LlamaModel, LoadError> {
     let backend = backend();
     let progress = shared.clone();
     let placement = &spec.placement;
@@ -111,7 +116,9 @@ pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>) -> Result<LlamaM
         .with_use_mmap(!placement.no_mmap);
     // Without this llama.cpp would spread layers over all GPUs.
     if let Some(device) = device.filter(|_| devices.len() > 1) {
-        params = params.with_devices(&[device]).map_err(|error| error.to_string())?;
+        params = params
+            .with_devices(&[device])
+            .map_err(|error| LoadError::Device(error.to_string()))?;
     }
     let params = params.with_progress_callback(move |progress_now| {
         progress.set_health(Health::Loading { progress: progress_now });
@@ -127,30 +134,27 @@ pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>) -> Result<LlamaM
     let load = || LlamaModel::load_from_file(backend, &spec.path, &params);
     let loaded = match &spec.experts {
         None => load(),
-        Some(cache) => experts::load_with(cache, load).map_err(|error| error.to_string())?,
+        Some(cache) => experts::load_with(cache, load).map_err(LoadError::Experts)?,
     };
-    loaded.map_err(|error| {
-        let hint = match device {
-            // What was free when hearth planned may be taken now.
-            Some(_) => "; if the GPU's memory is used by others, `[memory] vram` (or --vram) makes hearth take less",
-            None => "",
-        };
-        format!("llama.cpp cannot load {}: {error}{hint}", spec.path.display())
+    loaded.map_err(|error| LoadError::Model {
+        path: spec.path.clone(),
+        reason: log.explain(&error),
+        on_gpu: device.is_some(),
     })
 }
 
-/// Creates the one context of a model: `parallel` sequences that share a unified memory.
+/// Creates the one context of a model: `parallel` sequences, each with a KV stream of its own.
 ///
-/// Unified, because a batch then is computed in one pass whichever slots are active: split memories need slots with
-/// consecutive numbers, and a gap doubles the passes.
-pub(super) fn new_context<'m>(spec: &LoadSpec, model: &'m LlamaModel) -> Result<LlamaContext<'m>, String> {
-    let total = u64::from(spec.context) * u64::from(spec.parallel);
-    let total = u32::try_from(total).map_err(|_| {
-        format!(
-            "a context of {} tokens in {} slots is more than llama.cpp can address",
-            spec.context, spec.parallel
-        )
-    })?;
+/// In a unified memory every token looks at the cells of all sequences, which costs a multiple of the speed under load.
+pub(super) fn new_context<'m>(
+    spec: &LoadSpec,
+    model: &'m LlamaModel,
+    log: &Listener,
+) -> Result<LlamaContext<'m>, LoadError> {
+    let (context, parallel) = (spec.context, spec.parallel);
+    let total = context
+        .checked_mul(parallel)
+        .ok_or(LoadError::TooLarge { context, parallel })?;
     let threads = |count: u32| i32::try_from(count).unwrap_or(1);
     let kv_type = TensorType::from_name(spec.placement.kv_type.name());
     let kv_type = kv_type.map_or(KvCacheType::F16, |kind| KvCacheType::Unknown(kind.id));
@@ -160,17 +164,17 @@ pub(super) fn new_context<'m>(spec: &LoadSpec, model: &'m LlamaModel) -> Result<
         .with_n_batch(batch)
         .with_n_ubatch(batch)
         .with_n_seq_max(spec.parallel)
-        .with_kv_unified(true)
+        .with_kv_unified(false)
         .with_type_k(kv_type)
         .with_type_v(kv_type)
         .with_n_threads(threads(spec.threads.decode))
         .with_n_threads_batch(threads(spec.threads.prefill))
         .with_no_perf(true);
-    model.new_context(backend(), params).map_err(|_| {
-        format!(
-            "llama.cpp cannot create a context of {} x {} tokens: there may not be enough memory. A shorter `context`, fewer \
-             slots (`parallel`), or a smaller `kv_type` take less; `hearth plan` shows how much",
-            spec.parallel, spec.context
-        )
-    })
+    model
+        .new_context(backend(), params)
+        .map_err(|error| LoadError::Context {
+            context,
+            parallel,
+            reason: log.explain(&error),
+        })
 }

@@ -6,6 +6,7 @@
 mod allocated;
 mod bare;
 mod card;
+mod error;
 mod load;
 mod queue;
 mod sampler;
@@ -27,16 +28,18 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::unbounded_channel;
 
 pub use card::describe;
+pub use error::{ComputeError, LoadError};
 pub use load::{ALL_LAYERS, LoadSpec, Placement, initialise};
 pub use sampler::argmax;
 
-use self::queue::{Job, Refused, Shared, fail};
+use self::queue::{QueuedRequest, Refused, Shared, fail};
 use self::tokenize::split;
 use self::worker::Worker;
 use super::{
     Buffers, Engine, EngineError, EventStream, GenerateRequest, Health, MemoryUse, ModelCard, Prompt, SlotCounts, Token,
 };
 use crate::experts::{Change, ChangeError, Device, ExpertCache, ExpertStats};
+use crate::llama::log::Listener;
 use crate::plan::{Kind, Tier, bytes};
 use crate::telemetry::ModelMetrics;
 
@@ -115,9 +118,9 @@ impl LocalEngine {
     /// # Errors
     /// [`EngineError::Compute`] when llama.cpp fails, or the model is not loaded.
     pub fn bare_decode(&self, prompt: &[Token], steps: u32) -> Result<Duration, EngineError> {
-        bare::decode(&self.spec, &*self.model()?, prompt, steps).map_err(|reason| EngineError::Compute {
+        bare::decode(&self.spec, &*self.model()?, prompt, steps).map_err(|error| EngineError::Compute {
             model: self.card.name.clone(),
-            reason,
+            reason: error.to_string(),
         })
     }
 
@@ -203,7 +206,7 @@ impl LocalEngine {
             });
         }
         let (events, receiver) = unbounded_channel();
-        let job = Job {
+        let request = QueuedRequest {
             prompt,
             sampling: request.sampling,
             max_tokens: request.max_tokens.unwrap_or(room).clamp(1, room),
@@ -216,7 +219,7 @@ impl LocalEngine {
             events,
             submitted,
         };
-        match self.shared.push(job) {
+        match self.shared.push(request) {
             Ok(()) => Ok(EventStream::new(receiver)),
             Err(Refused::Full { retry_after }) => Err(EngineError::QueueFull {
                 model: self.card.name.clone(),
@@ -318,8 +321,8 @@ impl Thread {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.serve()));
         let reason = match outcome {
             Ok(Ok(())) => None,
-            Ok(Err(reason)) => Some(reason),
-            Err(_) => Some("the engine thread panicked; see the log".to_owned()),
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(LoadError::Panic.to_string()),
         };
         self.metrics.loaded.set(0);
         let error = match reason {
@@ -337,20 +340,20 @@ impl Thread {
             }
         };
         self.shared.stop();
-        for job in self.shared.drain() {
-            fail(&job, error.clone());
+        for request in self.shared.drain() {
+            fail(&request, error.clone());
         }
     }
 
-    fn serve(&self) -> Result<(), String> {
+    fn serve(&self) -> Result<(), LoadError> {
         let started = Instant::now();
         // One model at a time: GPU backends compile their kernels meanwhile, and not all can do so for two at once.
         let loading = (self.spec.placement.gpu.is_some()).then(|| LOADING.lock());
         let mapped = !self.spec.placement.no_mmap;
-        let (loaded, weights) = allocated::watch(mapped, || load::load_model(&self.spec, &self.shared));
-        let model = Arc::new(loaded?);
-        let (context, rest) = allocated::watch(mapped, || load::new_context(&self.spec, &model));
-        let context = context?;
+        let log = Listener::start();
+        let model = Arc::new(load::load_model(&self.spec, &self.shared, &log)?);
+        let context = load::new_context(&self.spec, &model, &log)?;
+        let buffers = allocated::buffers(&log, mapped);
         let mut worker = Worker::new(
             self.name.clone(),
             &model,
@@ -358,12 +361,13 @@ impl Thread {
             &self.spec,
             self.shared.clone(),
             self.metrics.clone(),
+            log,
         );
         worker.warm_up()?;
         drop(loading);
         // Set once, here.
         let _ = self.model.set(model.clone());
-        let _ = self.buffers.set([weights, rest].concat());
+        let _ = self.buffers.set(buffers);
         self.compare();
         self.metrics.loaded.set(1);
         self.shared.set_health(Health::Ready);

@@ -1,4 +1,4 @@
-//! What the engine thread and its callers share: the bounded queue of jobs, and the state of the engine.
+//! What the engine thread and its callers share: the bounded queue of requests, and the state of the engine.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use crate::engine::{EngineError, Event, Health, Sampling, SlotCounts, Token};
 
 /// A request that passed every check, on its way to a slot.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(super) struct QueuedRequest {
     /// Not empty, shorter than the context, each token in the vocabulary.
     pub(super) prompt: Vec<Token>,
     pub(super) sampling: Sampling,
@@ -27,10 +27,10 @@ pub(super) struct Job {
     pub(super) submitted: Instant,
 }
 
-/// State that is read from any thread. The engine thread takes the lock only when a job waits or it has nothing to do.
+/// State that is read from any thread. The engine thread takes the lock only when a request waits or it has nothing to do.
 #[derive(Debug)]
 pub(super) struct Shared {
-    jobs: Mutex<VecDeque<Job>>,
+    requests: Mutex<VecDeque<QueuedRequest>>,
     wake: Condvar,
     health: Mutex<Health>,
     healthy: Condvar,
@@ -45,7 +45,7 @@ pub(super) struct Shared {
     slot_seconds: AtomicU64,
 }
 
-/// Why a job was not taken.
+/// Why a request was not taken.
 pub(super) enum Refused {
     Full { retry_after: Duration },
     Stopped,
@@ -55,7 +55,7 @@ impl Shared {
     /// `slots` requests may run and `limit` more may wait.
     pub(super) fn new(slots: u32, limit: usize) -> Self {
         Self {
-            jobs: Mutex::new(VecDeque::new()),
+            requests: Mutex::new(VecDeque::new()),
             wake: Condvar::new(),
             health: Mutex::new(Health::Loading { progress: 0.0 }),
             healthy: Condvar::new(),
@@ -69,65 +69,66 @@ impl Shared {
         }
     }
 
-    /// Queues a job, or refuses it at once.
-    pub(super) fn push(&self, job: Job) -> Result<(), Refused> {
+    /// Queues a request, or refuses it at once.
+    pub(super) fn push(&self, request: QueuedRequest) -> Result<(), Refused> {
         if self.stopping() {
             return Err(Refused::Stopped);
         }
-        let mut jobs = self.jobs.lock();
+        let mut requests = self.requests.lock();
         if self.in_flight.load(Ordering::Relaxed) >= self.slots.saturating_add(self.limit) {
             // Those who left no longer count.
-            self.purge(&mut jobs);
+            self.purge(&mut requests);
         }
         if self.in_flight.load(Ordering::Relaxed) >= self.slots.saturating_add(self.limit) {
             return Err(Refused::Full {
                 retry_after: self.expected_wait(),
             });
         }
-        jobs.push_back(job);
+        requests.push_back(request);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.waiting.store(count(jobs.len()), Ordering::Release);
-        drop(jobs);
+        self.waiting.store(count(requests.len()), Ordering::Release);
+        drop(requests);
         self.wake.notify_one();
         Ok(())
     }
 
-    /// The next job whose client is still there.
-    pub(super) fn pop(&self) -> Option<Job> {
+    /// The next request whose client is still there.
+    pub(super) fn pop(&self) -> Option<QueuedRequest> {
         if self.waiting.load(Ordering::Acquire) == 0 {
             return None;
         }
-        let mut jobs = self.jobs.lock();
-        self.purge(&mut jobs);
-        let job = jobs.pop_front();
-        self.waiting.store(count(jobs.len()), Ordering::Release);
-        job
+        let mut requests = self.requests.lock();
+        self.purge(&mut requests);
+        let request = requests.pop_front();
+        self.waiting.store(count(requests.len()), Ordering::Release);
+        request
     }
 
-    /// Sleeps until there is a job, or the engine is to stop.
+    /// Sleeps until there is a request, or the engine is to stop.
     pub(super) fn wait(&self) {
-        let mut jobs = self.jobs.lock();
-        while jobs.is_empty() && !self.stopping() {
-            self.wake.wait(&mut jobs);
+        let mut requests = self.requests.lock();
+        while requests.is_empty() && !self.stopping() {
+            self.wake.wait(&mut requests);
         }
     }
 
     /// Empties the queue, for an engine that will not answer any more.
-    pub(super) fn drain(&self) -> Vec<Job> {
-        let jobs: Vec<Job> = self.jobs.lock().drain(..).collect();
+    pub(super) fn drain(&self) -> Vec<QueuedRequest> {
+        let requests: Vec<QueuedRequest> = self.requests.lock().drain(..).collect();
         self.waiting.store(0, Ordering::Release);
-        self.in_flight.fetch_sub(count(jobs.len()), Ordering::Relaxed);
-        jobs
+        self.in_flight.fetch_sub(count(requests.len()), Ordering::Relaxed);
+        requests
     }
 
-    fn purge(&self, jobs: &mut VecDeque<Job>) {
-        let before = jobs.len();
-        jobs.retain(|job| !job.events.is_closed());
-        self.in_flight.fetch_sub(count(before - jobs.len()), Ordering::Relaxed);
-        self.waiting.store(count(jobs.len()), Ordering::Release);
+    fn purge(&self, requests: &mut VecDeque<QueuedRequest>) {
+        let before = requests.len();
+        requests.retain(|request| !request.events.is_closed());
+        self.in_flight
+            .fetch_sub(count(before - requests.len()), Ordering::Relaxed);
+        self.waiting.store(count(requests.len()), Ordering::Release);
     }
 
-    /// A job got its slot.
+    /// A request got its slot.
     pub(super) fn slot_taken(&self) {
         self.busy.fetch_add(1, Ordering::Relaxed);
     }
@@ -191,7 +192,7 @@ impl Shared {
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         // The lock orders this with the check in `wait`: no wake-up is lost.
-        let _jobs = self.jobs.lock();
+        let _requests = self.requests.lock();
         self.wake.notify_all();
     }
 
@@ -201,9 +202,9 @@ impl Shared {
 }
 
 /// Tells a client that its request ends unanswered.
-pub(super) fn fail(job: &Job, error: EngineError) {
+pub(super) fn fail(request: &QueuedRequest, error: EngineError) {
     // The client may be gone.
-    let _ = job.events.send(Event::Failed(error));
+    let _ = request.events.send(Event::Failed(error));
 }
 
 fn count(length: usize) -> u32 {
@@ -215,9 +216,9 @@ mod tests {
     use super::*;
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-    fn job(token: Token) -> (Job, UnboundedReceiver<Event>) {
+    fn request(token: Token) -> (QueuedRequest, UnboundedReceiver<Event>) {
         let (events, receiver) = unbounded_channel();
-        let job = Job {
+        let request = QueuedRequest {
             prompt: vec![token],
             sampling: Sampling::default(),
             max_tokens: 1,
@@ -230,24 +231,24 @@ mod tests {
             events,
             submitted: Instant::now(),
         };
-        (job, receiver)
+        (request, receiver)
     }
 
     #[test]
     fn takes_slots_and_queue_then_refuses() {
         let shared = Shared::new(1, 1);
-        let (first, _keep_first) = job(1);
-        let (second, keep_second) = job(2);
-        let (third, _keep_third) = job(3);
+        let (first, _keep_first) = request(1);
+        let (second, keep_second) = request(2);
+        let (third, _keep_third) = request(3);
         assert!(shared.push(first).is_ok());
         assert!(shared.push(second).is_ok());
         assert!(matches!(shared.push(third), Err(Refused::Full { .. })));
         // A client that leaves the queue makes room at once.
         drop(keep_second);
-        let (fourth, _keep_fourth) = job(4);
+        let (fourth, _keep_fourth) = request(4);
         assert!(shared.push(fourth).is_ok());
-        assert_eq!(shared.pop().map(|job| job.prompt), Some(vec![1]));
-        assert_eq!(shared.pop().map(|job| job.prompt), Some(vec![4]));
+        assert_eq!(shared.pop().map(|request| request.prompt), Some(vec![1]));
+        assert_eq!(shared.pop().map(|request| request.prompt), Some(vec![4]));
         assert!(shared.pop().is_none());
     }
 
@@ -260,7 +261,7 @@ mod tests {
         });
         shared.stop();
         waiter.join().unwrap();
-        assert!(matches!(shared.push(job(1).0), Err(Refused::Stopped)));
+        assert!(matches!(shared.push(request(1).0), Err(Refused::Stopped)));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token::logit_bias::LlamaLogitBias;
 
+use super::error::ComputeError;
 use crate::engine::{Sampling, Token};
 
 /// Chooses the tokens of one request.
@@ -114,11 +115,18 @@ impl Sampler {
     }
 
     /// Chooses a token from the logits of position `index` of the last batch, and remembers it.
-    pub(super) fn sample(&mut self, context: &LlamaContext<'_>, index: i32) -> Token {
-        match self {
-            Self::Greedy => argmax(context.get_logits_ith(index)),
-            Self::Chain { chain, .. } => chain.sample(context, index).0,
+    ///
+    /// # Errors
+    /// [`ComputeError::NotANumber`] if a logit is NaN: comparisons would choose some token all the same.
+    pub(super) fn sample(&mut self, context: &LlamaContext<'_>, index: i32) -> Result<Token, ComputeError> {
+        let logits = context.get_logits_ith(index);
+        if has_nan(logits) {
+            return Err(ComputeError::NotANumber);
         }
+        Ok(match self {
+            Self::Greedy => argmax(logits),
+            Self::Chain { chain, .. } => chain.sample(context, index).0,
+        })
     }
 }
 
@@ -141,6 +149,12 @@ pub fn argmax(logits: &[f32]) -> Token {
     Token::try_from(index).unwrap_or(0)
 }
 
+/// Whether a logit is no number.
+fn has_nan(logits: &[f32]) -> bool {
+    // No early end: this way the compiler vectorises it.
+    logits.iter().fold(false, |found, logit| found | logit.is_nan())
+}
+
 /// A seed that differs from request to request.
 fn fresh_seed() -> u32 {
     use std::hash::{BuildHasher, RandomState};
@@ -152,7 +166,7 @@ fn fresh_seed() -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::argmax;
+    use super::{argmax, has_nan};
     use proptest::prelude::*;
 
     #[test]
@@ -160,6 +174,15 @@ mod tests {
         assert_eq!(argmax(&[1.0, 3.0, 3.0]), 1);
         assert_eq!(argmax(&[]), 0);
         assert_eq!(argmax(&[f32::NEG_INFINITY; 3]), 0);
+    }
+
+    #[test]
+    fn a_single_nan_is_found() {
+        let mut logits = vec![0.5; 1000];
+        logits[7] = f32::NEG_INFINITY;
+        assert!(!has_nan(&logits));
+        logits[990] = f32::NAN;
+        assert!(has_nan(&logits));
     }
 
     proptest! {

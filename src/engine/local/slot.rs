@@ -1,11 +1,13 @@
 //! A slot: one sequence of llama.cpp's memory, and the request that is being computed in it.
 
+use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::queue::Job;
+use super::queue::QueuedRequest;
 use super::sampler::Sampler;
+use super::schedule::{Waiting, passes};
 use super::text::TextAssembler;
 use crate::engine::{Event, PrefillProgress, Timings, Token, Usage};
 
@@ -18,12 +20,12 @@ pub(super) struct Slot {
     pub(super) cached: Vec<Token>,
     /// Value of the worker's clock when the slot was last used; the smallest is given away first.
     pub(super) last_used: u64,
-    pub(super) active: Option<Active>,
+    pub(super) active: Option<Sequence>,
 }
 
 /// A request in its slot.
 #[derive(Debug)]
-pub(super) struct Active {
+pub(super) struct Sequence {
     pub(super) prompt: Vec<Token>,
     pub(super) sampler: Sampler,
     pub(super) text: TextAssembler,
@@ -40,30 +42,35 @@ pub(super) struct Active {
     pub(super) generated: u32,
     /// Prompt tokens that were taken from the slot.
     pub(super) reused: usize,
+    /// Prompt tokens that the engine had computed when this one came.
+    prefilled_before: u64,
     submitted: Instant,
     started: Instant,
     first_token: Option<Instant>,
     last_token: Instant,
 }
 
-impl Active {
-    /// Starts a job whose first `reused` prompt tokens the slot already holds.
-    pub(super) fn new(job: Job, reused: usize, sampler: Sampler, now: Instant) -> Self {
+impl Sequence {
+    /// Starts a request whose first `reused` prompt tokens the slot already holds.
+    ///
+    /// `prefilled` counts the prompt tokens that the engine has computed so far.
+    pub(super) fn new(request: QueuedRequest, reused: usize, prefilled: u64, sampler: Sampler, now: Instant) -> Self {
         Self {
-            prompt: job.prompt,
+            prompt: request.prompt,
             sampler,
-            text: TextAssembler::new(job.stop),
-            events: job.events,
-            stop_tokens: job.stop_tokens,
-            ignore_eos: job.ignore_eos,
-            special: job.special,
-            progress: job.progress,
-            max_tokens: job.max_tokens,
-            keeps: job.cache_prompt,
+            text: TextAssembler::new(request.stop),
+            events: request.events,
+            stop_tokens: request.stop_tokens,
+            ignore_eos: request.ignore_eos,
+            special: request.special,
+            progress: request.progress,
+            max_tokens: request.max_tokens,
+            keeps: request.cache_prompt,
             next: None,
             generated: 0,
             reused,
-            submitted: job.submitted,
+            prefilled_before: prefilled,
+            submitted: request.submitted,
             started: now,
             first_token: None,
             last_token: now,
@@ -126,12 +133,26 @@ impl Slot {
         }
     }
 
-    /// Prompt tokens that still have to be computed; 0 when idle or decoding.
-    pub(super) fn prefill_left(&self) -> usize {
-        match &self.active {
-            Some(active) if active.next.is_none() => active.prompt.len() - self.cached.len(),
-            _ => 0,
-        }
+    /// Takes note that the sequence is empty: the slot is the first to be given away.
+    pub(super) fn forget(&mut self) {
+        self.cached.clear();
+        self.last_used = 0;
+    }
+
+    /// The token to compute next, if the slot is decoding.
+    pub(super) fn next(&self) -> Option<Token> {
+        self.active.as_ref()?.next
+    }
+
+    /// The prompt that is not computed yet, if there is one; `prefilled` counts all prompt tokens that the engine computed.
+    pub(super) fn waiting(&self, index: usize, prefilled: u64) -> Option<Waiting> {
+        let active = self.active.as_ref().filter(|active| active.next.is_none())?;
+        let own = self.cached.len() - active.reused;
+        Some(Waiting {
+            slot: index,
+            left: active.prompt.len() - self.cached.len(),
+            passed: (prefilled - active.prefilled_before).saturating_sub(own as u64),
+        })
     }
 
     /// How many leading tokens of `prompt` need not be computed again in this slot.
@@ -150,14 +171,33 @@ impl Slot {
     }
 }
 
-/// The idle slot for a prompt: the one that saves most, else the one that was not used for longest.
-pub(super) fn choose(slots: &[Slot], reusable: impl Fn(&Slot) -> usize) -> Option<(usize, usize)> {
+/// Reusing less than this share of a prompt is not worth a slot that holds something else.
+const WORTHWHILE: usize = 10;
+
+/// The idle slot for a prompt of `length` tokens, and the tokens it can reuse.
+///
+/// First the one that saves a good part of the prompt. Else one beside the running slots, since llama.cpp computes slots
+/// with consecutive numbers in one pass; of these the one that was not used for longest.
+pub(super) fn choose(slots: &[Slot], length: usize, reusable: impl Fn(&Slot) -> usize) -> Option<(usize, usize)> {
+    let passes_with = |index: usize| {
+        let active = slots.iter().enumerate();
+        let active = active.filter(|(other, slot)| *other == index || slot.active.is_some());
+        passes(active.map(|(index, _)| index))
+    };
     slots
         .iter()
         .enumerate()
         .filter(|(_, slot)| slot.active.is_none())
         .map(|(index, slot)| (index, reusable(slot), slot))
-        .max_by_key(|(_, reuse, slot)| (*reuse, std::cmp::Reverse(slot.last_used)))
+        .max_by_key(|(index, reuse, slot)| {
+            let saved = if reuse * WORTHWHILE >= length { *reuse } else { 0 };
+            (
+                saved,
+                Reverse(passes_with(*index)),
+                Reverse(slot.last_used),
+                Reverse(*index),
+            )
+        })
         .map(|(index, reuse, _)| (index, reuse))
 }
 
@@ -168,6 +208,37 @@ fn count(length: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn active() -> Sequence {
+        let (events, _) = tokio::sync::mpsc::unbounded_channel();
+        let request = QueuedRequest {
+            prompt: vec![1, 2, 3],
+            sampling: crate::engine::Sampling::default(),
+            max_tokens: 1,
+            stop: vec![],
+            stop_tokens: vec![],
+            ignore_eos: false,
+            cache_prompt: true,
+            special: false,
+            progress: false,
+            events,
+            submitted: Instant::now(),
+        };
+        Sequence::new(request, 1, 10, Sampler::Greedy, Instant::now())
+    }
+
+    #[test]
+    fn what_was_computed_for_others_counts() {
+        let mut slot = slot(&[1, 2], 0);
+        slot.active = Some(active());
+        // Of the five tokens since it came one was its own.
+        let expect = Waiting {
+            slot: 7,
+            left: 1,
+            passed: 4,
+        };
+        assert_eq!(slot.waiting(7, 15), Some(expect));
+    }
 
     fn slot(cached: &[Token], last_used: u64) -> Slot {
         Slot {
@@ -197,8 +268,23 @@ mod tests {
     #[test]
     fn the_most_saving_slot_wins_then_the_oldest() {
         let slots = [slot(&[1, 2], 5), slot(&[1, 2, 3], 9), slot(&[7], 1)];
-        let pick = |prompt: &[Token]| choose(&slots, |slot| slot.reusable(prompt, true));
+        let pick = |prompt: &[Token]| choose(&slots, prompt.len(), |slot| slot.reusable(prompt, true));
         assert_eq!(pick(&[1, 2, 3, 4]), Some((1, 3)));
         assert_eq!(pick(&[8, 8]), Some((2, 0)));
+        // A few common tokens do not make up for losing what the slot holds.
+        let long: Vec<Token> = (1..40).collect();
+        assert_eq!(pick(&long), Some((2, 0)));
+    }
+
+    #[test]
+    fn without_savings_running_slots_stay_together() {
+        let mut slots = [slot(&[], 0), slot(&[1], 9), slot(&[], 0), slot(&[], 0)];
+        let pick = |slots: &[Slot]| choose(slots, 2, |_| 0).map(|(index, _)| index);
+        assert_eq!(pick(&slots), Some(0));
+        slots[0].active = Some(active());
+        assert_eq!(pick(&slots), Some(1));
+        slots[1].active = Some(active());
+        slots[3].active = Some(active());
+        assert_eq!(pick(&slots), Some(2));
     }
 }

@@ -1,8 +1,8 @@
 //! The engine thread: it owns the context, and does nothing but drive the model.
 //!
-//! Each step takes one token of every decoding slot and a fair share of the prompts that are being prefilled, computes
-//! them as one batch, samples, and sends events. It never waits for a client: the channels are unbounded, and a
-//! receiver that is gone frees its slot before the next step.
+//! Each step decodes one token of every running sequence, and then computes a part of the prompts that wait; both passes
+//! sample and send events. It never waits for a client: the channels are unbounded, and a receiver that is gone frees its
+//! slot before the next step.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,13 +12,15 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
+use super::error::ComputeError;
 use super::load::LoadSpec;
-use super::queue::{Job, Shared, fail};
+use super::queue::{QueuedRequest, Shared, fail};
 use super::sampler::Sampler;
-use super::schedule::{BATCH, Pacer, share};
-use super::slot::{self, Active, Slot};
+use super::schedule::{BATCH, Pacer, Waiting, choose_prompts};
+use super::slot::{self, Sequence, Slot};
 use crate::engine::{EngineError, Event, FinishReason, Token};
-use crate::experts::ExpertCache;
+use crate::experts::{ExpertCache, Phase};
+use crate::llama::log::Listener;
 use crate::telemetry::ModelMetrics;
 
 pub(super) struct Worker<'m> {
@@ -31,6 +33,8 @@ pub(super) struct Worker<'m> {
     /// The cache of experts, which wants to know what a batch is for.
     experts: Option<Arc<ExpertCache>>,
     metrics: ModelMetrics,
+    /// llama.cpp's log on this thread, which says why it fails.
+    log: Listener,
     pacer: Pacer,
     /// Tokens per slot.
     context_length: u32,
@@ -38,10 +42,12 @@ pub(super) struct Worker<'m> {
     end_tokens: Vec<Token>,
     /// Counts admissions, to know which slot was not used for longest.
     clock: u64,
+    /// Prompt tokens that were computed so far.
+    prefilled: u64,
     // Reused from step to step, so that a step allocates nothing.
     parts: Vec<Part>,
-    remaining: Vec<usize>,
-    shares: Vec<usize>,
+    waiting: Vec<Waiting>,
+    chosen: Vec<(usize, usize)>,
     piece: Vec<u8>,
 }
 
@@ -61,6 +67,7 @@ impl<'m> Worker<'m> {
         spec: &LoadSpec,
         shared: Arc<Shared>,
         metrics: ModelMetrics,
+        log: Listener,
     ) -> Self {
         let vocab = model.vocab();
         Self {
@@ -71,7 +78,8 @@ impl<'m> Worker<'m> {
             shared,
             experts: spec.experts.clone(),
             metrics,
-            pacer: Pacer::default(),
+            log,
+            pacer: Pacer::new(spec.max_pause),
             context_length: spec.context,
             end_tokens: vocab
                 .tokens()
@@ -79,25 +87,31 @@ impl<'m> Worker<'m> {
                 .map(|token| token.0)
                 .collect(),
             clock: 0,
+            prefilled: 0,
             parts: Vec::new(),
-            remaining: Vec::new(),
-            shares: Vec::new(),
+            waiting: Vec::new(),
+            chosen: Vec::new(),
             piece: Vec::new(),
             model,
         }
     }
 
     /// Computes one token, so that lazily mapped weights and kernels are there for the first request.
-    pub(super) fn warm_up(&mut self) -> Result<(), String> {
+    pub(super) fn warm_up(&mut self) -> Result<(), ComputeError> {
         let token = self.end_tokens.first().copied().unwrap_or(0);
         self.batch.clear();
         self.batch
             .add(LlamaToken(token), 0, &[0], true)
-            .map_err(|error| error.to_string())?;
-        let result = self.context.decode(&mut self.batch).map_err(|error| error.to_string());
+            .map_err(|_| ComputeError::Batch)?;
+        let result = self.decode();
         self.context.synchronize();
         self.context.clear_kv_cache();
         result
+    }
+
+    fn decode(&mut self) -> Result<(), ComputeError> {
+        let decoded = self.context.decode(&mut self.batch);
+        decoded.map_err(|error| ComputeError::Decode(self.log.explain(&error)))
     }
 
     /// Runs until the engine is told to stop.
@@ -138,22 +152,22 @@ impl<'m> Worker<'m> {
 
     fn admit(&mut self) {
         while self.slots.iter().any(|slot| slot.active.is_none()) {
-            let Some(job) = self.shared.pop() else { return };
-            self.start(job);
+            let Some(request) = self.shared.pop() else { return };
+            self.start(request);
         }
     }
 
-    fn start(&mut self, job: Job) {
-        let chosen = slot::choose(&self.slots, |slot| {
-            if job.cache_prompt {
-                slot.reusable(&job.prompt, self.can_trim(slot.sequence))
+    fn start(&mut self, request: QueuedRequest) {
+        let chosen = slot::choose(&self.slots, request.prompt.len(), |slot| {
+            if request.cache_prompt {
+                slot.reusable(&request.prompt, self.can_trim(slot.sequence))
             } else {
                 0
             }
         });
         let Some((index, mut reused)) = chosen else {
             // `admit` saw an idle slot.
-            fail(&job, self.compute_error("no idle slot"));
+            fail(&request, self.compute_error("no idle slot"));
             return;
         };
         if reused < self.slots[index].cached.len() && !self.trim(index, reused) {
@@ -163,10 +177,10 @@ impl<'m> Worker<'m> {
         slot.cached.truncate(reused);
 
         let now = Instant::now();
-        let banned = if job.ignore_eos { &self.end_tokens[..] } else { &[] };
-        let mut sampler = Sampler::new(&job.sampling, banned, self.model, self.context_length);
-        sampler.prime(&job.prompt);
-        let active = Active::new(job, reused, sampler, now);
+        let banned = if request.ignore_eos { &self.end_tokens[..] } else { &[] };
+        let mut sampler = Sampler::new(&request.sampling, banned, self.model, self.context_length);
+        sampler.prime(&request.prompt);
+        let active = Sequence::new(request, reused, self.prefilled, sampler, now);
 
         self.metrics.prompt_tokens.inc_by(active.prompt.len() as u64);
         self.metrics.cached_tokens.inc_by(reused as u64);
@@ -197,13 +211,18 @@ impl<'m> Worker<'m> {
         {
             return true;
         }
-        self.clear(sequence);
+        self.clear(index);
         false
     }
 
-    fn clear(&mut self, sequence: i32) {
-        let id = u32::try_from(sequence).ok();
-        let removed = self.context.clear_kv_cache_seq(id, None, None);
+    /// Empties a slot's sequence.
+    fn clear(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        slot.forget();
+        let sequence = slot.sequence;
+        let removed = self
+            .context
+            .clear_kv_cache_seq(u32::try_from(sequence).ok(), None, None);
         if !matches!(removed, Ok(true)) {
             tracing::warn!(
                 model = self.name,
@@ -214,84 +233,103 @@ impl<'m> Worker<'m> {
         }
     }
 
-    /// Computes one batch, and samples for every slot whose turn it is.
+    /// Decodes a token of every running sequence, then computes a part of the prompts that wait.
     fn step(&mut self) {
-        let prefilled = self.fill_batch();
-        if let Some(experts) = &self.experts {
-            let tokens = usize::try_from(self.batch.n_tokens()).unwrap_or(0);
-            experts.begin(tokens.saturating_sub(prefilled));
+        self.begin_batch();
+        for index in 0..self.slots.len() {
+            if self.slots[index].next().is_some() {
+                self.add(index, 1);
+            }
         }
-        let before = Instant::now();
-        let result = self.context.decode(&mut self.batch);
-        if let Err(error) = result {
-            self.fail_batch(&error.to_string());
+        let decoding = self.parts.len();
+        if decoding > 0 {
+            self.compute(Phase::Decode);
+        }
+
+        self.waiting.clear();
+        let prefilled = self.prefilled;
+        let waiting = self.slots.iter().enumerate();
+        self.waiting
+            .extend(waiting.filter_map(|(index, slot)| slot.waiting(index, prefilled)));
+        if self.waiting.is_empty() {
             return;
         }
-        // With nothing to sample there is nothing that would wait for a device: without this, a long prefill would
-        // be queued as a whole and could not be cancelled.
-        if self.parts.iter().all(|part| part.logits.is_none()) {
-            self.context.synchronize();
+        let budget = self.pacer.budget(decoding, self.waiting.len());
+        choose_prompts(&mut self.waiting, budget, &mut self.chosen);
+        self.begin_batch();
+        let chosen = std::mem::take(&mut self.chosen);
+        for (slot, tokens) in &chosen {
+            self.add(*slot, *tokens);
         }
-        if prefilled > 0
-            && let Some(experts) = &self.experts
-            && self.parts.iter().any(|part| part.logits.is_some())
-        {
-            // Before anything is sampled: the uploads have that time.
-            self.context.synchronize();
-            experts.prompt_ended();
+        self.chosen = chosen;
+        let before = Instant::now();
+        if self.compute(Phase::Prefill) {
+            let tokens = self.parts.iter().map(|part| part.tokens).sum();
+            self.pacer.observe(tokens, before.elapsed());
+            self.prefilled += tokens as u64;
+        }
+    }
+
+    fn begin_batch(&mut self) {
+        self.batch.clear();
+        self.parts.clear();
+    }
+
+    /// Adds the next tokens of a slot to the batch: the token that was sampled last, or the next ones of its prompt.
+    fn add(&mut self, index: usize, tokens: usize) {
+        let slot = &self.slots[index];
+        let Some(active) = &slot.active else { return };
+        let start = slot.cached.len();
+        let (tokens, wants_logits) = match &active.next {
+            Some(token) => (std::slice::from_ref(token), true),
+            None => {
+                let end = start + tokens;
+                (&active.prompt[start..end], end == active.prompt.len())
+            }
+        };
+        for (offset, token) in tokens.iter().enumerate() {
+            let position = i32::try_from(start + offset).unwrap_or(i32::MAX);
+            let logits = wants_logits && offset + 1 == tokens.len();
+            // The batch holds BATCH tokens; the schedule gives no more, and there are fewer slots.
+            let added = self.batch.add(LlamaToken(*token), position, &[slot.sequence], logits);
+            debug_assert!(added.is_ok());
+        }
+        self.parts.push(Part {
+            slot: index,
+            tokens: tokens.len(),
+            logits: wants_logits.then_some(self.batch.n_tokens() - 1),
+        });
+    }
+
+    /// Computes the batch, and samples for every slot whose turn it is; false if it failed.
+    fn compute(&mut self, phase: Phase) -> bool {
+        if let Some(experts) = &self.experts {
+            experts.begin(if phase == Phase::Decode { self.parts.len() } else { 0 });
+        }
+        if let Err(error) = self.decode() {
+            self.fail_batch(&error);
+            return false;
+        }
+        if phase == Phase::Prefill {
+            let samples = self.parts.iter().any(|part| part.logits.is_some());
+            // With nothing to sample there is nothing that would wait for a device: without this, a long prefill would
+            // be queued as a whole and could not be cancelled.
+            if !samples || self.experts.is_some() {
+                self.context.synchronize();
+            }
+            if let Some(experts) = &self.experts
+                && samples
+            {
+                // Before anything is sampled: the uploads have that time.
+                experts.prompt_ended();
+            }
         }
         let parts = std::mem::take(&mut self.parts);
         for part in &parts {
             self.computed(part);
         }
         self.parts = parts;
-        if prefilled > 0 {
-            self.pacer.observe(prefilled, before.elapsed());
-        }
-    }
-
-    /// Puts the next tokens of all active slots into the batch and returns how many of them are prompt tokens.
-    fn fill_batch(&mut self) -> usize {
-        self.batch.clear();
-        self.parts.clear();
-        self.remaining.clear();
-        self.remaining.extend(self.slots.iter().map(Slot::prefill_left));
-        let decoding = self
-            .slots
-            .iter()
-            .filter(|slot| slot.active.as_ref().is_some_and(|active| active.next.is_some()))
-            .count();
-        share(self.pacer.budget(decoding), &self.remaining, &mut self.shares);
-
-        let mut prefilled = 0;
-        for (index, slot) in self.slots.iter().enumerate() {
-            let Some(active) = &slot.active else { continue };
-            let start = slot.cached.len();
-            let (tokens, wants_logits) = match &active.next {
-                Some(token) => (std::slice::from_ref(token), true),
-                None => {
-                    let end = start + self.shares[index];
-                    prefilled += self.shares[index];
-                    (&active.prompt[start..end], end == active.prompt.len())
-                }
-            };
-            let Some(last) = tokens.len().checked_sub(1) else {
-                continue;
-            };
-            for (offset, token) in tokens.iter().enumerate() {
-                let position = i32::try_from(start + offset).unwrap_or(i32::MAX);
-                let logits = wants_logits && offset == last;
-                // The batch holds BATCH tokens, and so many were shared out.
-                let added = self.batch.add(LlamaToken(*token), position, &[slot.sequence], logits);
-                debug_assert!(added.is_ok());
-            }
-            self.parts.push(Part {
-                slot: index,
-                tokens: tokens.len(),
-                logits: wants_logits.then_some(self.batch.n_tokens() - 1),
-            });
-        }
-        prefilled
+        true
     }
 
     /// Takes note that the tokens of a part are computed, and samples where its logits are there.
@@ -310,7 +348,10 @@ impl<'m> Worker<'m> {
             }
         }
         let Some(logits) = part.logits else { return };
-        let token = active.sampler.sample(&self.context, logits);
+        let token = match active.sampler.sample(&self.context, logits) {
+            Ok(token) => token,
+            Err(error) => return self.fail(part.slot, &error),
+        };
         let now = Instant::now();
         match active.token_sampled(now) {
             Some(since) => self.metrics.inter_token.observe(since.as_secs_f64()),
@@ -378,9 +419,8 @@ impl<'m> Worker<'m> {
     fn release(&mut self, index: usize, how: &str) {
         if let Some(active) = self.slots[index].active.take() {
             if !active.keeps {
-                // What nobody will extend only slows down the attention of the others, who share the memory.
-                self.clear(self.slots[index].sequence);
-                self.slots[index].cached.clear();
+                // The slot is free for others, before those that hold something.
+                self.clear(index);
             }
             let now = Instant::now();
             self.shared.slot_freed(active.held(now));
@@ -390,18 +430,21 @@ impl<'m> Worker<'m> {
         }
     }
 
-    /// Ends the requests of a batch that failed; what their sequences hold is not known any more.
-    fn fail_batch(&mut self, reason: &str) {
-        tracing::error!(model = self.name, reason, "a batch failed");
+    /// Ends the requests of a batch that failed.
+    fn fail_batch(&mut self, error: &ComputeError) {
         let parts = std::mem::take(&mut self.parts);
         for part in &parts {
-            let sequence = self.slots[part.slot].sequence;
-            self.clear(sequence);
-            self.slots[part.slot].cached.clear();
-            let error = self.compute_error(reason);
-            self.end(part.slot, Err(error), "error");
+            self.fail(part.slot, error);
         }
         self.parts = parts;
+    }
+
+    /// Ends the request of a slot; what its sequence holds is not known any more.
+    fn fail(&mut self, index: usize, error: &ComputeError) {
+        tracing::error!(model = self.name, slot = index, %error, "a request failed");
+        self.clear(index);
+        let error = self.compute_error(&error.to_string());
+        self.end(index, Err(error), "error");
     }
 
     fn compute_error(&self, reason: &str) -> EngineError {

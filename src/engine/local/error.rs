@@ -1,0 +1,60 @@
+//! Why a model cannot be loaded or computed.
+
+use std::path::PathBuf;
+
+use crate::experts::PluginError;
+
+/// Why there is no engine. The messages say what can be changed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LoadError {
+    #[error("llama.cpp cannot load {path}: {reason}{}", hint(*on_gpu))]
+    Model {
+        path: PathBuf,
+        /// In llama.cpp's words.
+        reason: String,
+        on_gpu: bool,
+    },
+    #[error("the device of the plan cannot be used: {0}")]
+    Device(String),
+    #[error("the expert cache cannot be used: {0}")]
+    Experts(#[from] PluginError),
+    #[error("a context of {context} tokens in {parallel} slots is more than llama.cpp can address")]
+    TooLarge { context: u32, parallel: u32 },
+    #[error(
+        "llama.cpp cannot create a context of {parallel} x {context} tokens: {reason}. If there is not enough memory: a shorter \
+         `context`, fewer slots (`parallel`), or a smaller `kv_type` take less; `hearth plan` shows how much"
+    )]
+    Context {
+        context: u32,
+        parallel: u32,
+        /// In llama.cpp's words.
+        reason: String,
+    },
+    #[error("the first token cannot be computed: {0}")]
+    WarmUp(#[from] ComputeError),
+    #[error("the engine thread panicked; see the log")]
+    Panic,
+}
+
+fn hint(on_gpu: bool) -> &'static str {
+    // What was free when hearth planned may be taken now.
+    if on_gpu {
+        "; if the GPU's memory is used by others, `[memory] vram` (or --vram) makes hearth take less"
+    } else {
+        ""
+    }
+}
+
+/// Why a batch has no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ComputeError {
+    /// In llama.cpp's words.
+    #[error("{0}")]
+    Decode(String),
+    #[error("the batch holds more tokens than were reserved")]
+    Batch,
+    #[error(
+        "the model computed numbers that are none (NaN): its file is damaged, or a kernel of this machine fails on its data types"
+    )]
+    NotANumber,
+}

@@ -1,0 +1,7 @@
+//! llama.cpp beyond the safe interface of the crate `llama-cpp-2`.
+
+pub(crate) mod cpu;
+pub mod log;
+#[cfg(feature = "dynamic-backends")]
+pub(crate) mod modules;
+pub mod openmp;
