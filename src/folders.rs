@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use etcetera::BaseStrategy;
 
-/// What can be made again: `HEARTH_CACHE`, or `hearth` in the user's cache directory.
+/// What can be made again: `HEARTH_CACHE` unless it is empty, or `hearth` in the user's cache directory.
 #[must_use]
 pub fn cache() -> PathBuf {
-    if let Some(folder) = std::env::var_os("HEARTH_CACHE") {
+    if let Some(folder) = std::env::var_os("HEARTH_CACHE").filter(|folder| !folder.is_empty()) {
         return folder.into();
     }
     match etcetera::choose_base_strategy() {

@@ -1,10 +1,17 @@
 //! `hearth benchmark` from outside: what it prints, what it writes, and what it refuses.
 #![cfg(feature = "demo")]
 
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::time::Duration;
 
 use assert_cmd::Command;
 use serde_json::Value;
+
+use common::Server;
 
 fn benchmark(args: &[&str]) -> assert_cmd::assert::Assert {
     Command::cargo_bin("hearth")
@@ -181,4 +188,203 @@ fn placements_are_compared() {
     // Without a cache there is nothing to compare.
     let refused = benchmark(&["--placements"]).failure();
     assert!(stderr(&refused).contains("nothing to compare"), "{}", stderr(&refused));
+}
+
+/// `hearth benchmark` against servers that run already.
+fn of_servers(args: &[&str]) -> assert_cmd::assert::Assert {
+    Command::cargo_bin("hearth")
+        .unwrap()
+        .args(["benchmark", "--prompt-tokens", "40", "--generate", "6", "--repeat", "2"])
+        .args(args)
+        .assert()
+}
+
+#[test]
+fn servers_are_compared_side_by_side() {
+    let server = Server::start("");
+    let output = tempfile::tempdir().unwrap();
+    let (first, second) = (
+        format!("http://{}", server.address),
+        format!("http://{}/v1", server.address),
+    );
+    let servers = ["--url", &first, "--name", "one", "--url", &second, "--name", "two"];
+    let load = ["--concurrency", "1,3", "--stagger", "20ms", "--model", "demo-narrator"];
+    let place = ["--json", "--output", output.path().to_str().unwrap()];
+    let printed = of_servers(&[&servers[..], &load, &place].concat()).success();
+    let report: Value = serde_json::from_str(&stdout(&printed)).unwrap();
+
+    assert_eq!(report["stagger_ms"], 20);
+    for (index, name) in ["one", "two"].into_iter().enumerate() {
+        let server = &report["servers"][index];
+        assert_eq!(server["name"], name);
+        assert_eq!(server["model"], "demo-narrator");
+        assert_eq!(server["prompt_length"], "tokenize");
+        // Exact prompts, all tokens, nothing from a cache, and counts from `usage`.
+        assert_eq!(server["notes"], serde_json::json!([]));
+    }
+    let cases = report["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 2);
+    for case in cases {
+        let streams = number(&case["concurrency"]);
+        for server in case["servers"].as_array().unwrap() {
+            for rate in ["decode_per_second", "prefill_per_second", "total_per_second"] {
+                assert!(number(&server[rate]["min"]) > 0.0, "{rate}: {server}");
+            }
+            assert!((number(&server["first_token_ms"]["samples"]) - 2.0 * streams).abs() < 0.1);
+            let (mean, worst) = (&server["first_token_mean_ms"], &server["first_token_worst_ms"]);
+            assert!(number(&mean["median"]) <= number(&worst["median"]));
+            let pause = number(&server["longest_pause_ms"]["max"]);
+            assert!(pause >= number(&server["inter_token_ms"]["p50"]), "{server}");
+        }
+        assert!(case["servers"][0]["ratio_to_first"].is_null());
+        let ratios = &case["servers"][1]["ratio_to_first"];
+        for ratio in ["decode_per_second", "first_token_worst_ms", "longest_pause_ms"] {
+            assert!(
+                number(&ratios[ratio]["min"]) <= number(&ratios[ratio]["max"]),
+                "{ratios}"
+            );
+        }
+    }
+    // Each server computed what was asked of it: a probe of one token, then 3 rounds of 1 and 3 streams.
+    let tokens = 2.0 * (1.0 + 3.0 * 4.0 * 6.0);
+    server.wait_for(
+        "hearth_generation_tokens_total",
+        "demo-narrator",
+        tokens,
+        Duration::from_secs(30),
+    );
+
+    let markdown = std::fs::read_to_string(output.path().join("report.md")).unwrap();
+    assert!(
+        markdown.contains("## Ratios to one") && markdown.contains("![Decode"),
+        "{markdown}"
+    );
+    let html = std::fs::read_to_string(output.path().join("report.html")).unwrap();
+    roxmltree::Document::parse_with_options(
+        &html,
+        roxmltree::ParsingOptions {
+            allow_dtd: true,
+            ..roxmltree::ParsingOptions::default()
+        },
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_server_is_measured_through_its_chat_template() {
+    let server = Server::start("");
+    let url = format!("http://{}", server.address);
+    let printed = of_servers(&["--url", &url, "--endpoint", "chat", "--model", "demo-reasoner"]).success();
+    let text = stdout(&printed);
+    for part in [
+        "demo-reasoner",
+        "/v1/chat/completions",
+        "decode tokens/s",
+        "longest pause",
+    ] {
+        assert!(text.contains(part), "{part}:\n{text}");
+    }
+    // The template's tokens count: no note says that prompts were longer than asked for.
+    assert!(!text.contains("of the tokens asked for"), "{text}");
+    let two_models = of_servers(&["--url", &url]).success();
+    assert!(
+        stdout(&two_models).contains("it has more models"),
+        "{}",
+        stdout(&two_models)
+    );
+}
+
+/// A server that answers each request with the next of these responses, and then is gone.
+fn scripted(responses: Vec<String>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for response in responses {
+            let (mut socket, _) = listener.accept().unwrap();
+            read_request(&mut socket);
+            socket.write_all(response.as_bytes()).unwrap();
+        }
+    });
+    address
+}
+
+/// Reads a request with its body, so that closing the socket does not reset the connection.
+fn read_request(socket: &mut TcpStream) {
+    let mut request = Vec::new();
+    let mut byte = [0];
+    while !request.ends_with(b"\r\n\r\n") {
+        socket.read_exact(&mut byte).unwrap();
+        request.push(byte[0]);
+    }
+    let head = String::from_utf8(request).unwrap().to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let length = length.map_or(0, |length| length.trim().parse().unwrap());
+    socket.read_exact(&mut vec![0; length]).unwrap();
+}
+
+fn response(status: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[test]
+fn servers_that_cannot_be_measured_are_refused() {
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let models = response("200 OK", r#"{"data": [{"id": "m"}]}"#);
+    let done = "data: [DONE]\n\n";
+    let answer = r#"data: {"choices": [{"text": "x", "finish_reason": "length"}]}"#;
+    let answer = response("200 OK", &format!("{answer}\n\n{done}"));
+    let no_models = scripted(vec![response("404 Not Found", "no such page")]);
+    let empty = scripted(vec![response("200 OK", r#"{"data": []}"#)]);
+    let unknown = r#"{"error": {"message": "there is no model `m`"}}"#;
+    let unknown = scripted(vec![models.clone(), response("400 Bad Request", unknown)]);
+    let broken = "data: {\"error\": {\"message\": \"out of memory\"}}\n\n";
+    let broken = scripted(vec![models.clone(), response("200 OK", broken)]);
+    let cut = scripted(vec![models.clone(), response("200 OK", "data: {\"choices\": []}\n\n")]);
+    let uncounted = scripted(vec![models, answer, response("404 Not Found", "")]);
+    let silent = silent.local_addr().unwrap();
+    for (address, message) in [
+        (dead, "is a server running at"),
+        (no_models, "/v1/models answered 404 Not Found: no such page"),
+        (empty, "--model names one"),
+        (unknown, "there is no model `m`"),
+        (broken, "out of memory"),
+        (cut, "closed the stream before its end"),
+        (uncounted, "prompts of a known length cannot be made"),
+    ] {
+        let refused = of_servers(&["--url", &format!("http://{address}")]).code(1);
+        let text = stderr(&refused);
+        assert!(
+            text.contains(message) && text.contains(&address.to_string()),
+            "{message}: {text}"
+        );
+    }
+    let url = format!("http://{silent}");
+    let refused = of_servers(&["--url", &url, "--model", "m", "--timeout", "300ms"]).code(1);
+    assert!(stderr(&refused).contains("--timeout"), "{}", stderr(&refused));
+
+    for (args, code, message) in [
+        (&["--url", "https://host"][..], 2, "https is not supported"),
+        (&["--url", "host:80"], 2, "http://HOST:PORT"),
+        (&["--name", "x"], 2, "--url"),
+        (&["--url", &url, "--context", "64"], 2, "cannot be used with"),
+        (&["--url", &url, "--placements"], 2, "cannot be used with"),
+        (&["--url", &url, "--stagger", "fast"], 2, "time span"),
+        (
+            &["--url", &url, "--name", "a", "--name", "b"],
+            1,
+            "2 --name for 1 --url",
+        ),
+        (
+            &["--url", &url, "--model", "a", "--model", "b"],
+            1,
+            "2 --model for 1 --url",
+        ),
+    ] {
+        let refused = of_servers(args).code(code);
+        assert!(stderr(&refused).contains(message), "{args:?}: {}", stderr(&refused));
+    }
 }

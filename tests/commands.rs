@@ -140,3 +140,61 @@ mod with_models {
         assert!(stderr(&wrong).contains("line 1"));
     }
 }
+
+#[test]
+fn empty_variables_count_as_unset() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path().join("here");
+    std::fs::create_dir(&here).unwrap();
+    let models = |format: &str| {
+        let mut command = Command::cargo_bin("hearth").unwrap();
+        command
+            .current_dir(&here)
+            .env("XDG_CACHE_HOME", folder.path())
+            .env("HOME", folder.path())
+            .env("HEARTH_LOG", "")
+            .env("HEARTH_LOG_FORMAT", format);
+        for name in ["HEARTH_CACHE", "HEARTH_CONFIG", "HEARTH_PORT"] {
+            command.env(name, "");
+        }
+        command.arg("models").assert()
+    };
+    models("").success();
+    models("json").success();
+    assert_eq!(
+        std::fs::read_dir(&here).unwrap().count(),
+        0,
+        "nothing is unpacked into the working folder"
+    );
+    let wrong = models("xml").code(2);
+    assert!(
+        stderr(&wrong).contains("`HEARTH_LOG_FORMAT` must be text or json"),
+        "{}",
+        stderr(&wrong)
+    );
+}
+
+#[test]
+fn what_a_killed_start_left_is_removed() {
+    let cache = tempfile::tempdir().unwrap();
+    let left = cache.path().join(".demo-unpacking-abc");
+    std::fs::write(&left, "half a model").unwrap();
+    let mut command = Command::cargo_bin("hearth").unwrap();
+    command
+        .env("HEARTH_CACHE", cache.path())
+        .arg("models")
+        .assert()
+        .success();
+    assert!(!left.exists());
+    // The two models stay.
+    let models = std::fs::read_dir(cache.path()).unwrap();
+    let models = models.filter(|entry| {
+        entry
+            .as_ref()
+            .unwrap()
+            .path()
+            .extension()
+            .is_some_and(|end| end == "gguf")
+    });
+    assert_eq!(models.count(), 2);
+}

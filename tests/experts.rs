@@ -31,7 +31,11 @@ const PROJECTIONS: f64 = 3.0;
 /// `scripts/test-gpu-path` runs these tests on a GPU, real or in software.
 fn cache_device() -> Device {
     let gpu = std::env::var_os("HEARTH_TEST_CACHE_DEVICE").is_some_and(|device| device == "gpu");
-    if gpu { Device::Gpu(0) } else { Device::Cpu }
+    if gpu {
+        Device::Gpu(hearth::host::gpus(0)[0].id.expect("a GPU"))
+    } else {
+        Device::Cpu
+    }
 }
 
 fn llama() -> &'static LlamaBackend {
@@ -357,7 +361,7 @@ fn a_running_cache_can_be_changed() {
     let change = |step: usize| {
         // Uploads of one step run into the next, and the heat map is read while layers are made anew.
         assert!(cache.heat().experts() > 0);
-        if step % 3 == 0 {
+        if step.is_multiple_of(3) {
             let change = Change {
                 capacity: Some(Capacity::Share([0.5, 0.0, 1.0, 0.25][step / 3 % 4])),
                 policy: Some([PolicyKind::Lru, PolicyKind::LfuDecay][step / 3 % 2]),

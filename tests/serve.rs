@@ -374,7 +374,7 @@ fn bad_requests_are_named_and_hurt_nobody() {
     );
     check(with("temperature", json!(1e30)), 400, "`temperature`");
     check(with("temperature", json!("hot")), 400, "temperature");
-    check(with("max_tokens", json!(-1)), 400, "max_tokens");
+    check(with("max_tokens", json!(-2)), 400, "max_tokens");
     check(with("max_tokens", json!(0)), 400, "max_tokens");
     check(with("n", json!(3)), 400, "`n`");
     check(with("logprobs", json!(true)), 400, "`logprobs`");
@@ -427,6 +427,115 @@ fn bad_requests_are_named_and_hurt_nobody() {
     assert_eq!(lines.last().unwrap(), "[DONE]");
     let end: Value = serde_json::from_str(&lines[lines.len() - 2]).unwrap();
     assert_eq!(end["timings"]["predicted_n"], 400);
+}
+
+/// Counting the tokens of such a text would take ten seconds and more.
+#[test]
+fn endless_texts_are_refused_before_they_are_tokenized() {
+    let server = Server::start("context = 512");
+    for text in [" ".repeat(7 << 20), "word ".repeat(1 << 20)] {
+        let begin = Instant::now();
+        let messages = json!([{"role": "user", "content": text}]);
+        for (path, body) in [
+            ("/v1/completions", json!({ "prompt": text })),
+            ("/v1/chat/completions", json!({ "messages": messages })),
+        ] {
+            let (status, error) = server.post(path, &body);
+            let error = &error["error"];
+            assert_eq!(
+                (status, &error["code"]),
+                (400, &json!("context_length_exceeded")),
+                "{error}"
+            );
+            assert!(error["n_prompt_tokens"].as_u64().unwrap() > 512, "{error}");
+            assert!(error["message"].as_str().unwrap().contains("at least"), "{error}");
+        }
+        let took = begin.elapsed();
+        assert!(took < Duration::from_secs(8), "{took:?}");
+    }
+    let (status, error) = server.post("/tokenize", &json!({"content": " ".repeat(3 << 20)}));
+    assert_eq!((status, &error["error"]["param"]), (400, &json!("content")), "{error}");
+    let (status, error) = server.post("/detokenize", &json!({"tokens": vec![1; 1_100_000]}));
+    assert_eq!((status, &error["error"]["param"]), (400, &json!("tokens")), "{error}");
+}
+
+/// Many tokens are neither held as JSON nor kept as memory, and nobody waits for them.
+#[cfg(target_os = "linux")]
+#[test]
+fn many_tokens_take_little_memory() {
+    let resident = |id: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
+    };
+    let server = Server::start("context = 512");
+    let (address, before) = (server.address, resident(server.id()));
+    let text = "Zq?".repeat(340_000);
+    let attack = std::thread::spawn(move || {
+        let mut tokens = 0;
+        for _ in 0..3 {
+            let (status, answer) = post(address, "/tokenize", &json!({"content": text, "with_pieces": true}));
+            assert_eq!(status, 200);
+            tokens = answer["tokens"].as_array().unwrap().len();
+            let ids: Vec<&Value> = answer["tokens"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|token| &token["id"])
+                .collect();
+            let (status, answer) = post(address, "/detokenize", &json!({ "tokens": ids }));
+            assert_eq!(status, 200);
+            assert!(answer["content"] == text);
+        }
+        tokens
+    });
+    let mut slowest = Duration::ZERO;
+    let mut most = 0;
+    while !attack.is_finished() {
+        let begin = Instant::now();
+        assert_eq!(server.get("/health").0, 200);
+        slowest = slowest.max(begin.elapsed());
+        most = most.max(resident(server.id()));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let tokens = attack.join().unwrap();
+    let after = resident(server.id());
+    eprintln!("{tokens} tokens; {before} MiB before, {most} at most, {after} after; /health {slowest:?}");
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    assert!(after < before + 200, "{before} MiB became {after}");
+}
+
+#[test]
+fn other_samplers_choose_other_tokens() {
+    let server = Server::start("");
+    let text = |fields: Value| {
+        let mut body = json!({"prompt": "Once upon a time", "max_tokens": 24, "seed": 1, "temperature": 5, "min_p": 0,
+            "top_p": 1, "top_k": 0, "ignore_eos": true, "cache_prompt": false});
+        body.as_object_mut()
+            .unwrap()
+            .extend(fields.as_object().unwrap().clone());
+        let (status, answer) = server.post("/v1/completions", &body);
+        assert_eq!(status, 200, "{answer}");
+        answer["choices"][0]["text"].as_str().unwrap().to_owned()
+    };
+    let likeliest = text(json!({"temperature": 0}));
+    let hot = text(json!({}));
+    assert_ne!(likeliest, hot);
+    assert_eq!(hot, text(json!({})), "the seed decides");
+    // What leaves one candidate leaves no choice, whatever the temperature.
+    assert_eq!(likeliest, text(json!({"top_n_sigma": 0.0001})));
+    assert_eq!(
+        likeliest,
+        text(json!({"samplers": ["top_k", "temperature"], "top_k": 1}))
+    );
+    // A sampler that is not in the chain does nothing.
+    assert_eq!(hot, text(json!({"samplers": ["temperature"], "top_k": 1})));
+    // From 0 to 10, by the entropy, is not the same as 5.
+    assert_ne!(hot, text(json!({"dynatemp_range": 5})));
+    // Texts that may not come.
+    let first: String = likeliest.chars().take(6).collect();
+    let banned = text(json!({"temperature": 0, "logit_bias": [[first, false]]}));
+    assert!(!banned.starts_with(&first), "{banned}");
 }
 
 #[test]

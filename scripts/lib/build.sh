@@ -34,13 +34,33 @@ cargo_filled_for() {
   grep -oE '(target_feature=\\"[^"\\]*\\"\\n)+' "$2/.rustc_info.json" 2>/dev/null | grep -Fx -- "$features" >/dev/null
 }
 
+# Has llama.cpp built anew where cmake was told something else than .cargo/config.toml says now: neither cargo nor
+# llama-cpp-sys-2 look at that again.
+forget_other_settings() {
+  local cache name value folder
+  for cache in "$1"/release/build/llama-cpp-sys-2-*/out/build/CMakeCache.txt; do
+    [ -f "$cache" ] || continue
+    while IFS='=' read -r name value; do
+      # A variable of the user's wins in cargo too.
+      value=${!name:-$value}
+      if [ "$(sed -n "s/^$name:[A-Z]*=//p" "$cache")" != "$value" ]; then
+        say "llama.cpp is built anew: $name is now $value"
+        folder=$(basename "${cache%/out/build/CMakeCache.txt}")
+        rm -rf "$1/release/build/$folder" "$1/release/.fingerprint/$folder"
+        break
+      fi
+    done < <(sed -n 's/^\(CMAKE_[A-Z_]*\) = "\(.*\)"$/\1=\2/p' "$root/.cargo/config.toml")
+  done
+}
+
 # Makes sure that what the target directory holds was built on a processor like this one. Build scripts and macros of the
 # compiler are built for it too: elsewhere they would die of an illegal instruction in the middle of the build.
 prepare_target() {
-  choose_processor
-  [ -z "${HEARTH_CPU:-}" ] || return 0
   local target stamp now
   target=$(target_dir)
+  forget_other_settings "$target"
+  choose_processor
+  [ -z "${HEARTH_CPU:-}" ] || return 0
   stamp=$target/hearth/processor
   now=$(processor_features)
   if [ -d "$target/release" ] || [ -d "$target/debug" ]; then

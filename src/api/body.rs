@@ -1,12 +1,13 @@
 //! Request bodies: bounded, and with errors that name the place.
 
-use std::time::Duration;
+use std::fmt::Display;
+use std::time::{Duration, Instant};
 
 use actix_web::http::header::CONTENT_LENGTH;
-use actix_web::web::{BytesMut, Payload, block};
+use actix_web::web::{Bytes, BytesMut, Payload, block};
 use actix_web::{FromRequest, HttpRequest};
-use futures_util::StreamExt;
 use futures_util::future::{FutureExt, LocalBoxFuture};
+use futures_util::stream::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -18,8 +19,28 @@ pub(super) struct BodyLimit(pub(super) usize);
 
 /// Bodies beyond this size are parsed and rendered away from the async workers, which serve other streams meanwhile.
 pub(super) const LARGE: usize = 64 * 1024;
-/// Longest silence of a client that is sending a body.
-const SILENCE: Duration = Duration::from_secs(30);
+
+/// How fast a body must arrive: a client that keeps a connection busy with a byte now and then holds what others need.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// Longest silence, and time for a small body.
+    patience: Duration,
+    /// Bytes per second beyond that: a slow line, not an attack.
+    rate: u32,
+}
+
+const PACE: Pace = Pace {
+    patience: Duration::from_secs(30),
+    rate: 64 * 1024,
+};
+
+impl Pace {
+    /// When so much must have been followed by more, from the start of the body.
+    fn deadline(self, received: usize) -> Duration {
+        let received = u32::try_from(received).unwrap_or(u32::MAX);
+        self.patience + Duration::from_secs(1) * received / self.rate.max(1)
+    }
+}
 
 /// A JSON object, whatever content type the client claims.
 #[derive(Debug)]
@@ -45,6 +66,11 @@ impl Body {
         &self.value[name]
     }
 
+    /// All fields with their values.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.value.as_object().into_iter().flatten()
+    }
+
     /// The model that the request names.
     pub(super) fn model(&self) -> Result<Option<&str>, ApiError> {
         match self.field("model") {
@@ -57,6 +83,13 @@ impl Body {
     /// Whether work on this body belongs away from the async workers.
     pub(super) fn is_large(&self) -> bool {
         self.bytes > LARGE
+    }
+}
+
+#[cfg(test)]
+impl Body {
+    pub(super) fn of_value(value: Value) -> Self {
+        Self { value, bytes: 0 }
     }
 }
 
@@ -75,19 +108,8 @@ impl FromRequest for Body {
             if announced.is_some_and(|announced| announced > limit as u64) {
                 return Err(ApiError::too_large(limit));
             }
-            let mut payload = payload.map_err(|error| ApiError::bad_body(error.to_string()))?;
-            let mut body = BytesMut::new();
-            loop {
-                let Ok(chunk) = tokio::time::timeout(SILENCE, payload.next()).await else {
-                    return Err(ApiError::slow_body(SILENCE.as_secs()));
-                };
-                let Some(chunk) = chunk else { break };
-                let chunk = chunk.map_err(|error| ApiError::bad_body(format!("the body broke off: {error}")))?;
-                if body.len() + chunk.len() > limit {
-                    return Err(ApiError::too_large(limit));
-                }
-                body.extend_from_slice(&chunk);
-            }
+            let payload = payload.map_err(|error| ApiError::bad_body(error.to_string()))?;
+            let body = receive(payload, limit, PACE).await?;
             if body.len() <= LARGE {
                 return parse(&body);
             }
@@ -96,6 +118,28 @@ impl FromRequest for Body {
                 .map_err(|error| ApiError::internal(error.to_string()))?
         }
         .boxed_local()
+    }
+}
+
+/// Collects a body that is neither too large nor too slow.
+async fn receive<E: Display>(
+    mut payload: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    limit: usize,
+    pace: Pace,
+) -> Result<BytesMut, ApiError> {
+    let started = Instant::now();
+    let mut body = BytesMut::new();
+    loop {
+        let left = pace.deadline(body.len()).saturating_sub(started.elapsed());
+        let Ok(chunk) = tokio::time::timeout(left.min(pace.patience), payload.next()).await else {
+            return Err(ApiError::slow_body(body.len(), started.elapsed().as_secs()));
+        };
+        let Some(chunk) = chunk else { return Ok(body) };
+        let chunk = chunk.map_err(|error| ApiError::bad_body(format!("the body broke off: {error}")))?;
+        if body.len() + chunk.len() > limit {
+            return Err(ApiError::too_large(limit));
+        }
+        body.extend_from_slice(&chunk);
     }
 }
 
@@ -113,4 +157,48 @@ fn parse(body: &[u8]) -> Result<Body, ApiError> {
         value,
         bytes: body.len(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use actix_web::ResponseError;
+    use futures_util::stream;
+
+    use super::*;
+
+    /// Receives `count` parts of `size` bytes, one each `gap`.
+    fn receive_slowly(count: usize, size: usize, gap: Duration) -> (Result<usize, ApiError>, Duration) {
+        let pace = Pace {
+            patience: Duration::from_millis(300),
+            rate: 1000,
+        };
+        let parts = stream::iter(0..count).then(move |_| async move {
+            tokio::time::sleep(gap).await;
+            Ok::<_, Infallible>(Bytes::from(vec![b' '; size]))
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let started = Instant::now();
+        let body = runtime.block_on(receive(Box::pin(parts), 1 << 20, pace));
+        (body.map(|body| body.len()), started.elapsed())
+    }
+
+    #[test]
+    fn a_body_has_a_deadline_as_a_whole() {
+        // A byte now and then is never silent for long, but does not come to an end either.
+        let (result, took) = receive_slowly(10_000, 1, Duration::from_millis(20));
+        assert_eq!(result.unwrap_err().status_code(), 408);
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        // A large body at a sane rate takes longer than a small one may.
+        let (result, took) = receive_slowly(10, 200, Duration::from_millis(50));
+        assert_eq!(result.unwrap(), 2000);
+        assert!(took > Duration::from_millis(400), "{took:?}");
+        // Silence.
+        let (result, _) = receive_slowly(1, 1, Duration::from_secs(60));
+        assert_eq!(result.unwrap_err().status_code(), 408);
+    }
 }

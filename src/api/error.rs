@@ -5,10 +5,13 @@ use std::fmt;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderValue, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::chat::TemplateError;
 use crate::engine::EngineError;
+use crate::generation::GenerationError;
+use crate::models::UnknownModel;
 
 /// An error on its way to a client.
 #[derive(Debug, Clone)]
@@ -22,9 +25,8 @@ pub(super) struct ApiError {
     param: Option<String>,
     message: String,
     /// Seconds.
-    retry_after: Option<u64>,
-    /// Further facts, such as the size of the context.
-    details: Option<Box<serde_json::Map<String, serde_json::Value>>>,
+    retry_after: Option<u32>,
+    context: Option<ContextExceeded>,
 }
 
 impl ApiError {
@@ -36,7 +38,7 @@ impl ApiError {
             param: None,
             message: message.into(),
             retry_after: None,
-            details: None,
+            context: None,
         }
     }
 
@@ -61,9 +63,32 @@ impl ApiError {
         self
     }
 
+    /// 403: the request comes from a web page of somebody else.
+    pub(super) fn foreign_origin(origin: &str) -> Self {
+        let message = format!(
+            "pages of `{}` may not use this server; `allowed_origins` in [server] names those that may",
+            excerpt(origin)
+        );
+        let mut error = Self::new(StatusCode::FORBIDDEN, "permission_error", message);
+        error.code = Some("origin_not_allowed");
+        error
+    }
+
+    /// 403: the request is for a name that is not known to be this server's.
+    pub(super) fn foreign_host(host: &str) -> Self {
+        let message = format!(
+            "this server does not answer to the name `{}`, by which a web page could reach it in secret; \
+             if the name is right, add it to `allowed_hosts` in [server]",
+            excerpt(host)
+        );
+        let mut error = Self::new(StatusCode::FORBIDDEN, "permission_error", message);
+        error.code = Some("host_not_allowed");
+        error
+    }
+
     /// 408: the body does not arrive.
-    pub(super) fn slow_body(seconds: u64) -> Self {
-        let message = format!("no part of the body arrived for {seconds} s");
+    pub(super) fn slow_body(received: usize, seconds: u64) -> Self {
+        let message = format!("the body arrives too slowly: {received} bytes in {seconds} s");
         Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message)
     }
 
@@ -79,8 +104,12 @@ impl ApiError {
     }
 
     /// 404 for a model.
-    pub(super) fn no_model(name: &str, known: &[&str]) -> Self {
-        let message = format!("there is no model `{name}` here; there are: {}", known.join(", "));
+    pub(super) fn no_model(unknown: &UnknownModel) -> Self {
+        let message = format!(
+            "there is no model `{}` here; there are: {}",
+            excerpt(&unknown.name),
+            unknown.known.join(", ")
+        );
         let mut error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message);
         error.code = Some("model_not_found");
         error.param = Some("model".into());
@@ -104,14 +133,53 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
     }
 
-    pub(super) fn body(&self) -> serde_json::Value {
-        let mut error = json!({
-            "message": self.message, "type": self.kind, "param": self.param, "code": self.code,
-        });
-        if let (Some(error), Some(details)) = (error.as_object_mut(), &self.details) {
-            error.extend((**details).clone());
+    pub(super) fn body(&self) -> ErrorBody<'_> {
+        ErrorBody {
+            error: ErrorDetail {
+                message: &self.message,
+                kind: self.kind,
+                param: self.param.as_deref(),
+                code: self.code,
+                context: self.context,
+            },
         }
-        json!({ "error": error })
+    }
+}
+
+/// An error as OpenAI's SDKs read it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ErrorBody<'e> {
+    error: ErrorDetail<'e>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ErrorDetail<'e> {
+    message: &'e str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The field of the request that is at fault.
+    param: Option<&'e str>,
+    code: Option<&'static str>,
+    #[serde(flatten)]
+    context: Option<ContextExceeded>,
+}
+
+/// With `context_length_exceeded`.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+struct ContextExceeded {
+    /// For a text that was refused by its length, without counting: the least it can have.
+    n_prompt_tokens: usize,
+    n_ctx: u32,
+}
+
+/// What a client sent, short enough for a message.
+fn excerpt(text: &str) -> String {
+    text.chars().take(128).collect()
+}
+
+impl From<UnknownModel> for ApiError {
+    fn from(unknown: UnknownModel) -> Self {
+        Self::no_model(&unknown)
     }
 }
 
@@ -129,18 +197,23 @@ impl From<EngineError> for ApiError {
                 let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
                 error.code = Some("queue_full");
                 // Rounded up: a client that comes too early is refused again.
-                error.retry_after = Some(retry_after.as_millis().div_ceil(1000).clamp(1, 3600) as u64);
+                error.retry_after = Some(retry_after.as_millis().div_ceil(1000).clamp(1, 3600) as u32);
                 error
             }
             EngineError::ContextExceeded {
                 prompt_tokens, context, ..
+            }
+            | EngineError::PromptTooLong {
+                least_tokens: prompt_tokens,
+                context,
+                ..
             } => {
                 let mut error = Self::field("messages", format!("{message}; shorten it, or raise `context`"));
                 error.code = Some("context_length_exceeded");
-                let mut details = serde_json::Map::new();
-                details.insert("n_prompt_tokens".into(), prompt_tokens.into());
-                details.insert("n_ctx".into(), context.into());
-                error.details = Some(Box::new(details));
+                error.context = Some(ContextExceeded {
+                    n_prompt_tokens: prompt_tokens,
+                    n_ctx: context,
+                });
                 error
             }
             EngineError::InvalidRequest { field, message } => Self::field(field, message),
@@ -150,6 +223,17 @@ impl From<EngineError> for ApiError {
                 error.retry_after = Some(10);
                 error
             }
+        }
+    }
+}
+
+impl From<GenerationError> for ApiError {
+    fn from(error: GenerationError) -> Self {
+        match error {
+            GenerationError::Engine(error) => error.into(),
+            GenerationError::Template(error) => error.into(),
+            GenerationError::InvalidRequest { field, message } => Self::field(field, message),
+            GenerationError::Unfinished | GenerationError::Internal(_) => Self::internal(error.to_string()),
         }
     }
 }
@@ -176,7 +260,12 @@ impl ResponseError for ApiError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        let mut response = HttpResponse::build(self.status).json(self.body());
+        let mut response = HttpResponse::build(self.status);
+        // What is left of the body is not wanted.
+        if matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE) {
+            response.force_close();
+        }
+        let mut response = response.json(self.body());
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

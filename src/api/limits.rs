@@ -2,8 +2,10 @@
 
 /// Messages of a conversation.
 pub(super) const MESSAGES: usize = 4096;
-/// Conversations with more messages are rendered away from the async workers.
+/// Conversations with more messages are read away from the async workers.
 pub(super) const INLINE_MESSAGES: usize = 128;
+/// Prompts of a request: each takes a place in the queue.
+pub(super) const PROMPTS: usize = 64;
 /// Tools of a request.
 pub(super) const TOOLS: usize = 128;
 /// Stop strings, and bytes of each.
@@ -11,3 +13,8 @@ pub(super) const STOPS: usize = 16;
 pub(super) const STOP_BYTES: usize = 256;
 /// Extra stop tokens.
 pub(super) const STOP_TOKENS: usize = 64;
+/// Entries of `logit_bias`.
+pub(super) const BIASES: usize = 1024;
+/// Bytes that `/tokenize` takes, and tokens that `/detokenize` takes: about what the longest contexts hold.
+pub(super) const TOKENIZE_BYTES: usize = 2 << 20;
+pub(super) const DETOKENIZE_TOKENS: usize = 1 << 20;

@@ -1,27 +1,25 @@
-//! HTTP: wire types and routes, one file per resource.
+//! HTTP: listeners, routes, wire types. One folder per family of endpoints, one file per resource.
 //!
-//! Every resource has a `routes` function; the table in [`routes`] lists them, one line each.
+//! A handler translates wire types into the requests of [`crate::generation`] and its output into the endpoint's
+//! [`shape::Shape`]; it decides nothing. Every resource has a `routes` function, and every folder one that lists them.
 
-mod answer;
+mod access;
+mod admin;
 mod body;
-mod chat_completions;
-mod completions;
 mod error;
-mod experts;
-mod generate;
-mod health;
 mod limits;
-mod live;
-mod memory;
-mod messages;
-mod metrics;
-mod models;
-mod request;
+mod middleware;
+mod native;
+mod openai;
+mod parameters;
+mod prompts;
+mod respond;
+mod routing;
 mod server;
+mod shape;
 mod state;
 mod stream;
-mod template;
-mod tokens;
+mod wire;
 
 use actix_web::web::ServiceConfig;
 
@@ -29,16 +27,9 @@ pub use server::{Bound, bind};
 pub use state::State;
 pub use stream::chunk as sse_chunk;
 
-/// All resources: one line each.
+/// All resources.
 fn routes(config: &mut ServiceConfig) {
-    chat_completions::routes(config);
-    completions::routes(config);
-    experts::routes(config);
-    generate::routes(config);
-    health::routes(config);
-    memory::routes(config);
-    metrics::routes(config);
-    models::routes(config);
-    template::routes(config);
-    tokens::routes(config);
+    openai::routes(config);
+    native::routes(config);
+    admin::routes(config);
 }

@@ -1,51 +1,45 @@
-//! Listeners, the actix application, and its end.
+//! Listeners and the actix application.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::panic::AssertUnwindSafe;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use actix_web::body::MessageBody;
-use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
-use actix_web::error::InternalError;
-use actix_web::http::header::{HeaderName, HeaderValue};
-use actix_web::middleware::{Next, from_fn};
+use actix_web::dev::Server;
+use actix_web::middleware::from_fn;
 use actix_web::web::{Data, to};
-use actix_web::{App, HttpRequest, HttpServer, ResponseError};
+use actix_web::{App, HttpRequest, HttpServer};
 use anyhow::Context;
-use futures_util::FutureExt;
 
+use super::access::Access;
 use super::body::BodyLimit;
 use super::error::ApiError;
+use super::middleware::{admit, observe};
 use super::routes;
 use super::state::State;
 use crate::config::ServerConfig;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Time for a client to send its headers.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an idle connection is kept. Longer than the pools of the usual clients keep theirs, so that a request does
 /// not meet a connection that is just being closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// Connections per worker; beyond it new ones wait in the system's backlog.
-const MAX_CONNECTIONS: usize = 4096;
 
 /// Listeners that are bound but do not answer yet.
 pub struct Bound {
-    /// Each listener, and the index of the one model it serves.
-    listeners: Vec<(TcpListener, Option<usize>)>,
+    /// Each listener, and the name of the one model that it serves.
+    listeners: Vec<(TcpListener, Option<String>)>,
     /// Where the server that serves all models listens.
     pub address: SocketAddr,
-    /// Where models listen on ports of their own, by their index.
-    pub own: Vec<(usize, SocketAddr)>,
+    /// Where models listen on ports of their own, by their names.
+    pub own: Vec<(String, SocketAddr)>,
 }
 
 /// Takes the ports, before any model is loaded: a port in use must not cost minutes.
 ///
-/// `own` are the ports of single models, by the index of the model.
+/// `own` are the ports of single models, by their names.
 ///
 /// # Errors
 /// When an address is taken or cannot be used.
-pub fn bind(host: IpAddr, port: u16, own: &[(usize, u16)]) -> anyhow::Result<Bound> {
+pub fn bind(host: IpAddr, port: u16, own: &[(&str, u16)]) -> anyhow::Result<Bound> {
     let listen = |port: u16| -> anyhow::Result<(TcpListener, SocketAddr)> {
         let address = SocketAddr::new(host, port);
         let listener = TcpListener::bind(address)
@@ -59,10 +53,10 @@ pub fn bind(host: IpAddr, port: u16, own: &[(usize, u16)]) -> anyhow::Result<Bou
         address,
         own: Vec::new(),
     };
-    for (index, port) in own {
+    for (name, port) in own {
         let (listener, address) = listen(*port)?;
-        bound.listeners.push((listener, Some(*index)));
-        bound.own.push((*index, address));
+        bound.listeners.push((listener, Some((*name).to_owned())));
+        bound.own.push(((*name).to_owned(), address));
     }
     Ok(bound)
 }
@@ -74,19 +68,28 @@ impl Bound {
     /// When a listener cannot be used.
     pub fn start(self, state: &State, config: &ServerConfig) -> anyhow::Result<Vec<Server>> {
         let limit = BodyLimit(config.body_limit);
+        let access = Data::new(Access::of(config));
         let mut servers = Vec::new();
         for (listener, only) in self.listeners {
-            let state = only.map_or_else(|| state.clone(), |index| state.only(index));
+            let state = match only {
+                None => state.clone(),
+                Some(name) => state
+                    .only(&name)
+                    .with_context(|| format!("no model `{name}` is served"))?,
+            };
+            let access = access.clone();
             let server = HttpServer::new(move || {
                 App::new()
                     .app_data(Data::new(state.clone()))
                     .app_data(limit)
+                    .app_data(access.clone())
+                    .wrap(from_fn(admit))
                     .wrap(from_fn(observe))
                     .configure(routes)
                     .default_service(to(nothing_here))
             })
             .workers(config.http_threads)
-            .max_connections(MAX_CONNECTIONS)
+            .max_connections(config.max_connections)
             .keep_alive(KEEP_ALIVE)
             .client_request_timeout(REQUEST_TIMEOUT)
             // A client that leaves ends its request at once, and so frees its slot.
@@ -100,56 +103,6 @@ impl Bound {
         }
         Ok(servers)
     }
-}
-
-/// Gives every response a request id, and counts and logs it. A handler that panics becomes a 500, and the connection
-/// stays.
-async fn observe(
-    request: ServiceRequest,
-    next: Next<impl MessageBody>,
-) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
-    let id = request
-        .headers()
-        .get(&REQUEST_ID)
-        .filter(|id| id.len() <= 128)
-        .cloned()
-        .or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
-    let metrics = request.app_data::<Data<State>>().map(|state| state.metrics.clone());
-    let started = Instant::now();
-    let method = request.method().clone();
-    let path = request.path().to_owned();
-    let Ok(outcome) = AssertUnwindSafe(next.call(request)).catch_unwind().await else {
-        tracing::error!(%method, path, id = id.as_ref().and_then(|id| id.to_str().ok()), "the handler panicked");
-        if let Some(metrics) = metrics {
-            metrics.count_http("other", 500);
-        }
-        let error = ApiError::internal("an error inside hearth; its log says more");
-        let mut response = error.error_response();
-        if let Some(id) = id {
-            response.headers_mut().insert(REQUEST_ID, id);
-        }
-        return Err(InternalError::from_response(error, response).into());
-    };
-    let mut response = outcome?;
-    // Patterns only: a raw path would let clients make series without end.
-    let route = response.request().match_pattern().unwrap_or_else(|| "other".into());
-    let status = response.status().as_u16();
-    if let Some(metrics) = metrics {
-        metrics.count_http(&route, status);
-    }
-    tracing::debug!(
-        %method,
-        path,
-        status,
-        // To the head of the response; the body of a stream comes later.
-        ms = started.elapsed().as_secs_f64() * 1e3,
-        id = id.as_ref().and_then(|id| id.to_str().ok()),
-        "request"
-    );
-    if let Some(id) = id {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
-    Ok(response)
 }
 
 async fn nothing_here(request: HttpRequest) -> Result<&'static str, ApiError> {

@@ -9,11 +9,10 @@ use actix_web::web::{Bytes, BytesMut};
 use bytes::BufMut;
 use futures_util::{FutureExt, stream};
 use serde::Serialize;
-use serde_json::Value;
 
-use super::answer::Shape;
 use super::error::ApiError;
-use crate::engine::{Event, EventStream};
+use super::shape::Shape;
+use crate::generation::{GenerationError, Output, OutputStream};
 
 /// Silence after which a comment is sent, so that proxies and clients keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -22,14 +21,13 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 /// Events that are ready at the same time leave in one write, up to this many bytes.
 const WRITE: usize = 16 * 1024;
 
-/// A stream of events in the endpoint's shape. Dropping the response (the client left) cancels the request.
-pub(super) fn sse(events: EventStream, mut shape: impl Shape) -> HttpResponse {
+/// A stream of events in the endpoint's shape. Dropping the response (the client left) ends the generation.
+pub(super) fn sse(outputs: OutputStream, shape: impl Shape) -> HttpResponse {
     let source = Source {
-        events: Some(events),
-        frame: Frame::of(&shape.delta(Frame::HOLE)),
+        outputs: Some(outputs),
         shape,
+        frames: Vec::new(),
         out: BytesMut::new(),
-        opened: false,
     };
     HttpResponse::Ok()
         .content_type("text/event-stream")
@@ -43,73 +41,82 @@ pub(super) fn sse(events: EventStream, mut shape: impl Shape) -> HttpResponse {
 
 struct Source<S> {
     /// `None` when the stream has ended.
-    events: Option<EventStream>,
+    outputs: Option<OutputStream>,
     shape: S,
-    /// The chunk of a delta, around its text.
-    frame: Option<Frame>,
+    /// By choice, the chunk of its text; a choice that has one is open.
+    frames: Vec<Option<Frame>>,
     /// What waits to be sent. Its memory is used again once the parts that left are written.
     out: BytesMut,
-    opened: bool,
 }
 
 impl<S: Shape> Source<S> {
-    /// The next bytes: all events that are ready, in one piece.
+    /// The next bytes: all outputs that are ready, in one piece.
     async fn next(&mut self) -> Option<Bytes> {
         while self.out.is_empty() {
-            let events = self.events.as_mut()?;
-            let event = match events.next().now_or_never() {
-                Some(event) => event,
-                None => match tokio::time::timeout(KEEP_ALIVE, events.next()).await {
-                    Ok(event) => event,
+            let outputs = self.outputs.as_mut()?;
+            let output = match outputs.next().now_or_never() {
+                Some(output) => output,
+                None => match tokio::time::timeout(KEEP_ALIVE, outputs.next()).await {
+                    Ok(output) => output,
                     Err(_) => return Some(Bytes::from_static(b": ping\n\n")),
                 },
             };
-            self.take(event);
+            self.take(output);
         }
         while self.out.len() < WRITE
-            && let Some(event) = self.events.as_mut().and_then(|events| events.next().now_or_never())
+            && let Some(output) = self.outputs.as_mut().and_then(|outputs| outputs.next().now_or_never())
         {
-            self.take(event);
+            self.take(output);
         }
         Some(self.out.split().freeze())
     }
 
-    fn take(&mut self, event: Option<Event>) {
-        if !self.opened {
-            self.opened = true;
-            if let Some(opening) = self.shape.opening() {
-                put(&mut self.out, &opening);
-            }
-        }
-        match event {
-            Some(Event::Delta { text, .. }) => match &self.frame {
-                Some(frame) => frame.put(&mut self.out, &text),
-                None => put(&mut self.out, &self.shape.delta(&text)),
-            },
-            Some(Event::Progress(progress)) => {
-                if let Some(progress) = self.shape.progress(&progress) {
-                    put(&mut self.out, &progress);
+    fn take(&mut self, output: Option<Result<Output, GenerationError>>) {
+        match output {
+            Some(Ok(Output::Content { choice, text })) => {
+                self.open(choice);
+                match &self.frames[choice] {
+                    Some(frame) => frame.put(&mut self.out, &text),
+                    None => put(&mut self.out, &self.shape.content(choice, &text)),
                 }
             }
-            Some(Event::Finished { reason, usage, timings }) => {
-                for chunk in self.shape.closing(&reason, usage, timings) {
+            Some(Ok(Output::Progress { choice, progress })) => {
+                self.open(choice);
+                put(&mut self.out, &self.shape.progress(&progress));
+            }
+            Some(Ok(Output::Finished { choice, reason, totals })) => {
+                self.open(choice);
+                for chunk in self.shape.finished(choice, &reason, totals) {
                     put(&mut self.out, &chunk);
                 }
-                self.out.put_slice(b"data: [DONE]\n\n");
-                self.events = None;
+                if totals.is_some() {
+                    self.out.put_slice(b"data: [DONE]\n\n");
+                    self.outputs = None;
+                }
             }
-            Some(Event::Failed(error)) => self.fail(&error.into()),
-            None => self.fail(&ApiError::internal("the engine ended without an answer")),
+            Some(Err(error)) => self.fail(error),
+            None => self.fail(GenerationError::Unfinished),
         }
     }
 
-    fn fail(&mut self, error: &ApiError) {
-        put(&mut self.out, &error.body());
-        self.events = None;
+    /// Opens the choices up to this one: the first output is about any of them.
+    fn open(&mut self, choice: usize) {
+        while self.frames.len() <= choice {
+            let next = self.frames.len();
+            if let Some(opening) = self.shape.opening(next) {
+                put(&mut self.out, &opening);
+            }
+            self.frames.push(Frame::of(&self.shape.content(next, Frame::HOLE)));
+        }
+    }
+
+    fn fail(&mut self, error: GenerationError) {
+        put(&mut self.out, &ApiError::from(error).body());
+        self.outputs = None;
     }
 }
 
-/// A chunk that is serialised once, with a hole for the text: all deltas of an answer differ only there.
+/// A chunk that is serialised once, with a hole for the text: all texts of a choice differ only there.
 struct Frame {
     before: Bytes,
     after: Bytes,
@@ -120,7 +127,7 @@ impl Frame {
     const HOLE: &str = "\0";
 
     /// `None` if the hole is not in the chunk exactly once.
-    fn of(chunk: &Value) -> Option<Self> {
+    fn of(chunk: &impl Serialize) -> Option<Self> {
         let mut out = BytesMut::new();
         put(&mut out, chunk);
         let whole = out.freeze();
@@ -144,7 +151,7 @@ impl Frame {
 }
 
 /// One server-sent event: `data: {...}` and an empty line.
-fn put(out: &mut BytesMut, value: &Value) {
+fn put(out: &mut BytesMut, value: &impl Serialize) {
     out.put_slice(b"data: ");
     write_json(out, value);
     out.put_slice(b"\n\n");
@@ -156,7 +163,7 @@ fn write_json<T: Serialize + ?Sized>(out: &mut BytesMut, value: &T) {
 }
 
 /// One server-sent event by itself.
-pub fn chunk(value: &Value) -> Bytes {
+pub fn chunk(value: &impl Serialize) -> Bytes {
     let mut out = BytesMut::with_capacity(256);
     put(&mut out, value);
     out.freeze()
@@ -165,7 +172,7 @@ pub fn chunk(value: &Value) -> Bytes {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -22,6 +22,8 @@ enum Command {
     Show(InputArgs),
     /// Print the JSON schema of models.toml, for editors.
     Schema,
+    /// Print all keys with their defaults, variables and flags, as Markdown.
+    Keys,
 }
 
 #[derive(Debug, clap::Args)]
@@ -42,6 +44,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         Command::Check(input) => check(&input),
         Command::Show(input) => show(&input),
         Command::Schema => output::print_json(&config::schema()),
+        Command::Keys => Ok(write!(io::stdout().lock(), "{}", config::keys_as_markdown())?),
     }
 }
 

@@ -2,17 +2,18 @@
 
 use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
-use super::engines::{self, Started};
-use super::output;
-use crate::chat;
+use super::{engines, output};
 use crate::config::Overrides;
-use crate::engine::{
-    Engine, Event, FinishReason, GenerateRequest, ModelCard, Prompt, SamplingOverrides, Timings, Usage,
+use crate::engine::{Engine, FinishReason, ModelCard, SamplingOverrides};
+use crate::generation::{
+    ChatBackend, ChatRequest, Completion, Conversation, GenerationError, LocalBackend, Message, Options, Output,
+    OutputStream, Role, TextRequest, Totals,
 };
 
 /// Arguments of `hearth generate`.
@@ -101,122 +102,107 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         }],
     };
     let started = engines::start_one(&args.overrides, args.model.as_deref())?;
-    let style = Style::new(&args, &started)?;
+    let model = started.engine.card();
+    let mut asker = Asker::new(started.engine.clone());
+    asker.chat = !args.raw && (asker.chat || args.chat || args.system.is_some());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     runtime.block_on(async {
         match &args.batch {
-            Some(_) => batch(&args, &started, &style, items).await,
-            None => single(&args, &started, &style, &items[0]).await,
+            Some(_) => batch(&args, model, &asker, items).await,
+            None => single(&args, model, &asker, &items[0]).await,
         }
     })
 }
 
-/// How prompts become text.
-pub(super) enum Style {
-    Raw,
-    Chat(Box<chat::Template>),
+/// A model as the command line asks it.
+pub(super) struct Asker {
+    backend: LocalBackend,
+    /// Through the chat template; else prompts are continued as they are.
+    chat: bool,
 }
 
-impl Style {
-    fn new(args: &Args, started: &Started) -> anyhow::Result<Self> {
-        let card = started.engine.card();
-        if args.raw || (card.chat_template.is_none() && !args.chat && args.system.is_none()) {
-            return Ok(Self::Raw);
+impl Asker {
+    /// Prompts are messages where the model has a chat template.
+    pub(super) fn new(engine: Arc<dyn Engine>) -> Self {
+        Self {
+            chat: engine.card().chat_template.is_some(),
+            backend: LocalBackend::new(engine),
         }
-        Ok(Self::Chat(Box::new(chat::Template::of(card)?)))
     }
 
-    /// Through the model's chat template, if it has one.
-    pub(super) fn of(card: &ModelCard) -> anyhow::Result<Self> {
-        Ok(match card.chat_template {
-            Some(_) => Self::Chat(Box::new(chat::Template::of(card)?)),
-            None => Self::Raw,
-        })
-    }
-
-    /// What the model reads.
-    pub(super) fn text(&self, system: Option<&str>, prompt: &str) -> anyhow::Result<String> {
-        let Self::Chat(template) = self else {
-            return Ok(prompt.to_owned());
-        };
+    /// Begins to answer one prompt.
+    pub(super) async fn ask(
+        &self,
+        system: Option<&str>,
+        prompt: &str,
+        options: Options,
+    ) -> Result<OutputStream, GenerationError> {
+        if !self.chat {
+            let prompts = vec![prompt.to_owned().into()];
+            return self.backend.continue_text(TextRequest { prompts, options }).await;
+        }
         let mut messages = Vec::new();
-        messages.extend(system.map(|text| serde_json::json!({"role": "system", "content": text})));
-        messages.push(serde_json::json!({"role": "user", "content": prompt}));
-        Ok(template.render(&chat::RenderInput {
+        messages.extend(system.map(|text| Message::new(Role::System, text)));
+        messages.push(Message::new(Role::User, prompt));
+        let conversation = Conversation {
             messages,
-            add_generation_prompt: true,
-            ..chat::RenderInput::default()
-        })?)
+            ..Conversation::default()
+        };
+        self.backend.chat(ChatRequest { conversation, options }).await
     }
+}
 
-    fn request(&self, args: &Args, item: &Item, engine: &dyn Engine) -> anyhow::Result<GenerateRequest> {
-        let sampling = SamplingOverrides {
+/// Begins to answer an item with what the arguments say where it says nothing.
+async fn ask(args: &Args, asker: &Asker, item: &Item) -> Result<OutputStream, GenerationError> {
+    let options = Options {
+        sampling: SamplingOverrides {
             temperature: item.temperature.or(args.temperature),
             max_tokens: item.max_tokens.or(args.max_tokens),
             seed: item.seed.or(args.seed),
             ..SamplingOverrides::default()
-        }
-        .or(&engine.card().sampling);
-        let system = item.system.as_deref().or(args.system.as_deref());
-        let text = self.text(system, &item.prompt)?;
-        Ok(GenerateRequest {
-            prompt: Prompt::Text {
-                text,
-                add_special: true,
-            },
-            max_tokens: sampling.max_tokens,
-            sampling: sampling.resolve(Vec::new())?,
-            stop: Vec::new(),
-            stop_tokens: Vec::new(),
-            ignore_eos: false,
-            cache_prompt: true,
-            special: false,
-            progress: false,
-        })
-    }
+        },
+        ..Options::default()
+    };
+    let system = item.system.as_deref().or(args.system.as_deref());
+    asker.ask(system, &item.prompt, options).await
 }
 
 /// Streams one answer to the terminal, or prints it as JSON.
-async fn single(args: &Args, started: &Started, style: &Style, item: &Item) -> anyhow::Result<()> {
-    let engine = &*started.engine;
-    let request = style.request(args, item, engine)?;
+async fn single(args: &Args, model: &ModelCard, asker: &Asker, item: &Item) -> anyhow::Result<()> {
+    let mut outputs = ask(args, asker, item).await?;
     if args.json {
-        return output::print_json(&complete(engine, request, None).await?);
+        return output::print_json(&Answer::new(model, None, outputs.collect().await?)?);
     }
-    let mut events = engine.submit(request).await?;
     let mut stdout = io::stdout().lock();
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Delta { text, .. } => {
+    while let Some(output) = outputs.next().await {
+        match output? {
+            Output::Content { text, .. } => {
                 stdout.write_all(text.as_bytes())?;
                 stdout.flush()?;
             }
-            Event::Finished { reason, usage, timings } => {
+            Output::Finished { reason, totals, .. } => {
                 writeln!(stdout)?;
-                tracing::debug!(?reason, ?usage, ?timings, "finished");
+                tracing::debug!(?reason, ?totals, "finished");
                 if reason == FinishReason::Length {
                     tracing::warn!(
                         "the answer was cut off at {} tokens (--max-tokens)",
-                        usage.completion_tokens
+                        totals.unwrap_or_default().usage.completion_tokens
                     );
                 }
-                return Ok(());
             }
-            Event::Failed(error) => return Err(error.into()),
-            Event::Progress(_) => {}
+            Output::Progress { .. } => {}
         }
     }
-    bail!("the engine ended without an answer")
+    Ok(())
 }
 
 /// Answers all items, as many at once as the model has slots, and prints them in order.
-async fn batch(args: &Args, started: &Started, style: &Style, items: Vec<Item>) -> anyhow::Result<()> {
-    let engine: &dyn Engine = &*started.engine;
+async fn batch(args: &Args, model: &ModelCard, asker: &Asker, items: Vec<Item>) -> anyhow::Result<()> {
     let bar = output::progress_bar(items.len() as u64, "prompts");
-    let at_once = engine.card().parallel as usize;
+    let at_once = model.parallel as usize;
     let mut answers = futures_util::stream::iter(items.into_iter().enumerate().map(|(index, item)| async move {
-        let request = style.request(args, &item, engine)?;
-        complete(engine, request, Some(index)).await
+        let completion = ask(args, asker, &item).await?.collect().await?;
+        Answer::new(model, Some(index), completion)
     }))
     .buffered(at_once.max(1));
     while let Some(answer) = answers.next().await {
@@ -228,43 +214,16 @@ async fn batch(args: &Args, started: &Started, style: &Style, items: Vec<Item>) 
     Ok(())
 }
 
-async fn complete(engine: &dyn Engine, request: GenerateRequest, index: Option<usize>) -> anyhow::Result<Answer> {
-    let mut events = engine.submit(request).await?;
-    let mut text = String::new();
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Delta { text: delta, .. } => text.push_str(&delta),
-            Event::Finished { reason, usage, timings } => {
-                return Ok(Answer::new(
-                    engine.card().name.clone(),
-                    index,
-                    text,
-                    &reason,
-                    usage,
-                    timings,
-                ));
-            }
-            Event::Failed(error) => return Err(error.into()),
-            Event::Progress(_) => {}
-        }
-    }
-    bail!("the engine ended without an answer")
-}
-
 impl Answer {
-    fn new(
-        model: String,
-        index: Option<usize>,
-        text: String,
-        reason: &FinishReason,
-        usage: Usage,
-        timings: Timings,
-    ) -> Self {
-        Self {
+    fn new(model: &ModelCard, index: Option<usize>, completion: Completion) -> anyhow::Result<Self> {
+        let Completion { choices, totals } = completion;
+        let choice = choices.into_iter().next().context("the answer has no text")?;
+        let Totals { usage, timings } = totals;
+        Ok(Self {
             index,
-            model,
-            text,
-            finish_reason: match reason {
+            model: model.name.clone(),
+            text: choice.content,
+            finish_reason: match choice.reason {
                 FinishReason::EndOfText | FinishReason::StopString(_) => "stop",
                 FinishReason::Length => "length",
             },
@@ -273,7 +232,7 @@ impl Answer {
             cached_tokens: usage.cached_tokens,
             prompt_seconds: timings.prefill.as_secs_f64(),
             decode_seconds: timings.decode.as_secs_f64(),
-        }
+        })
     }
 }
 

@@ -97,7 +97,7 @@ fn as_json(gguf: &Gguf, geometry: &Geometry, all: bool) -> serde_json::Value {
 
 /// A value as JSON; a long array only by its type and length, unless `all` is asked for.
 fn value_json(value: &Value<'_>, all: bool) -> serde_json::Value {
-    const LONGEST: usize = 64;
+    const MAX_LENGTH: usize = 64;
     match value {
         Value::Integer(number) => {
             i64::try_from(*number).map_or_else(|_| json!(number.to_string()), |number| json!(number))
@@ -105,7 +105,7 @@ fn value_json(value: &Value<'_>, all: bool) -> serde_json::Value {
         Value::Float(number) => json!(number),
         Value::Bool(value) => json!(value),
         Value::String(text) => json!(text),
-        Value::Array(array) if all || array.len <= LONGEST => {
+        Value::Array(array) if all || array.len <= MAX_LENGTH => {
             array.iter().map(|value| value_json(&value, all)).collect()
         }
         Value::Array(array) => json!({"type": array.element.name(), "length": array.len}),
@@ -236,7 +236,7 @@ fn table(columns: &[&str]) -> Table {
 
 /// A value in one line.
 fn shorten(value: &Value<'_>) -> String {
-    const LONGEST: usize = 60;
+    const MAX_LENGTH: usize = 60;
     match value {
         Value::Integer(number) => number.to_string(),
         #[expect(
@@ -248,7 +248,7 @@ fn shorten(value: &Value<'_>) -> String {
         Value::Array(array) => format!("{}[{}]", array.element.name(), array.len),
         Value::String(text) => {
             let line = printable(text);
-            match line.char_indices().nth(LONGEST) {
+            match line.char_indices().nth(MAX_LENGTH) {
                 Some((at, _)) => format!("{}... ({} characters)", &line[..at], text.chars().count()),
                 None => line,
             }

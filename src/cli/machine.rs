@@ -1,11 +1,9 @@
-//! What it runs on.
+//! The machine, as reports show it.
 
-use llama_cpp_2::{LlamaBackendDeviceType, list_llama_ggml_backend_devices};
 use serde::Serialize;
-use sysinfo::{CpuRefreshKind, System};
 
 use super::output;
-use crate::engine::local::threads;
+use crate::host;
 
 /// The machine, as far as it decides how fast a model is.
 #[derive(Debug, Serialize)]
@@ -31,32 +29,18 @@ pub(super) struct Gpu {
 impl Machine {
     /// This machine. llama.cpp must be loaded, or its devices are not known yet.
     pub(super) fn this() -> Self {
-        let mut system = System::new();
-        system.refresh_memory();
-        system.refresh_cpu_list(CpuRefreshKind::nothing());
-        let cpu = system.cpus().first().map(|cpu| cpu.brand().trim().to_owned());
-        let gpus = list_llama_ggml_backend_devices().into_iter().filter(|device| {
-            matches!(
-                device.device_type,
-                LlamaBackendDeviceType::Gpu | LlamaBackendDeviceType::IntegratedGpu
-            )
+        let machine = host::machine();
+        let gpus = machine.devices.into_iter().map(|gpu| Gpu {
+            name: gpu.name,
+            backend: gpu.backend,
+            memory_bytes: gpu.total,
         });
         Self {
-            cpu: cpu
-                .filter(|name| !name.is_empty())
-                .unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
-            cores: threads::physical_cores(),
-            memory_bytes: system
-                .cgroup_limits()
-                .map_or(system.total_memory(), |limits| limits.total_memory),
-            gpus: gpus
-                .map(|device| Gpu {
-                    name: device.description,
-                    backend: device.backend,
-                    memory_bytes: device.memory_total as u64,
-                })
-                .collect(),
-            system: System::long_os_version().unwrap_or_else(|| std::env::consts::OS.to_owned()),
+            cpu: host::processor_name(),
+            cores: machine.cores,
+            memory_bytes: machine.ram_total,
+            gpus: gpus.collect(),
+            system: host::system_name(),
         }
     }
 }
@@ -68,9 +52,10 @@ impl std::fmt::Display for Machine {
             .iter()
             .map(|gpu| format!("{} ({}, {})", gpu.name, output::bytes(gpu.memory_bytes), gpu.backend))
             .collect();
-        let gpus = match gpus.is_empty() {
-            true => "no GPU".to_owned(),
-            false => gpus.join(", "),
+        let gpus = if gpus.is_empty() {
+            "no GPU".to_owned()
+        } else {
+            gpus.join(", ")
         };
         let memory = output::bytes(self.memory_bytes);
         let Self { cpu, cores, system, .. } = self;

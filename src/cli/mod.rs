@@ -11,11 +11,14 @@ mod output;
 mod plan;
 mod profile;
 mod serve;
+mod stop;
 mod synthetic_gguf;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::telemetry::{LogFormat, init_logs};
 
 /// Declares the subcommands: one line each. A subcommand is a module with `Args` (what clap parses) and
 /// `run(Args) -> anyhow::Result<()>`.
@@ -74,13 +77,31 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// What to log to standard error: a level, or tracing directives such as `hearth=debug,llama-cpp-2=info`.
-    #[arg(long, global = true, env = "HEARTH_LOG", value_name = "FILTER")]
+    /// What to log to standard error: a level, or tracing directives such as `hearth=debug,llama-cpp-2=info` [env:
+    /// HEARTH_LOG].
+    #[arg(long, global = true, value_name = "FILTER")]
     log: Option<String>,
 
-    /// How log lines are written.
-    #[arg(long, global = true, env = "HEARTH_LOG_FORMAT", value_enum, default_value_t = crate::telemetry::LogFormat::Text)]
-    log_format: crate::telemetry::LogFormat,
+    /// How log lines are written; text if not given [env: HEARTH_LOG_FORMAT].
+    #[arg(long, global = true, value_enum)]
+    log_format: Option<LogFormat>,
+}
+
+impl Cli {
+    /// What the flags and the environment say about logs. Empty variables count as unset, which clap's own reading of them
+    /// does not do.
+    fn logs(&self) -> Result<(Option<String>, LogFormat), clap::Error> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let format = match (self.log_format, variable("HEARTH_LOG_FORMAT")) {
+            (Some(format), _) => format,
+            (None, None) => LogFormat::Text,
+            (None, Some(text)) => LogFormat::from_str(&text, true).map_err(|_| {
+                let message = format!("`HEARTH_LOG_FORMAT` must be text or json, but is {text:?}\n");
+                clap::Error::raw(clap::error::ErrorKind::InvalidValue, message)
+            })?,
+        };
+        Ok((self.log.clone().or_else(|| variable("HEARTH_LOG")), format))
+    }
 }
 
 /// Runs the command line: exit code 0 for success, 1 for failure, 2 for mistakes in the arguments or configuration.
@@ -96,7 +117,8 @@ pub fn main() -> ExitCode {
         Command::Serve(_) => tracing::Level::INFO,
         _ => tracing::Level::WARN,
     };
-    if let Err(error) = crate::telemetry::init_logs(cli.log.as_deref(), level, cli.log_format) {
+    let (filter, format) = cli.logs().unwrap_or_else(|error| error.exit());
+    if let Err(error) = init_logs(filter.as_deref(), level, format) {
         return output::fail(&error);
     }
     match cli.command.run() {

@@ -5,9 +5,8 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use super::{engines, output};
-use crate::config::{ModelSource, Overrides};
-use crate::engine::local;
-use crate::gguf::Gguf;
+use crate::config::Overrides;
+use crate::models;
 
 /// Arguments of `hearth models`.
 #[derive(Debug, clap::Args)]
@@ -24,12 +23,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let loaded = engines::load_config(&args.overrides)?;
     let mut listed = Vec::new();
     for model in &loaded.config.models {
-        let path = match &model.source {
-            ModelSource::File(path) => path.clone(),
-            ModelSource::Demo(demo) => demo.unpack()?,
-        };
-        let card = local::describe(model, &Gguf::open(&path)?)?;
-        listed.push((card, path, model.port));
+        let prepared = models::prepare(model)?;
+        listed.push((prepared.card, prepared.path, model.port));
     }
     if args.json {
         let models: Vec<Value> = listed

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-pub(super) use crate::plan::bytes;
+pub(super) use crate::memory::bytes;
 use crate::report::{Figure, Table};
 
 /// Prints an error with its causes and returns the exit code: 2 for mistakes in the configuration, else 1.
@@ -91,9 +91,12 @@ pub(super) fn write_files<'f>(
 pub(super) fn command_line(mut words: impl Iterator<Item = String>) -> String {
     words.next();
     let plain = |c: char| c.is_alphanumeric() || "-_./,=:@+%".contains(c);
-    let quoted = words.map(|word| match !word.is_empty() && word.chars().all(plain) {
-        true => word,
-        false => format!("'{}'", word.replace('\'', "'\\''")),
+    let quoted = words.map(|word| {
+        if !word.is_empty() && word.chars().all(plain) {
+            word
+        } else {
+            format!("'{}'", word.replace('\'', "'\\''"))
+        }
     });
     std::iter::once("hearth".to_owned())
         .chain(quoted)

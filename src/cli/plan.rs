@@ -7,7 +7,9 @@ use anyhow::bail;
 
 use super::{engines, output};
 use crate::config::{self, Overrides};
-use crate::plan::{self, Described};
+use crate::host::Described;
+use crate::models;
+use crate::plan;
 
 /// Arguments of `hearth plan`.
 #[derive(Debug, clap::Args)]
@@ -63,18 +65,18 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let overrides = Overrides {
         config: args.config,
         model_path: args.gguf,
-        context: args.context,
-        parallel: args.parallel,
-        headroom: args.headroom,
         ..Overrides::default()
-    };
+    }
+    .with("--context", args.context)
+    .with("--parallel", args.parallel)
+    .with("--headroom", args.headroom);
     let loaded = engines::load_config(&overrides)?;
     let config = &loaded.config;
-    let prepared = config.models.iter().map(engines::prepare);
+    let prepared = config.models.iter().map(models::prepare);
     let requests = prepared
         .map(|model| model.map(|model| model.request))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    let machine = engines::machine().described(Described {
+        .collect::<Result<Vec<_>, _>>()?;
+    let machine = models::machine().described(Described {
         vram: args.vram,
         ram: args.ram,
         unified: args.unified,

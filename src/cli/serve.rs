@@ -1,18 +1,16 @@
 //! `hearth serve`: the HTTP server.
 
 use std::io::{IsTerminal, Write};
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::bail;
 use futures_util::future::join_all;
 
 use super::engines;
+use super::stop::{self, StopSignals};
 use crate::api::{self, State};
 use crate::config::{Overrides, ServerConfig};
-use crate::engine::local::LocalEngine;
-use crate::engine::{Engine, Health};
 use crate::host::cpu::Cpu;
+use crate::models::{self, Registry};
 use crate::telemetry::Metrics;
 
 /// Arguments of `hearth serve`.
@@ -25,9 +23,9 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let loaded = engines::load_config(&args.overrides)?;
     let config = loaded.config;
-    let own: Vec<(usize, u16)> = (0..)
-        .zip(&config.models)
-        .filter_map(|(index, model)| Some((index, model.port?)))
+    let models = config.models.iter();
+    let own: Vec<(&str, u16)> = models
+        .filter_map(|model| Some((model.name.as_str(), model.port?)))
         .collect();
     let bound = api::bind(config.server.host, config.server.port, &own)?;
     if !config.server.host.is_loopback() {
@@ -37,17 +35,16 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         );
     }
     let metrics = Metrics::new();
-    let models = engines::start_all(&config.models, &config.memory, &metrics)?;
-    let models: Vec<Arc<LocalEngine>> = models.into_iter().map(Arc::new).collect();
+    let models = models::start_all(&config, &metrics)?;
     Cpu::this().log();
     announce(&bound, &models)?;
-    let shared: Vec<Arc<dyn Engine>> = models.iter().map(|engine| engine.clone() as Arc<dyn Engine>).collect();
-    let state = State::new(shared, metrics);
-    actix_web::rt::System::new().block_on(serve(bound, &state, &config.server, &models))
+    let state = State::new(models.clone(), metrics);
+    actix_web::rt::System::new().block_on(serve(bound, &state, &config.server, &models))?;
+    stop::now()
 }
 
 /// Says on standard output where to connect, and what will answer there.
-fn announce(bound: &api::Bound, models: &[Arc<LocalEngine>]) -> std::io::Result<()> {
+fn announce(bound: &api::Bound, models: &Registry) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
@@ -55,9 +52,9 @@ fn announce(bound: &api::Bound, models: &[Arc<LocalEngine>]) -> std::io::Result<
         env!("CARGO_PKG_VERSION"),
         bound.address
     )?;
-    for (index, model) in models.iter().enumerate() {
-        let card = model.card();
-        let own = bound.own.iter().find(|(own, _)| *own == index);
+    for model in models.all() {
+        let card = model.info();
+        let own = bound.own.iter().find(|(own, _)| *own == card.name);
         let own = own
             .map(|(_, address)| format!(", also alone on http://{address}"))
             .unwrap_or_default();
@@ -70,65 +67,33 @@ fn announce(bound: &api::Bound, models: &[Arc<LocalEngine>]) -> std::io::Result<
     out.flush()
 }
 
-async fn serve(
-    bound: api::Bound,
-    state: &State,
-    config: &ServerConfig,
-    models: &[Arc<LocalEngine>],
-) -> anyhow::Result<()> {
+async fn serve(bound: api::Bound, state: &State, config: &ServerConfig, models: &Registry) -> anyhow::Result<()> {
+    let mut signals = StopSignals::listen()?;
     let servers = bound.start(state, config)?;
     let handles: Vec<_> = servers.iter().map(actix_web::dev::Server::handle).collect();
     let running = actix_web::rt::spawn(join_all(servers));
-
+    if std::io::stdout().is_terminal() {
+        let models = models.clone();
+        actix_web::rt::spawn(async move {
+            if models.loaded().await.is_ok() {
+                tracing::info!("all models are ready");
+            }
+        });
+    }
     let failure = tokio::select! {
-        signal = stop_signal() => {
-            tracing::info!("{signal}: finishing running answers, for {} s at most", config.shutdown_grace.as_secs());
+        signal = signals.first() => {
+            let grace = config.shutdown_grace.as_secs();
+            tracing::info!("{signal}: finishing running completions, for {grace} s at most; a second signal ends them now");
             None
         }
-        failure = first_failure(models) => Some(failure),
+        failure = models.first_failure() => Some(failure),
     };
-    // Engines first: they refuse new work, /readyz says so, and running answers go on.
-    join_all(models.iter().map(|model| model.shutdown(config.shutdown_grace))).await;
+    // Engines first: they refuse new work, /readyz says so, and running completions go on.
+    models.shutdown(config.shutdown_grace).await;
     join_all(handles.iter().map(|handle| handle.stop(true))).await;
     let _ = running.await;
     match failure {
         Some(failure) => bail!(failure),
         None => Ok(()),
     }
-}
-
-/// Waits until all models are loaded, telling so; resolves only when one of them fails.
-async fn first_failure(models: &[Arc<LocalEngine>]) -> String {
-    let mut told = false;
-    loop {
-        let states: Vec<Health> = models.iter().map(|model| model.health()).collect();
-        for (model, health) in models.iter().zip(&states) {
-            if let Health::Failed { reason } = health {
-                return format!("model `{}`: {reason}", model.card().name);
-            }
-        }
-        if !told && states.iter().all(|health| *health == Health::Ready) {
-            told = true;
-            if std::io::stdout().is_terminal() {
-                tracing::info!("all models are ready");
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// Ctrl-C, or the signal with which services are stopped.
-async fn stop_signal() -> &'static str {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            return tokio::select! {
-                _ = tokio::signal::ctrl_c() => "interrupted",
-                _ = terminate.recv() => "terminated",
-            };
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
-    "interrupted"
 }

@@ -8,10 +8,12 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, Origin, SourceFile};
-use super::{Environment, Overrides, path};
+use super::overrides::Overrides;
+use super::path;
+use super::types::Environment;
 
 /// A configuration is typed by people; more than this is another kind of file.
-const LARGEST_FILE: u64 = 1 << 20;
+const MAX_FILE: u64 = 1 << 20;
 
 pub(super) enum Found {
     File(SourceFile),
@@ -78,7 +80,7 @@ fn read(file: &Path, origin: &Origin) -> Result<SourceFile, Box<Diagnostic>> {
     }
     let mut bytes = Vec::new();
     File::open(file)
-        .and_then(|open| open.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
+        .and_then(|open| open.take(MAX_FILE + 1).read_to_end(&mut bytes))
         .map_err(broken)?;
     if bytes.starts_with(b"GGUF") {
         return Err(fault(
@@ -86,7 +88,7 @@ fn read(file: &Path, origin: &Origin) -> Result<SourceFile, Box<Diagnostic>> {
             "serve it with `--model-path FILE`",
         ));
     }
-    if bytes.len() as u64 > LARGEST_FILE {
+    if bytes.len() as u64 > MAX_FILE {
         return Err(fault(
             "a file of more than 1 MiB".to_owned(),
             "a configuration is a TOML text",

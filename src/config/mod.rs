@@ -1,19 +1,24 @@
 //! From `models.toml`, `HEARTH_*` and flags to a checked [`Config`].
 //!
-//! The layers, lowest first: defaults, the file, the environment, the flags. Each puts its values into a `Draft`
-//! that remembers where every value came from; `check` compares the values with each other and with the disk. No
-//! layer stops at a mistake: all of them are collected and reported at once, as [`ConfigErrors`].
+//! `keys` declares every key once. The layers, lowest first: defaults, the file, the environment, the flags. Each puts its
+//! values into a `PartialConfig` that remembers where every value came from; `check` compares the values with each other and
+//! with the disk. No layer stops at a mistake: all of them are collected and reported at once, as [`ConfigErrors`].
 
 mod builtin;
 mod check;
 mod diagnostic;
-mod draft;
+mod docs;
 mod file;
-mod knobs;
+mod keys;
+mod kind;
 mod locate;
+mod overrides;
 mod path;
 mod reader;
+mod sampling;
 mod schema;
+mod section;
+mod setting;
 mod show;
 mod suggest;
 mod types;
@@ -22,23 +27,20 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use crate::memory::KvType;
 pub use diagnostic::{ConfigErrors, Diagnostic, Origin, Severity, SourceFile};
-pub use knobs::{KNOBS, Knob, OTHER_VARIABLES, Overrides};
+pub use docs::keys_as_markdown;
+pub use keys::{Config, ExpertsConfig, MemoryConfig, ModelConfig, ServerConfig, keys};
+pub use overrides::{OTHER_VARIABLES, Overrides};
 pub use schema::schema;
-pub use types::{
-    CacheDevice, CacheSize, Config, ExpertPlacement, ExpertsConfig, KvType, MemoryConfig, MemoryLimit, ModelConfig,
-    ModelSource, ServerConfig,
-};
+pub use section::Key;
+pub use types::{CacheDevice, CacheSize, Environment, ExpertPlacement, MemoryLimit, ModelSource};
 
 use diagnostic::Problems;
-use draft::Draft;
+use keys::PartialConfig;
 use path::Base;
-
-/// The environment as a plain map, so that tests can bring their own.
-pub type Environment = BTreeMap<String, String>;
 
 /// The variables of this process. Text that is not UTF-8 is replaced where it is broken.
 pub fn environment() -> Environment {
@@ -60,7 +62,7 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// What is legal, but hardly meant.
     pub warnings: ConfigErrors,
-    draft: Draft,
+    partial: PartialConfig,
 }
 
 /// Finds, reads and checks the configuration that the flags and the environment of this process ask for.
@@ -83,7 +85,7 @@ pub fn load_from(overrides: &Overrides, env: &Environment) -> Result<Loaded, Con
             // The file is lost, but mistakes in the environment and the flags can still be told.
             let problems = Problems::new(None);
             problems.push(*diagnostic);
-            knobs::apply(&mut Draft::default(), overrides, env, &problems);
+            overrides::apply(&mut PartialConfig::default(), overrides, env, &problems);
             Err(problems.into_errors())
         }
     }
@@ -106,29 +108,41 @@ pub fn load_text(text: &str, path: &Path, overrides: &Overrides, env: &Environme
 /// # Errors
 /// A sentence on what is wrong with it.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    value::size(text).map_err(|fault| match fault.hint {
+    value::size(text).map_err(sentence)
+}
+
+/// A time span with a unit, such as `200ms`, as in the configuration.
+///
+/// # Errors
+/// A sentence on what is wrong with it.
+pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    value::duration(text).map_err(sentence)
+}
+
+fn sentence(fault: value::Fault) -> String {
+    match fault.hint {
         Some(hint) => format!("{}; {hint}", fault.message),
         None => fault.message,
-    })
+    }
 }
 
 fn resolve(source: Option<SourceFile>, overrides: &Overrides, env: &Environment) -> Result<Loaded, ConfigErrors> {
     let problems = Problems::new(source);
-    let mut draft = match problems.source() {
+    let mut partial = match problems.source() {
         Some(source) => file::read(&source.text, &Base::of_file(&source.path, env), &problems),
-        None if overrides.model_path.is_empty() => builtin::draft(&problems),
-        None => knobs::models_of_flags(overrides, env, &problems),
+        None if overrides.model_path.is_empty() => builtin::config(&problems),
+        None => overrides::models_of_flags(overrides, env, &problems),
     };
-    knobs::apply(&mut draft, overrides, env, &problems);
-    check::check(&draft, &problems);
+    overrides::apply(&mut partial, overrides, env, &problems);
+    check::check(&partial, &problems);
     let file = problems.source().map(|source| source.path.clone());
     let problems = problems.into_errors();
-    match draft.build() {
+    match partial.build() {
         Some(config) if !problems.has_errors() => Ok(Loaded {
             config,
             file,
             warnings: problems,
-            draft,
+            partial,
         }),
         _ => Err(problems),
     }

@@ -4,11 +4,11 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use super::Environment;
+use super::diagnostic::{Diagnostic, Problems};
+use super::setting::Setting;
 use super::suggest::nearest;
-use super::types::ModelSource;
+use super::types::{Environment, ModelSource};
 use super::value::Fault;
-use crate::demo::DemoModel;
 
 /// What relative paths and `~` are relative to.
 #[derive(Debug, Clone)]
@@ -38,29 +38,34 @@ impl Base {
         Self::of_file(Path::new("flags"), env)
     }
 
-    /// The file or built-in model that a `path` names.
-    pub fn source(&self, text: &str) -> Result<ModelSource, Fault> {
-        if let Some(name) = text.strip_prefix("demo:") {
-            return demo(name);
-        }
-        if text.trim().is_empty() {
-            return Err(Fault {
-                message: "must not be empty".to_owned(),
-                hint: Some("name a .gguf file, or demo:reasoner or demo:narrator".to_owned()),
-            });
-        }
-        let home = text.strip_prefix("~/").or_else(|| (text == "~").then_some(""));
-        let path = match (home, &self.home) {
-            (Some(rest), Some(home)) => home.join(rest),
-            (Some(_), None) => {
-                return Err(Fault {
-                    message: format!("is {text:?}, but `HOME` is not set"),
-                    hint: Some("write the whole path".to_owned()),
-                });
-            }
-            (None, _) => self.folder.join(text),
+    /// Makes the path of a model's file absolute. What is wrong with it is reported as a mistake of `key`, and the source is
+    /// then missing.
+    pub fn anchor(&self, source: &mut Setting<ModelSource>, key: &str, problems: &Problems) {
+        let Some(ModelSource::File(path)) = source.get() else {
+            return;
         };
-        Ok(ModelSource::File(path))
+        match self.absolute(path) {
+            Ok(path) => source.value = Some(ModelSource::File(path)),
+            Err(fault) => {
+                let message = format!("`{key}` {}", fault.message);
+                problems.push(Diagnostic::error(&source.origin, message).hint(fault.hint));
+                source.value = None;
+            }
+        }
+    }
+
+    fn absolute(&self, path: &Path) -> Result<PathBuf, Fault> {
+        // A path that is not UTF-8 cannot begin with `~`.
+        let text = path.to_str().unwrap_or_default();
+        let home = text.strip_prefix("~/").or_else(|| (text == "~").then_some(""));
+        match (home, &self.home) {
+            (Some(rest), Some(home)) => Ok(home.join(rest)),
+            (Some(_), None) => Err(Fault {
+                message: format!("is {text:?}, but `HOME` is not set"),
+                hint: Some("write the whole path".to_owned()),
+            }),
+            (None, _) => Ok(self.folder.join(path)),
+        }
     }
 }
 
@@ -71,35 +76,6 @@ pub(super) fn home(env: &Environment) -> Option<PathBuf> {
         .find_map(|name| env.get(*name))
         .filter(|home| !home.is_empty())
         .map(PathBuf::from)
-}
-
-fn demo(name: &str) -> Result<ModelSource, Fault> {
-    let known = DemoModel::ALL.into_iter().find(|model| model.name() == name);
-    match known {
-        Some(model) if DemoModel::embedded() => Ok(ModelSource::Demo(model)),
-        Some(_) => Err(Fault {
-            message: format!("is \"demo:{name}\", but this hearth was built without the built-in models"),
-            hint: Some("build it with `--features demo`, or name a .gguf file".to_owned()),
-        }),
-        None => Err(Fault {
-            message: format!(
-                "must be a file or a built-in model, but there is no {:?}",
-                format!("demo:{name}")
-            ),
-            hint: Some(match nearest(name, DemoModel::ALL.map(DemoModel::name)) {
-                Some(meant) => format!("did you mean demo:{meant}?"),
-                None => "the built-in models are demo:reasoner and demo:narrator".to_owned(),
-            }),
-        }),
-    }
-}
-
-/// How a source is written in `models.toml`.
-pub(super) fn source_text(source: &ModelSource) -> String {
-    match source {
-        ModelSource::File(path) => path.display().to_string(),
-        ModelSource::Demo(model) => format!("demo:{}", model.name()),
-    }
 }
 
 /// The name of a model that is served without a configuration: its file's, without part numbers and blanks.

@@ -2,15 +2,14 @@
 //!
 //! The keys that a table may have are the ones it is asked for; [`Table::finish`] reports the rest.
 
-use std::ops::RangeInclusive;
-
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Origin, Problems};
-use super::draft::Setting;
+use super::kind::{Kind, wrong_type};
+use super::setting::Setting;
 use super::suggest::nearest;
-use super::value::{self, Fault};
+use super::value::Fault;
 
 type Value<'i> = Spanned<DeValue<'i>>;
 
@@ -54,76 +53,16 @@ impl<'d, 'i> Table<'d, 'i> {
         }
     }
 
-    fn settle<T>(&self, key: &str, value: &Value<'i>, result: Result<T, Fault>) -> Option<Setting<T>> {
-        let origin = Origin::File(value.span());
-        match result {
-            Ok(value) => Some(Setting::new(value, &origin)),
-            Err(fault) => {
-                let message = format!("`{key}` {}", fault.message);
-                self.problems.push(Diagnostic::error(&origin, message).hint(fault.hint));
-                None
-            }
-        }
+    /// Reports what is wrong with a value.
+    fn report(&self, key: &str, origin: &Origin, fault: Fault) {
+        let message = format!("`{key}` {}", fault.message);
+        self.problems.push(Diagnostic::error(origin, message).hint(fault.hint));
     }
 
-    /// A string that `parse` understands.
-    pub fn text<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, Fault>) -> Option<Setting<T>> {
+    /// The value of a key; `None` if it is absent or a mistake, which is reported.
+    pub fn key<K: Kind>(&mut self, key: &'static str, kind: &K) -> Option<Setting<K::Value>> {
         let value = self.value(key)?;
-        self.settle(key, value, parse_text(value.get_ref(), parse))
-    }
-
-    /// An array of strings that `parse` understands; those it does not are reported one by one.
-    pub fn texts<T>(
-        &mut self,
-        key: &'static str,
-        parse: impl Fn(&str) -> Result<T, Fault>,
-    ) -> Option<Setting<Vec<Setting<T>>>> {
-        let value = self.value(key)?;
-        let DeValue::Array(items) = value.get_ref() else {
-            let mut fault = wrong_type("a list of strings", value.get_ref());
-            if let DeValue::String(text) = value.get_ref() {
-                fault.hint = Some(format!("write {key} = [{:?}]", &**text));
-            }
-            return self.settle(key, value, Err(fault));
-        };
-        let items = items
-            .iter()
-            .filter_map(|item| self.settle(key, item, parse_text(item.get_ref(), &parse)))
-            .collect();
-        self.settle(key, value, Ok(items))
-    }
-
-    /// A whole number within a range.
-    pub fn integer<T: TryFrom<i64>>(&mut self, key: &'static str, range: &RangeInclusive<i64>) -> Option<Setting<T>> {
-        let value = self.value(key)?;
-        let result = match value.get_ref() {
-            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
-                Ok(number) => value::within(number, range),
-                Err(_) => Err(Fault {
-                    message: format!("must be between {} and {}, but is {number}", range.start(), range.end()),
-                    hint: None,
-                }),
-            },
-            other => Err(number_fault(key, "a whole number", other, |text| {
-                text.parse::<i64>().is_ok()
-            })),
-        };
-        self.settle(key, value, result)
-    }
-
-    /// A number with or without decimals; ranges are the caller's business.
-    pub fn float(&mut self, key: &'static str) -> Option<f32> {
-        let value = self.value(key)?;
-        let result = match value.get_ref() {
-            DeValue::Float(number) => number.as_str().parse().ok(),
-            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-                .ok()
-                .and_then(|number| number.to_string().parse().ok()),
-            _ => None,
-        };
-        let result =
-            result.ok_or_else(|| number_fault(key, "a number", value.get_ref(), |text| text.parse::<f32>().is_ok()));
-        self.settle(key, value, result).map(|number| number.value)
+        kind.read(key, value, &mut |origin, fault| self.report(key, &origin, fault))
     }
 
     /// A table below this one.
@@ -137,7 +76,7 @@ impl<'d, 'i> Table<'d, 'i> {
                     DeValue::Array(_) => format!("write {title} with single brackets, and only once"),
                     _ => format!("write {title} on a line of its own, its keys below"),
                 });
-                self.settle::<()>(key, value, Err(fault));
+                self.report(key, &Origin::File(value.span()), fault);
                 None
             }
         }
@@ -150,7 +89,7 @@ impl<'d, 'i> Table<'d, 'i> {
         let DeValue::Array(items) = value.get_ref() else {
             let mut fault = wrong_type("a list of tables", value.get_ref());
             fault.hint = Some(hint);
-            self.settle::<()>(key, value, Err(fault));
+            self.report(key, &Origin::File(value.span()), fault);
             return None;
         };
         let mut tables = Vec::new();
@@ -162,7 +101,7 @@ impl<'d, 'i> Table<'d, 'i> {
                     fault.message.push_str(" in it");
                     fault.message = fault.message.replacen("but is", "but has", 1);
                     fault.hint = Some(hint.clone());
-                    self.settle::<()>(key, item, Err(fault));
+                    self.report(key, &Origin::File(item.span()), fault);
                 }
             }
         }
@@ -195,47 +134,5 @@ impl<'d, 'i> Table<'d, 'i> {
             self.problems
                 .push(Diagnostic::error(&Origin::File(key.span()), message).hint(hint));
         }
-    }
-}
-
-fn parse_text<T>(value: &DeValue<'_>, parse: impl Fn(&str) -> Result<T, Fault>) -> Result<T, Fault> {
-    let number = match value {
-        DeValue::String(text) => return parse(text),
-        DeValue::Integer(number) => Some(number.as_str()),
-        DeValue::Float(number) => Some(number.as_str()),
-        _ => None,
-    };
-    let mut fault = wrong_type("a string", value);
-    // The parser's own advice is the better one: a bare 16 lacks more than its quotes.
-    fault.hint = number.map(|text| match parse(text) {
-        Err(Fault { hint: Some(hint), .. }) => hint,
-        _ => format!("put it in quotes: \"{text}\""),
-    });
-    Err(fault)
-}
-
-fn number_fault(key: &str, wanted: &str, value: &DeValue<'_>, is_number: impl Fn(&str) -> bool) -> Fault {
-    let mut fault = wrong_type(wanted, value);
-    if let DeValue::String(text) = value
-        && is_number(text)
-    {
-        fault.hint = Some(format!("write it without quotes: {key} = {text}"));
-    }
-    fault
-}
-
-fn wrong_type(wanted: &str, value: &DeValue<'_>) -> Fault {
-    let found = match value {
-        DeValue::String(text) => format!("the string {text:?}"),
-        DeValue::Integer(number) => format!("the whole number {number}"),
-        DeValue::Float(number) => format!("the number {number}"),
-        DeValue::Boolean(truth) => format!("{truth}"),
-        DeValue::Datetime(_) => "a date".to_owned(),
-        DeValue::Array(_) => "a list".to_owned(),
-        DeValue::Table(_) => "a table".to_owned(),
-    };
-    Fault {
-        message: format!("must be {wanted}, but is {found}"),
-        hint: None,
     }
 }

@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::suggest::nearest;
-use super::types::{CacheDevice, CacheSize, ExpertPlacement, KvType, MemoryLimit};
-use crate::experts::policy::PolicyKind;
+use super::types::{CacheSize, MemoryLimit, ModelSource};
+use crate::demo::DemoModel;
 
 /// Why a value cannot be: "must be ..., but is ...".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,18 +25,10 @@ impl Fault {
     }
 }
 
-/// 0 lets the system choose.
-pub(super) const PORT: RangeInclusive<i64> = 0..=65535;
-pub(super) const HTTP_THREADS: RangeInclusive<i64> = 1..=256;
-pub(super) const THREADS: RangeInclusive<i64> = 1..=1024;
-pub(super) const CONTEXT: RangeInclusive<i64> = 32..=4_194_304;
-pub(super) const PARALLEL: RangeInclusive<i64> = 1..=64;
-/// llama.cpp's most layers, and the output.
-pub(super) const GPU_LAYERS: RangeInclusive<i64> = 0..=513;
-pub(super) const QUEUE: RangeInclusive<i64> = 0..=100_000;
 const BODY_LIMIT: RangeInclusive<u64> = 1024..=1 << 30;
-const LONGEST_GRACE: Duration = Duration::from_secs(3600);
-const LONGEST_NAME: usize = 128;
+const MAX_GRACE: Duration = Duration::from_secs(3600);
+const MAX_PAUSE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+const MAX_NAME: usize = 128;
 
 /// Smallest last: text is written with the largest unit that is exact, 1024s before 1000s.
 const UNITS: [(&str, u64); 9] = [
@@ -50,29 +43,6 @@ const UNITS: [(&str, u64); 9] = [
     ("B", 1),
 ];
 
-/// A whole number within a range that `T` can hold.
-pub(super) fn within<T: TryFrom<i64>>(number: i64, range: &RangeInclusive<i64>) -> Result<T, Fault> {
-    let fault = || Fault {
-        message: format!("must be between {} and {}, but is {number}", range.start(), range.end()),
-        hint: None,
-    };
-    if !range.contains(&number) {
-        return Err(fault());
-    }
-    T::try_from(number).map_err(|_| fault())
-}
-
-/// The same from text, for variables and flags.
-pub(super) fn integer<T: TryFrom<i64>>(text: &str, range: &RangeInclusive<i64>) -> Result<T, Fault> {
-    let number = text.trim().parse().map_err(|_| {
-        Fault::new(
-            format!("must be a whole number, but is {text:?}"),
-            format!("{} to {} are possible", range.start(), range.end()),
-        )
-    })?;
-    within(number, range)
-}
-
 /// An IP address; `localhost` is understood too.
 pub(super) fn host(text: &str) -> Result<IpAddr, Fault> {
     if text == "localhost" {
@@ -84,6 +54,44 @@ pub(super) fn host(text: &str) -> Result<IpAddr, Fault> {
             "\"127.0.0.1\" serves this machine only, \"0.0.0.0\" serves the whole network",
         )
     })
+}
+
+/// `true` or `false`, for variables and flags.
+pub(super) fn boolean(text: &str) -> Result<bool, Fault> {
+    match text.trim() {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(Fault::new(
+            format!("must be true or false, but is {text:?}"),
+            "write true or false",
+        )),
+    }
+}
+
+/// A name by which the server is asked, with or without a port; `*` for any.
+pub(super) fn allowed_host(text: &str) -> Result<String, Fault> {
+    let letters = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
+    if text == "*" || (!text.is_empty() && text.chars().all(letters)) {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new(
+        format!("must be a list of host names, but has {text:?}"),
+        "\"box.lan\" or \"box.lan:8080\", without http:// and path; \"*\" allows every name",
+    ))
+}
+
+/// Where a web page comes from; `*` for any.
+pub(super) fn allowed_origin(text: &str) -> Result<String, Fault> {
+    let whole = text.split_once("://").is_some_and(|(scheme, host)| {
+        !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '*', ' ']) && text.is_ascii()
+    });
+    if whole || text == "*" || text == "null" {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new(
+        format!("must be a list of origins, but has {text:?}"),
+        "\"https://chat.example\" or \"http://localhost:3000\", without a path; \"*\" allows every page",
+    ))
 }
 
 /// `auto` or a size.
@@ -102,71 +110,12 @@ pub(super) fn memory(text: &str) -> Result<MemoryLimit, Fault> {
     }
 }
 
-/// What becomes of the routed experts.
-pub(super) fn placement(text: &str) -> Result<ExpertPlacement, Fault> {
-    match text {
-        "auto" => Ok(ExpertPlacement::Auto),
-        "gpu" => Ok(ExpertPlacement::Gpu),
-        "cpu" => Ok(ExpertPlacement::Cpu),
-        "cache" => Ok(ExpertPlacement::Cache),
-        _ => Err(Fault::new(
-            format!("must be \"auto\", \"gpu\", \"cpu\" or \"cache\", but is {text:?}"),
-            "\"cache\" keeps copies of the hot experts, \"auto\" leaves the choice to hearth",
-        )),
+/// The text that [`memory`] reads.
+pub(super) fn memory_text(limit: &MemoryLimit) -> String {
+    match limit {
+        MemoryLimit::Auto => "auto".to_owned(),
+        MemoryLimit::Bytes(bytes) => size_text(*bytes),
     }
-}
-
-/// The text that [`placement`] reads.
-pub(super) fn placement_text(placement: ExpertPlacement) -> &'static str {
-    match placement {
-        ExpertPlacement::Auto => "auto",
-        ExpertPlacement::Gpu => "gpu",
-        ExpertPlacement::Cpu => "cpu",
-        ExpertPlacement::Cache => "cache",
-    }
-}
-
-/// What holds the copies.
-pub(super) fn cache_device(text: &str) -> Result<CacheDevice, Fault> {
-    match text {
-        "auto" => Ok(CacheDevice::Auto),
-        "cpu" => Ok(CacheDevice::Cpu),
-        _ => Err(Fault::new(
-            format!("must be \"auto\" or \"cpu\", but is {text:?}"),
-            "\"auto\" is the first GPU, \"cpu\" is for trying the cache without one",
-        )),
-    }
-}
-
-/// The text that [`cache_device`] reads.
-pub(super) fn cache_device_text(device: CacheDevice) -> &'static str {
-    match device {
-        CacheDevice::Auto => "auto",
-        CacheDevice::Cpu => "cpu",
-    }
-}
-
-/// Which experts have a copy.
-pub(super) fn policy(text: &str) -> Result<Option<PolicyKind>, Fault> {
-    let [a, b, c, d] = PolicyKind::ALL.map(|policy| (policy.name(), Some(policy)));
-    one_of(text, [("auto", None), a, b, c, d])
-}
-
-/// Data type of keys and values.
-pub(super) fn kv_type(text: &str) -> Result<KvType, Fault> {
-    one_of(text, KvType::ALL.map(|kind| (kind.name(), kind)))
-}
-
-fn one_of<T, const N: usize>(text: &str, known: [(&'static str, T); N]) -> Result<T, Fault> {
-    let names = known.each_ref().map(|(name, _)| *name);
-    let found = known.into_iter().find(|(name, _)| *name == text);
-    found.map(|(_, value)| value).ok_or_else(|| {
-        let quoted = names.map(|name| format!("{name:?}"));
-        Fault {
-            message: format!("must be one of {}, but is {text:?}", quoted.join(", ")),
-            hint: nearest(text, names).map(|meant| format!("did you mean {meant:?}?")),
-        }
-    })
 }
 
 /// `auto`, a share of the experts, or a size.
@@ -193,12 +142,24 @@ pub(super) fn cache_size(text: &str) -> Result<CacheSize, Fault> {
     })
 }
 
+impl std::str::FromStr for CacheSize {
+    type Err = String;
+
+    /// As in the configuration; the error says what it must be.
+    fn from_str(text: &str) -> Result<Self, String> {
+        cache_size(text).map_err(|fault| match fault.hint {
+            Some(hint) => format!("{} ({hint})", fault.message),
+            None => fault.message,
+        })
+    }
+}
+
 /// The text that [`cache_size`] reads.
-pub(super) fn cache_size_text(size: CacheSize) -> String {
+pub(super) fn cache_size_text(size: &CacheSize) -> String {
     match size {
         CacheSize::Auto => "auto".to_owned(),
         CacheSize::Percent(percent) => format!("{percent}%"),
-        CacheSize::Bytes(bytes) => size_text(bytes),
+        CacheSize::Bytes(bytes) => size_text(*bytes),
     }
 }
 
@@ -288,10 +249,23 @@ pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
             )));
         }
     };
-    if span > LONGEST_GRACE {
+    if span > MAX_GRACE {
         return Err(Fault::new(
             format!("must be at most one hour, but is {text:?}"),
             "the default is \"30s\"",
+        ));
+    }
+    Ok(span)
+}
+
+/// A pause of running streams.
+pub(super) fn max_pause(text: &str) -> Result<Duration, Fault> {
+    let span = duration(text)?;
+    if !MAX_PAUSE.contains(&span) {
+        let (least, most) = (duration_text(*MAX_PAUSE.start()), duration_text(*MAX_PAUSE.end()));
+        return Err(Fault::new(
+            format!("must be between {least} and {most}, but is {text:?}"),
+            "shorter pauses make long prompts wait; the default is \"500ms\"",
         ));
     }
     Ok(span)
@@ -320,9 +294,9 @@ pub(super) fn name(text: &str) -> Result<String, Fault> {
     if text.is_empty() {
         return Err(fault("must not be empty".to_owned()));
     }
-    if text.len() > LONGEST_NAME {
+    if text.len() > MAX_NAME {
         return Err(fault(format!(
-            "must have at most {LONGEST_NAME} bytes, but has {}",
+            "must have at most {MAX_NAME} bytes, but has {}",
             text.len()
         )));
     }
@@ -334,4 +308,47 @@ pub(super) fn name(text: &str) -> Result<String, Fault> {
         return Err(fault(format!("must not look like a path, but is {text:?}")));
     }
     Ok(text.to_owned())
+}
+
+/// A file or a built-in model. Paths are as they were given, see `Base::anchor`.
+pub(super) fn source(text: &str) -> Result<ModelSource, Fault> {
+    if let Some(name) = text.strip_prefix("demo:") {
+        return demo(name);
+    }
+    if text.trim().is_empty() {
+        return Err(Fault::new(
+            "must not be empty",
+            "name a .gguf file, or demo:reasoner or demo:narrator",
+        ));
+    }
+    Ok(ModelSource::File(PathBuf::from(text)))
+}
+
+/// The text that [`source`] reads.
+pub(super) fn source_text(source: &ModelSource) -> String {
+    match source {
+        ModelSource::File(path) => path.display().to_string(),
+        ModelSource::Demo(model) => format!("demo:{}", model.name()),
+    }
+}
+
+fn demo(name: &str) -> Result<ModelSource, Fault> {
+    let known = DemoModel::ALL.into_iter().find(|model| model.name() == name);
+    match known {
+        Some(model) if DemoModel::embedded() => Ok(ModelSource::Demo(model)),
+        Some(_) => Err(Fault {
+            message: format!("is \"demo:{name}\", but this hearth was built without the built-in models"),
+            hint: Some("build it with `--features demo`, or name a .gguf file".to_owned()),
+        }),
+        None => Err(Fault {
+            message: format!(
+                "must be a file or a built-in model, but there is no {:?}",
+                format!("demo:{name}")
+            ),
+            hint: Some(match nearest(name, DemoModel::ALL.map(DemoModel::name)) {
+                Some(meant) => format!("did you mean demo:{meant}?"),
+                None => "the built-in models are demo:reasoner and demo:narrator".to_owned(),
+            }),
+        }),
+    }
 }

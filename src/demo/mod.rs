@@ -10,6 +10,15 @@ use sha2::{Digest, Sha256};
 
 use crate::folders;
 
+/// Why a built-in model is no file.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    #[error("this hearth was built without the built-in models (feature `demo`)")]
+    NotBuiltIn,
+    #[error("cannot unpack the built-in model into {}; HEARTH_CACHE names another folder", folder.display())]
+    Write { folder: PathBuf, source: io::Error },
+}
+
 /// A built-in model, written `demo:reasoner` or `demo:narrator` in `models.toml`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DemoModel {
@@ -55,34 +64,67 @@ impl DemoModel {
     ///
     /// # Errors
     /// When the binary does not hold the models, or the cache directory cannot be written.
-    pub fn unpack(self) -> anyhow::Result<PathBuf> {
-        let bytes = self
-            .bytes()
-            .ok_or_else(|| anyhow::anyhow!("this hearth was built without the built-in models (feature `demo`)"))?;
+    pub fn unpack(self) -> Result<PathBuf, UnpackError> {
+        let bytes = self.bytes().ok_or(UnpackError::NotBuiltIn)?;
         let folder = folders::cache();
-        unpack_into(&folder, self.name(), bytes).map_err(|error| {
-            anyhow::Error::new(error).context(format!(
-                "cannot unpack the built-in model into {}; HEARTH_CACHE names another folder",
-                folder.display()
-            ))
-        })
+        unpack_into(&folder, self.name(), bytes).map_err(|source| UnpackError::Write { folder, source })
     }
 }
 
-/// Writes `bytes` to a file that is named after their checksum; an intact one is left alone.
+/// Before the names of files that are being written, for who cleans up.
+const UNFINISHED: &str = ".demo-unpacking-";
+/// Held by who writes into the folder. The system gives it back when its owner dies, however it does.
+const LOCK: &str = ".demo-lock";
+
+/// Writes `bytes` to a file that is named after their checksum; an intact one is left alone. What killed processes left
+/// half written is removed.
 fn unpack_into(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<PathBuf> {
     let checksum = Sha256::digest(bytes);
     let short: String = checksum.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let path = folder.join(format!("demo-{name}-{short}.gguf"));
-    if file_is(&path, bytes.len(), checksum.as_slice())? {
+    let intact = || file_is(&path, bytes.len(), checksum.as_slice());
+    if intact()? && unfinished(folder)?.is_empty() {
         return Ok(path);
     }
     fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let lock = fs::File::create(folder.join(LOCK))?;
+    match lock.lock() {
+        // Nobody writes now: whoever began these files is dead.
+        Ok(()) => {
+            for file in unfinished(folder)? {
+                fs::remove_file(file)?;
+            }
+        }
+        // Some network file systems have no locks. Writing is safe all the same, only cleaning up is not.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+        Err(error) => return Err(error),
+    }
+    // Another process may have been faster.
+    if intact()? {
+        return Ok(path);
+    }
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(&path).map_err(|error| error.error)?;
     Ok(path)
+}
+
+/// Files in the folder that are not written to their end.
+fn unfinished(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
 }
 
 fn file_is(path: &Path, length: usize, checksum: &[u8]) -> io::Result<bool> {
@@ -110,8 +152,30 @@ mod tests {
         fs::write(&path, b"weighty").unwrap();
         assert_eq!(unpack_into(folder.path(), "m", b"weights").unwrap(), path);
         assert_eq!(fs::read(&path).unwrap(), b"weights");
-        // Nothing else stays behind.
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(unfinished(folder.path()).unwrap(), [] as [PathBuf; 0]);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_at_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = folder.path().join(format!("{UNFINISHED}abc"));
+        let path = unpack_into(folder.path(), "m", b"weights").unwrap();
+        // Also where the model itself is intact.
+        fs::write(&left, b"wei").unwrap();
+        assert_eq!(unpack_into(folder.path(), "m", b"weights").unwrap(), path);
+        assert!(!left.exists());
+        // A process that lives holds the lock, and keeps what it writes.
+        fs::write(&left, b"wei").unwrap();
+        let lock = fs::File::create(folder.path().join(LOCK)).unwrap();
+        lock.lock().unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| unpack_into(folder.path(), "m", b"weights").unwrap());
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            assert!(left.exists() && !waiting.is_finished());
+            lock.unlock().unwrap();
+            assert_eq!(waiting.join().unwrap(), path);
+        });
+        assert!(!left.exists());
     }
 
     #[test]

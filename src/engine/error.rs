@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::sampling::OutOfRange;
+
 /// An error of an engine, complete enough for the client to act upon it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum EngineError {
@@ -26,6 +28,17 @@ pub enum EngineError {
         prompt_tokens: usize,
         context: u32,
     },
+    /// The prompt is so long that it was not even counted.
+    #[error(
+        "the prompt has {bytes} bytes, at least {least_tokens} tokens, but model `{model}` is running with a context of \
+         {context} tokens"
+    )]
+    PromptTooLong {
+        model: String,
+        bytes: usize,
+        least_tokens: usize,
+        context: u32,
+    },
     /// A field of the request cannot be used.
     #[error("{message}")]
     InvalidRequest {
@@ -39,4 +52,10 @@ pub enum EngineError {
     /// The server is going down.
     #[error("the server is shutting down")]
     ShuttingDown,
+}
+
+impl From<OutOfRange> for EngineError {
+    fn from(OutOfRange { field, message }: OutOfRange) -> Self {
+        Self::InvalidRequest { field, message }
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::plan::{Kind, Row, Tier};
+use crate::memory::{Kind, Row, Tier};
 
 /// What was planned, and what is allocated.
 #[derive(Debug, Clone, PartialEq, Serialize)]

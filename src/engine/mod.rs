@@ -9,18 +9,18 @@ mod event;
 pub mod local;
 mod memory;
 mod request;
-mod sampling;
 
 pub use card::{Health, ModelCard, SlotCounts};
 pub use error::EngineError;
 pub use event::{Event, EventStream, FinishReason, PrefillProgress, Timings, Usage};
 pub use memory::{Buffers, MemoryUse};
 pub use request::{GenerateRequest, Prompt, Token};
-pub use sampling::{DryParams, Sampling, SamplingOverrides};
 
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::experts::{Change, ChangeError, ExpertStats};
+pub use crate::sampling::{DryParams, SamplerKind, Sampling, SamplingOverrides};
 
 /// A model that answers.
 ///
@@ -29,8 +29,13 @@ pub trait Engine: Send + Sync + 'static {
     /// What is known about the model; complete before the weights are loaded.
     fn card(&self) -> &ModelCard;
 
+    /// Whether the model can take requests, now and from now on.
+    fn watch_health(&self) -> watch::Receiver<Health>;
+
     /// Whether the model can take requests now.
-    fn health(&self) -> Health;
+    fn health(&self) -> Health {
+        self.watch_health().borrow().clone()
+    }
 
     /// How many of the slots are in use, and how many requests wait.
     fn slots(&self) -> SlotCounts;

@@ -116,6 +116,10 @@ mod tests {
 
     use super::*;
 
+    fn number(count: usize) -> u32 {
+        u32::try_from(count).unwrap()
+    }
+
     fn twice(ids: &[i32]) -> bool {
         (1..ids.len()).any(|at| ids[..at].contains(&ids[at]))
     }
@@ -171,7 +175,7 @@ mod tests {
             let resident = resident.min(capacity);
             let mut hot = Vec::new();
             for _ in 0..tokens {
-                let mut own: Vec<u32> = (0..resident as u32).collect();
+                let mut own: Vec<u32> = (0..number(resident)).collect();
                 random.shuffle(&mut own);
                 let mut own = own.into_iter();
                 hot.extend((0..experts_per_token).map(|_| if random.bool() { own.next() } else { None }));
@@ -181,8 +185,8 @@ mod tests {
             let missing = missing_stand_ins(&hot, experts_per_token, spare);
             // With all copies there, but for those under way, there always are enough.
             prop_assert!(missing <= capacity.saturating_sub(UNDER_WAY));
-            let acquired = 0..missing.min(resident) as u32;
-            let stand_ins: Vec<u32> = (capacity as u32..entries as u32).chain(acquired).collect();
+            let acquired = 0..number(missing.min(resident));
+            let stand_ins: Vec<u32> = (number(capacity)..number(entries)).chain(acquired).collect();
             let mut ids = HotIds::default();
             let Some(ids) = ids.assign(&hot, experts_per_token, &stand_ins, entries) else {
                 prop_assert!(resident < missing);
@@ -190,8 +194,9 @@ mod tests {
             };
             prop_assert_eq!(ids.len(), hot.len());
             for (id, entry) in ids.iter().zip(&hot) {
-                prop_assert!((0..entries as i32).contains(id));
-                prop_assert!(entry.is_none_or(|entry| entry as i32 == *id));
+                let id = u32::try_from(*id).unwrap();
+                prop_assert!(id < number(entries));
+                prop_assert!(entry.is_none_or(|entry| entry == id));
             }
             prop_assert!(!ids.chunks(experts_per_token).any(twice), "{:?}", ids);
         }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::policy::{PolicyConfig, PolicyKind};
+use crate::host::GpuId;
 
 /// What holds the copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device {
-    /// A GPU, by its position among ggml's.
-    Gpu(usize),
+    Gpu(GpuId),
     /// Main memory: no faster than no cache, but every step is taken.
     Cpu,
 }

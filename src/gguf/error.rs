@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use super::Gguf;
+
 /// Why a file was not accepted: what is wrong, in which field, at which byte.
 #[derive(Debug, thiserror::Error)]
 pub enum GgufError {
@@ -53,14 +55,23 @@ impl Damage {
     }
 }
 
+/// The error of a key that makes no sense.
+pub(super) fn model(gguf: &Gguf, key: &str, problem: &str) -> GgufError {
+    GgufError::Model {
+        path: gguf.path().to_owned(),
+        key: printable(key),
+        problem: printable(problem),
+    }
+}
+
 /// Text of a file for a terminal, in one line: characters that would steer the terminal are escaped, and what is longer
 /// than any honest name is cut.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    const LONGEST: usize = 240;
-    let mut out = String::with_capacity(text.len().min(LONGEST));
+    const MAX_LENGTH: usize = 240;
+    let mut out = String::with_capacity(text.len().min(MAX_LENGTH));
     for (index, character) in text.chars().enumerate() {
-        if index == LONGEST {
+        if index == MAX_LENGTH {
             out.push_str("...");
             break;
         }

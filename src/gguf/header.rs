@@ -14,9 +14,9 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 /// Entries to reserve memory for in advance: a count in a sparse file can be huge without a byte behind it.
 const RESERVE: usize = 4096;
 /// Least bytes of a metadata entry: an empty key, a type and one byte.
-const LEAST_ENTRY: usize = 8 + 4 + 1;
+const MIN_ENTRY: usize = 8 + 4 + 1;
 /// Least bytes of a tensor entry: an empty name, no dimensions, type and offset.
-const LEAST_TENSOR: usize = 8 + 4 + 4 + 8;
+const MIN_TENSOR: usize = 8 + 4 + 4 + 8;
 
 /// What the header of one file says.
 #[derive(Debug, Clone)]
@@ -59,8 +59,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header, Damage> {
             return Err(Damage::new("the version", 4, problem));
         }
     }
-    let tensor_count = cursor.count("the tensor count", LEAST_TENSOR)?;
-    let entry_count = cursor.count("the metadata count", LEAST_ENTRY)?;
+    let tensor_count = cursor.count("the tensor count", MIN_TENSOR)?;
+    let entry_count = cursor.count("the metadata count", MIN_ENTRY)?;
     let entries = entries(&mut cursor, bytes, entry_count)?;
     let alignment = alignment(bytes, &entries)?;
     let mut tensors = tensors(&mut cursor, bytes, tensor_count)?;

@@ -1,14 +1,18 @@
 //! A memory-mapped, zero-copy reader of GGUF files that trusts nothing in them.
 //!
 //! llama.cpp aborts the process on some damaged files; hearth inspects a file here before llama.cpp sees it. The format
-//! is described in ggml's `docs/gguf.md`. This room depends on no other.
+//! is described in ggml's `docs/gguf.md`. This module depends on no other.
 
 mod cursor;
 mod error;
 mod file_type;
 mod geometry;
 mod header;
+mod keys;
+mod limits;
+mod map;
 mod split;
+mod ssm;
 mod tensor;
 mod tokenizer;
 mod value;
@@ -21,13 +25,16 @@ use memmap2::Mmap;
 
 pub use error::{Damage, GgufError, printable};
 pub use file_type::file_type_name;
-pub use geometry::{Geometry, SsmGeometry};
+pub use geometry::Geometry;
+pub use limits::{MAX_EXPERTS, MAX_LAYERS};
+pub use ssm::SsmGeometry;
 pub use tensor::{TENSOR_TYPES, TensorInfo, TensorType};
 pub use tokenizer::Tokenizer;
 pub use value::{Array, Value, ValueType};
 pub use write::GgufWriter;
 
 use header::{Header, text};
+use map::map;
 use value::Place;
 
 /// A model: one GGUF file, or all files of a split one.
@@ -79,14 +86,6 @@ impl Part {
     fn get(&self, key: &str) -> Option<Value<'_>> {
         Some(Value::at(self.place(key)?, &self.map))
     }
-}
-
-/// Maps a file for reading.
-#[expect(unsafe_code, reason = "a memory map is unsafe by nature")]
-fn map(file: &File) -> std::io::Result<Mmap> {
-    // SAFETY: the map is private and read-only. Another process that truncates the file while it is mapped makes reads
-    // fault; model files are not written while they are served, and llama.cpp maps them under the same assumption.
-    unsafe { Mmap::map(file) }
 }
 
 impl Gguf {

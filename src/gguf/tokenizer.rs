@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::geometry::model;
+use super::error::model;
 use super::{Array, Gguf, GgufError, Value, ValueType};
 
 /// What the file says about its vocabulary.

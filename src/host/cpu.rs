@@ -2,19 +2,24 @@
 
 use std::sync::OnceLock;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::llama;
 
+/// Never built, on purpose: `.cargo/config.toml` says why.
+const SWITCHED_OFF: &str = "AMX_INT8";
+
 /// Which features of the processor llama.cpp's code on the CPU uses. Names are llama.cpp's: `AVX2`, `AVX512_VNNI`,
 /// `DOTPROD`, `MATMUL_INT8` (i8mm), and so on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Cpu {
     /// The features that the processor has, of those for which llama.cpp has code.
     pub features: Vec<String>,
     /// What llama.cpp was built with: features, and options such as `OPENMP` and `REPACK`.
     pub llama_cpp: Vec<String>,
-    /// Features that the processor has and llama.cpp was not built for.
+    /// Features that the processor has and llama.cpp was not built for. AMX is not among them: hearth leaves it out on
+    /// purpose (`.cargo/config.toml`).
     pub unused: Vec<String>,
 }
 
@@ -29,7 +34,7 @@ impl Cpu {
         let llama_cpp = built_with(build);
         let unused = features
             .iter()
-            .filter(|feature| !llama_cpp.contains(feature))
+            .filter(|feature| !llama_cpp.contains(feature) && !feature.starts_with("AMX"))
             .cloned()
             .collect();
         Self {
@@ -39,18 +44,24 @@ impl Cpu {
         }
     }
 
-    /// Says in the log what llama.cpp uses, and warns of what it leaves unused.
+    /// Says in the log what llama.cpp uses, and warns of what it leaves unused without need.
     pub fn log(&self) {
         tracing::info!(
             "llama.cpp is built with {}; the processor has {}",
             self.llama_cpp.join(" "),
             self.features.join(" ")
         );
-        if !self.unused.is_empty() {
+        let unused: Vec<&str> = self
+            .unused
+            .iter()
+            .map(String::as_str)
+            .filter(|feature| *feature != SWITCHED_OFF)
+            .collect();
+        if !unused.is_empty() {
             tracing::warn!(
                 "llama.cpp was built for less than this processor has and does not use {}: models compute slower than they \
                  could; scripts/serve builds for the machine it runs on",
-                self.unused.join(" ")
+                unused.join(" ")
             );
         }
     }
@@ -96,7 +107,7 @@ mod tests {
     fn what_llama_cpp_was_not_built_for_is_unused() {
         let features = ["SSE3", "AVX2", "AVX512", "AMX_INT8"].map(str::to_owned);
         let cpu = Cpu::new(features.to_vec(), LINE);
-        assert_eq!(cpu.unused, ["AVX512", "AMX_INT8"]);
+        assert_eq!(cpu.unused, ["AVX512"]);
         let cpu = Cpu::new(features[..2].to_vec(), LINE);
         assert!(cpu.unused.is_empty());
     }

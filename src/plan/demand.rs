@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::memory::Context;
-use super::outcome::{Experts, Kind, Row, Tier};
+use super::outcome::Experts;
 use super::shape::{Component, LayerShape, ModelShape};
 use crate::experts::selection::allocated_entries;
+use crate::memory::{Kind, Row, Tier};
 
 /// How a model is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,8 +8,8 @@
 use serde::Serialize;
 
 use super::shape::{LayerShape, ModelShape};
-use crate::config::KvType;
 use crate::gguf::TensorType;
+use crate::memory::KvType;
 
 /// Tokens that are computed in one pass; llama.cpp reserves its buffers for as many.
 pub const BATCH: u64 = 512;
@@ -68,8 +68,8 @@ pub fn predict(shape: &ModelShape, context: Context) -> Prediction {
 
 /// Bytes, of which no machine has as many: a header may ask for anything, and sums of these do not overflow.
 fn bounded(bytes: u128) -> u64 {
-    const MOST: u64 = 1 << 50;
-    u64::try_from(bytes).unwrap_or(MOST).min(MOST)
+    const MAX: u64 = 1 << 50;
+    u64::try_from(bytes).unwrap_or(MAX).min(MAX)
 }
 
 /// The data type as ggml describes it.

@@ -1,14 +1,15 @@
 //! Where everything goes: a machine, the shapes of models and their configuration make a plan.
 //!
-//! Pure code, but for [`detect`]: it can be asked about machines that are not at hand, and about models of which only the header
-//! is. [`plan`] decides, [`Plan`] says what and why, [`predict`] is held against what llama.cpp allocates.
+//! Pure code: it can be asked about machines that are not at hand, and about models of which only the header is. [`plan`]
+//! decides, [`Plan`] says what and why, [`predict`] is held against what llama.cpp allocates.
 
+mod budget;
 mod demand;
-pub mod detect;
-mod machine;
 mod memory;
 mod outcome;
 mod place;
+mod placing;
+mod request;
 mod shape;
 mod sliding;
 mod slots;
@@ -17,14 +18,28 @@ mod suggest;
 mod table;
 #[cfg(test)]
 mod tests;
-mod text;
 mod threads;
 
-pub use machine::{Described, Device, Machine};
 pub use memory::{Context, Prediction, predict};
-pub use outcome::{Experts, Kind, ModelPlan, Plan, PlanError, Row, Tier, TierUse};
-pub use place::{ModelRequest, plan};
+pub use outcome::{Estimate, Experts, ModelPlan, Plan, PlanError, TierUse};
+pub use request::ModelRequest;
 pub use shape::{Component, LayerShape, ModelShape};
-pub use speed::Estimate;
-pub use text::bytes;
 pub use threads::{Threads, threads};
+
+use crate::config::MemoryConfig;
+use crate::host::Machine;
+
+/// Decides where everything goes.
+///
+/// Without a GPU all is in main memory. With unified memory all is on the GPU. If everything fits onto the GPU it goes there.
+/// Otherwise the routed experts of mixtures stay in main memory; if the rest still does not fit, layers follow them, those
+/// of dense models first; and what is left on the GPU holds copies of hot experts. What is configured is not changed.
+///
+/// # Errors
+/// [`PlanError`] where the models do not fit, or settings contradict each other or the machine, with what would fit.
+pub fn plan(machine: &Machine, limits: &MemoryConfig, models: &[ModelRequest]) -> Result<Plan, PlanError> {
+    match place::attempt(machine, limits, models) {
+        Ok(plan) => Ok(suggest::advise(plan, limits, models)),
+        Err(error) => Err(suggest::hints(error, machine, limits, models)),
+    }
+}

@@ -2,28 +2,9 @@
 
 use serde::Serialize;
 
-use super::machine::Machine;
 use super::memory::Context;
-use super::speed::Estimate;
-
-/// Where something lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Tier {
-    Gpu,
-    Ram,
-}
-
-impl Tier {
-    /// For tables.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Gpu => "GPU",
-            Self::Ram => "RAM",
-        }
-    }
-}
+use crate::host::Machine;
+use crate::memory::{Kind, Row, Tier};
 
 /// Where everything goes, and why.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -88,6 +69,19 @@ impl ModelPlan {
     }
 }
 
+/// Tokens per second of a single stream, and what that is based on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Estimate {
+    pub tokens_per_second: f64,
+    /// Bytes that a token reads from the GPU's memory and from main memory.
+    pub gpu_bytes: u64,
+    pub ram_bytes: u64,
+    /// Share of the selected experts that have a copy, if there is a cache.
+    pub hit_rate: Option<f64>,
+    /// What the estimate takes for granted.
+    pub assumptions: Vec<String>,
+}
+
 /// Where the routed experts of a model are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(tag = "placement", rename_all = "kebab-case")]
@@ -107,62 +101,6 @@ pub enum Experts {
         /// Experts of each layer.
         of: u32,
     },
-}
-
-/// What memory is for, as llama.cpp tells its buffers apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// All weights but routed experts.
-    Weights,
-    /// Routed experts.
-    Experts,
-    /// Copies of routed experts.
-    ExpertCache,
-    /// Keys and values.
-    Kv,
-    /// State of recurrent layers.
-    Recurrent,
-    /// Compute buffers, and in main memory the logits that are handed out.
-    Compute,
-}
-
-impl Kind {
-    /// For labels, as in JSON.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Weights => "weights",
-            Self::Experts => "experts",
-            Self::ExpertCache => "expert-cache",
-            Self::Kv => "kv",
-            Self::Recurrent => "recurrent",
-            Self::Compute => "compute",
-        }
-    }
-
-    /// For tables.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Weights => "weights",
-            Self::Experts => "routed experts",
-            Self::ExpertCache => "expert cache",
-            Self::Kv => "keys and values",
-            Self::Recurrent => "recurrent state",
-            Self::Compute => "compute buffers",
-        }
-    }
-}
-
-/// A part of a model in one place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Row {
-    /// For tables: a part of the weights, or of the context.
-    pub component: &'static str,
-    pub kind: Kind,
-    pub tier: Tier,
-    pub bytes: u64,
 }
 
 /// Why there is no plan, and what there could be one for.

@@ -82,7 +82,7 @@ fn block(name: &str) -> Option<(u32, &str)> {
 }
 
 /// Wider than the rows of any model; arithmetic on it stays far from overflow.
-const WIDEST: u64 = 1 << 24;
+const MAX_WIDTH: u64 = 1 << 24;
 
 /// All that a plan needs to know of a model. Amounts are bytes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -150,7 +150,7 @@ impl LayerShape {
         *self.weights.entry(component).or_default() += tensor.bytes;
         self.largest = self.largest.max(tensor.bytes);
         // A matrix has its inputs in the first dimension and its outputs in the second.
-        let outputs = tensor.shape[1].min(WIDEST);
+        let outputs = tensor.shape[1].min(MAX_WIDTH);
         match component {
             Component::RoutedExperts => {
                 self.largest_experts = self.largest_experts.max(tensor.bytes);
@@ -178,7 +178,7 @@ impl LayerShape {
     /// Attention whose queries, keys and values come from one matrix.
     fn add_fused(&mut self, geometry: &Geometry) {
         if self.keys == 0 && !self.recurrent && self.weights.contains_key(&Component::Attention) {
-            let row = |heads: u32, length: u32| (u64::from(heads) * u64::from(length)).min(WIDEST);
+            let row = |heads: u32, length: u32| (u64::from(heads) * u64::from(length)).min(MAX_WIDTH);
             self.queries = row(geometry.heads, geometry.key_length);
             self.keys = row(geometry.kv_heads, geometry.key_length);
             self.values = row(geometry.kv_heads, geometry.value_length);

@@ -1,10 +1,10 @@
 //! Slots of the expert caches: those that are configured, and what is left on a tier, shared out.
 
-use super::outcome::{Experts, Tier};
-use super::place::{Placed, Placing};
-use super::text::bytes;
+use super::outcome::Experts;
+use super::placing::{Placed, Placing};
 use crate::config::{CacheDevice, CacheSize, ExpertPlacement};
 use crate::experts::selection::capacity_of;
+use crate::memory::{Tier, bytes};
 
 /// Percent of the experts that have a copy in main memory when nothing else is asked for.
 const RAM_SHARE: u8 = 25;

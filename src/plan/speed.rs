@@ -2,25 +2,11 @@
 //!
 //! An estimate, no measurement: with one stream at the start of its context, and every number that it assumes beside it.
 
-use serde::Serialize;
-
 use super::demand::Layout;
-use super::machine::Device;
-use super::outcome::{Experts, Tier};
+use super::outcome::{Estimate, Experts};
 use super::shape::ModelShape;
-
-/// Tokens per second of a single stream, and what that is based on.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Estimate {
-    pub tokens_per_second: f64,
-    /// Bytes that a token reads from the GPU's memory and from main memory.
-    pub gpu_bytes: u64,
-    pub ram_bytes: u64,
-    /// Share of the selected experts that have a copy, if there is a cache.
-    pub hit_rate: Option<f64>,
-    /// What the estimate takes for granted.
-    pub assumptions: Vec<String>,
-}
+use crate::host::Gpu;
+use crate::memory::Tier;
 
 /// Bytes per second that dual-channel DDR5 reached in a measurement (62 GB/s).
 const RAM_BANDWIDTH: f64 = 62e9;
@@ -72,7 +58,7 @@ fn hit_rate(share: f64) -> f64 {
 
 /// The estimate for a model that is laid out in this way.
 #[expect(clippy::cast_precision_loss, reason = "an estimate of two digits")]
-pub(super) fn estimate(shape: &ModelShape, layout: Layout, device: Option<&Device>) -> Estimate {
+pub(super) fn estimate(shape: &ModelShape, layout: Layout, device: Option<&Gpu>) -> Estimate {
     let mut read = [0_u64; 2];
     let mut cold = 0;
     let mut add = |tier: Tier, bytes: u64| read[usize::from(tier == Tier::Ram)] += bytes;
@@ -139,7 +125,7 @@ pub(super) fn estimate(shape: &ModelShape, layout: Layout, device: Option<&Devic
     }
 }
 
-fn gpu_bandwidth(device: Option<&Device>) -> (f64, String) {
+fn gpu_bandwidth(device: Option<&Gpu>) -> (f64, String) {
     let Some(device) = device else {
         return (GPU_BANDWIDTH, String::new());
     };

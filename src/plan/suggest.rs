@@ -1,14 +1,15 @@
 //! What would fit where something does not: other settings, tried.
 
-use super::machine::Machine;
 use super::memory::predict;
-use super::outcome::{Experts, Plan, PlanError, Tier};
-use super::place::{ModelRequest, attempt};
-use super::text::bytes;
-use crate::config::{CacheSize, ExpertPlacement, KvType, MemoryConfig};
+use super::outcome::{Experts, Plan, PlanError};
+use super::place::attempt;
+use super::request::ModelRequest;
+use crate::config::{CacheSize, ExpertPlacement, MemoryConfig};
+use crate::host::Machine;
+use crate::memory::{KvType, Tier, bytes};
 
 /// Shorter contexts than this are not proposed.
-const SHORTEST: u32 = 2048;
+const MIN_CONTEXT: u32 = 2048;
 
 /// Adds to an error what would fit.
 pub(super) fn hints(
@@ -64,7 +65,7 @@ fn smaller(mut error: PlanError, machine: &Machine, limits: &MemoryConfig, model
         .iter()
         .map(|model| {
             let mut context = model.context;
-            context.tokens = context.tokens.min(SHORTEST);
+            context.tokens = context.tokens.min(MIN_CONTEXT);
             context.parallel = 1;
             predict(&model.shape, context).total() - model.shape.weights()
         })
@@ -109,7 +110,7 @@ fn longest(models: &[ModelRequest]) -> u32 {
 
 /// Halves of a context, down to the shortest.
 fn shorter(tokens: u32) -> impl Iterator<Item = u32> {
-    std::iter::successors(Some(tokens / 2), |tokens| Some(tokens / 2)).take_while(|tokens| *tokens >= SHORTEST)
+    std::iter::successors(Some(tokens / 2), |tokens| Some(tokens / 2)).take_while(|tokens| *tokens >= MIN_CONTEXT)
 }
 
 fn shorten(model: &mut ModelRequest, tokens: u32) {

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::outcome::{Experts, ModelPlan, Plan, Tier};
-use super::text::bytes;
+use super::outcome::{Experts, ModelPlan, Plan};
+use crate::memory::{Tier, bytes};
 
 /// Width of the first column, and of one with amounts.
 const NAME: usize = 18;
@@ -19,7 +19,7 @@ impl fmt::Display for Plan {
         }
         writeln!(out)?;
         line(out, "all models", self.tiers.iter().map(|tier| Some(tier.used)))?;
-        line(out, "room", self.tiers.iter().map(|tier| Some(tier.budget)))?;
+        line(out, "budget", self.tiers.iter().map(|tier| Some(tier.budget)))?;
         line(out, "of", self.tiers.iter().map(|tier| Some(tier.total)))?;
         for reason in &self.reasons {
             writeln!(out, "* {reason}")?;

@@ -3,8 +3,10 @@
 use std::sync::OnceLock;
 
 use super::*;
-use crate::config::{CacheDevice, CacheSize, ExpertPlacement, ExpertsConfig, KvType, MemoryConfig, MemoryLimit};
+use crate::config::{CacheDevice, CacheSize, ExpertPlacement, ExpertsConfig, MemoryConfig, MemoryLimit};
 use crate::gguf::Gguf;
+use crate::host::{Described, Gpu, Machine};
+use crate::memory::{Kind, KvType, Tier};
 use crate::synthetic::{Arch, Mix, Shape, Synthetic};
 
 const GIB: u64 = 1 << 30;
@@ -216,11 +218,13 @@ fn a_gpu_that_is_too_small_is_left_alone() {
 #[test]
 fn several_gpus_are_not_mixed() {
     let mut machine = machine(8, 100);
-    let other = Device {
+    let other = Gpu {
         name: "NVIDIA GeForce RTX 4090".to_owned(),
         total: 24 * GIB,
         free: 23 * GIB,
         unified: false,
+        backend: "CUDA".to_owned(),
+        id: None,
     };
     machine.devices.push(other);
     let plan = planned(&machine, &pair());

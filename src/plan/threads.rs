@@ -37,10 +37,8 @@ const LARGE: u64 = 128 << 20;
 #[must_use]
 pub fn threads(shape: &ModelShape, cores: u32, sharing: u32) -> Threads {
     let bytes = per_token(shape);
-    let share = match bytes >= LARGE {
-        true => cores.max(1),
-        false => (cores / sharing.max(1)).max(1),
-    };
+    let share = if bytes >= LARGE { cores } else { cores / sharing.max(1) };
+    let share = share.max(1);
     let useful = u32::try_from(bytes.div_ceil(WORTH_A_THREAD)).unwrap_or(u32::MAX);
     Threads {
         decode: useful.clamp(1, share),

@@ -1,8 +1,8 @@
-//! What an axis shows, and where a value lies on it.
+//! Chart axes: ranges, ticks, and where a value lies.
 
 use super::text::number;
 
-/// A direction of a chart.
+/// The x or y axis of a chart.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Axis {
     /// What is measured, with its unit.
@@ -10,17 +10,17 @@ pub struct Axis {
     pub scale: Scale,
 }
 
-/// How values are spread over an axis.
+/// How values map to positions on an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scale {
-    /// Evenly, from 0 (or the least value below it).
+    /// Linear, from 0 or the least value below it.
     Linear,
-    /// Each doubling takes the same room. Values that are not positive are left out.
+    /// Logarithmic to base 2. Values that are not positive are left out.
     Doublings,
 }
 
 impl Axis {
-    /// An axis on which values are spread evenly.
+    /// A linear axis.
     pub fn linear(label: impl Into<String>) -> Self {
         Self {
             label: label.into(),
@@ -28,7 +28,7 @@ impl Axis {
         }
     }
 
-    /// An axis on which each doubling takes the same room.
+    /// A logarithmic axis whose ticks are powers of two.
     pub fn doublings(label: impl Into<String>) -> Self {
         Self {
             label: label.into(),
@@ -37,7 +37,7 @@ impl Axis {
     }
 }
 
-/// The part of an axis that is shown, and its marks.
+/// The part of an axis that is shown, and its ticks.
 #[derive(Debug, PartialEq)]
 pub(super) struct Range {
     scale: Scale,
@@ -47,7 +47,7 @@ pub(super) struct Range {
 }
 
 impl Range {
-    /// Room for all values, ending at round numbers.
+    /// A range that contains all values and ends at round numbers.
     pub(super) fn of(scale: Scale, values: impl Iterator<Item = f64>) -> Self {
         let shown: Vec<f64> = values.filter(|value| Self::can_show(scale, *value)).collect();
         let least = shown.iter().copied().fold(f64::INFINITY, f64::min);
@@ -87,7 +87,7 @@ impl Range {
     fn doublings(least: f64, most: f64) -> Self {
         let first = least.log2().floor();
         let last = most.log2().ceil().max(first + 1.0);
-        // No more than a dozen marks.
+        // At most a dozen ticks.
         let stride = ((last - first) / 12.0).ceil();
         let ticks = std::iter::successors(Some(first), |at| Some(at + stride))
             .take_while(|at| *at <= last)
@@ -111,7 +111,7 @@ impl Range {
         })
     }
 
-    /// The text beside a mark.
+    /// The label of a tick.
     pub(super) fn tick_text(tick: f64) -> String {
         number(tick)
     }
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_are_round() {
+    fn ticks_are_round() {
         let range = Range::of(Scale::Linear, [3.0, 97.0].into_iter());
         assert_eq!(range.ticks, [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]);
         assert_eq!(range.place(50.0), Some(0.5));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn doublings_take_the_same_room() {
+    fn doublings_are_equally_spaced() {
         let range = Range::of(Scale::Doublings, [1.0, 2.0, 16.0, 0.0].into_iter());
         assert_eq!(range.ticks, [1.0, 2.0, 4.0, 8.0, 16.0]);
         assert_eq!(range.place(4.0), Some(0.5));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_show_is_no_trouble() {
+    fn empty_axes_have_ticks() {
         for scale in [Scale::Linear, Scale::Doublings] {
             let range = Range::of(scale, std::iter::empty());
             assert!(range.ticks.len() >= 2);

@@ -1,12 +1,12 @@
-//! A matrix as colours, in a file that stays small: neighbours of the same colour are one stroke, and all strokes of a
-//! colour are one path. 48 layers of 512 experts take at most about 200 KB.
+//! Heat maps as small SVG files: neighbouring cells of the same colour are one stroke, and all strokes of a colour are one
+//! path. 48 layers of 512 experts take at most about 200 KB.
 
 use std::fmt::Write;
 
 use super::style;
 use super::text::{coordinate, number, xml};
 
-/// A matrix of values that are not negative, such as layers x experts.
+/// A matrix of non-negative values, such as layers x experts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeatMap {
     pub title: String,
@@ -24,19 +24,19 @@ pub struct HeatMap {
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeatRow {
     pub name: String,
-    /// By column. A short row ends early; 0 and what is no number is shown as empty.
+    /// By column. A short row ends early. 0 and NaN are shown as empty.
     pub values: Vec<f64>,
 }
 
-/// How values become colours, between 0 and the largest one.
+/// How values between 0 and the largest one map to colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColorScale {
     Linear,
-    /// Small values get more of the colours: for counts, which differ by orders of magnitude.
+    /// By square root, so that small values differ visibly: for counts, which vary by orders of magnitude.
     SquareRoot,
 }
 
-/// Colours besides that of empty cells.
+/// Number of colours, without that of empty cells.
 const LEVELS: u8 = 31;
 /// Dark to bright, evenly spaced.
 const ANCHORS: [[f64; 3]; 5] = [
@@ -50,7 +50,7 @@ const WIDTH: f64 = 920.0;
 const LEFT: f64 = 76.0;
 const RIGHT: f64 = 24.0;
 const TOP: f64 = 44.0;
-/// Below the cells: marks, label and colour scale.
+/// Space below the cells for ticks, label and colour scale.
 const BELOW: f64 = 104.0;
 
 impl HeatMap {
@@ -98,7 +98,7 @@ impl HeatMap {
     }
 
     fn axes(&self, out: &mut String, columns: usize, cell_width: f64, row_height: f64, height: f64) {
-        // Marks are at least as far apart as a line of text is high.
+        // Labels must not overlap.
         let every = (1..).find(|every| float(*every) * row_height >= 14.0).unwrap_or(1);
         for (index, row) in self.rows.iter().enumerate().step_by(every) {
             let y = TOP + (float(index) + 0.5) * row_height + 4.0;
@@ -134,7 +134,7 @@ impl HeatMap {
         );
     }
 
-    /// The colours side by side, with the values where they begin.
+    /// The legend: all colours side by side, with values below.
     fn color_scale(&self, out: &mut String, most: f64, top: f64) {
         let step = 10.0;
         let left = LEFT + 40.0;
@@ -172,7 +172,7 @@ impl HeatMap {
 }
 
 impl ColorScale {
-    /// The colour of a value: 0 is empty, and whatever is not empty differs from that.
+    /// The colour level of a value. Only values that are not positive get level 0, which is empty.
     fn level(self, value: f64, most: f64) -> u8 {
         if !value.is_finite() || value <= 0.0 || most <= 0.0 {
             return 0;
@@ -190,7 +190,7 @@ impl ColorScale {
         level
     }
 
-    /// The part of the largest value that has the colour at this part of the scale.
+    /// Inverse of the scale: the value, as a fraction of the largest one, at a fraction of the colour scale.
     fn value(self, part: f64) -> f64 {
         match self {
             Self::Linear => part,
@@ -218,10 +218,10 @@ fn channel(value: f64) -> u8 {
     value.round() as u8
 }
 
-/// All runs of a level as the data of one path, in cells: relative moves, and a horizontal line for each run.
+/// The path data of all cells with a level, in units of cells: a horizontal line for each run of equal cells.
 fn strokes(levels: &[Vec<u8>], wanted: u8) -> String {
     let mut out = String::new();
-    // The pen is where the last stroke ended, half a cell below the upper edge of its row.
+    // The pen's position is where the last stroke ended, half a cell below the upper edge of its row.
     let (mut pen_column, mut pen_row) = (0_usize, 0_usize);
     for (row, cells) in levels.iter().enumerate() {
         let mut column = 0;
@@ -274,7 +274,7 @@ mod tests {
         }
     }
 
-    /// What the paths of a map paint, cell by cell.
+    /// The level that the paths of a map paint, by cell.
     fn painted(svg: &str, rows: usize, columns: usize) -> Vec<Vec<u8>> {
         let level_of: std::collections::HashMap<String, u8> = (1..=LEVELS).map(|level| (color(level), level)).collect();
         let document = roxmltree::Document::parse(svg).unwrap();

@@ -1,4 +1,4 @@
-//! Several lines over one axis.
+//! Line charts.
 
 use std::fmt::Write;
 
@@ -37,7 +37,7 @@ const PLOT_HEIGHT: f64 = 280.0;
 const LEFT: f64 = 76.0;
 const RIGHT: f64 = 24.0;
 const TOP: f64 = 44.0;
-/// From the plot's lower edge to the legend.
+/// Distance from the plot's lower edge to the legend.
 const BELOW: f64 = 62.0;
 const LEGEND_ROW: f64 = 20.0;
 
@@ -162,7 +162,7 @@ impl Series {
     }
 }
 
-/// From values to pixels.
+/// Maps values to pixels.
 struct Frame {
     x: Range,
     y: Range,
@@ -178,7 +178,7 @@ impl Frame {
     }
 }
 
-/// Where the legend's entries begin, and in which row: as many in a row as there is room for.
+/// The x position and row of each legend entry. Entries wrap at the chart's width.
 fn legend_places(series: &[Series]) -> Vec<(f64, f64)> {
     let (mut x, mut row) = (LEFT, 0.0);
     let mut places = Vec::new();

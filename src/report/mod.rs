@@ -1,7 +1,7 @@
-//! Plain data to pictures and pages: SVG charts, tables, Markdown, and one HTML file that needs no network.
+//! Renders plain data as SVG charts, tables, Markdown pages and self-contained HTML pages.
 //!
-//! Everything here is a pure function. The charts bring their colours for light and dark along, and draw their own
-//! background, so that they are readable wherever they are shown.
+//! Everything here is a pure function. Charts contain their colours for light and dark themes and their own background, so
+//! that they are readable wherever they are embedded.
 
 mod axis;
 mod heat_map;

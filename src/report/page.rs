@@ -1,4 +1,4 @@
-//! A whole report, as one HTML file or as Markdown with pictures beside it.
+//! A whole report, as one HTML file or as Markdown with separate SVG files.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use super::style;
 use super::table::Table;
 use super::text::{markdown, xml};
 
-/// A report: what was done, and what came out.
+/// A report: facts about the measurement, and sections with results.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     pub title: String,
@@ -25,12 +25,12 @@ pub struct Section {
     pub figures: Vec<Figure>,
 }
 
-/// A picture.
+/// A chart in a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Figure {
     /// Name of its file, without `.svg`.
     pub name: String,
-    /// What it shows, for those who do not see it.
+    /// Alternative text.
     pub title: String,
     /// An SVG document, as the charts of this module write it.
     pub svg: String,
@@ -67,7 +67,7 @@ impl Page {
         out
     }
 
-    /// The same in Markdown; each figure is expected beside it as `NAME.svg`.
+    /// The page in Markdown. It links to each figure as `NAME.svg` in the same folder.
     #[must_use]
     pub fn markdown(&self) -> String {
         let mut out = format!("# {}\n\n", markdown(&self.title));
@@ -89,7 +89,7 @@ impl Page {
         out
     }
 
-    /// All pictures, in order.
+    /// All figures, in order.
     pub fn figures(&self) -> impl Iterator<Item = &Figure> {
         self.sections.iter().flat_map(|section| &section.figures)
     }
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(text("h1").as_deref(), Some("hearth & <friends>"));
         assert_eq!(text("p").as_deref(), Some("a < b"));
         assert!(document.descendants().any(|node| node.tag_name().name() == "svg"));
-        // Nothing is fetched: the only address is the name of SVG's namespace.
+        // The page loads nothing: its only URL is SVG's namespace.
         assert_eq!(
             html.matches("http").count(),
             html.matches("http://www.w3.org/2000/svg").count()

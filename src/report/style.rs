@@ -1,13 +1,13 @@
-//! Fonts and colours, light and dark.
+//! Fonts and colours for light and dark themes.
 
 use std::fmt::Write;
 
 use super::text::xml;
 
-/// The class of every chart, which keeps its style apart from the page around it.
+/// The CSS class of every chart; it keeps the styles of charts and page apart.
 const CHART: &str = "hearth-chart";
 
-/// Colours of lines, for light and for dark backgrounds; told apart with most kinds of colour blindness.
+/// Colours of lines, for light and for dark backgrounds; distinguishable with most kinds of colour blindness.
 const LINES: [(&str, &str); 8] = [
     ("#0072b2", "#56b4e9"),
     ("#d55e00", "#ff8c42"),
@@ -19,22 +19,22 @@ const LINES: [(&str, &str); 8] = [
     ("#a11d33", "#ff7d8f"),
 ];
 
-/// How lines are broken, so that colour is not all that tells them apart.
+/// Dash patterns, so that lines differ not only by colour.
 const DASHES: [&str; 4] = ["none", "7 3", "2 3", "9 3 2 3"];
 
-/// The class of the line with this number.
+/// The CSS class of a line by index.
 pub(super) fn line_class(number: usize) -> String {
     format!("l{}", number % LINES.len())
 }
 
-/// How the line with this number is broken.
+/// The dash pattern of a line by index.
 pub(super) fn dashes(number: usize) -> &'static str {
     DASHES[number % DASHES.len()]
 }
 
-/// Opens an SVG of a size, with a title and a background.
+/// The beginning of an SVG document with a title and a background.
 ///
-/// No custom properties: not every program that shows SVG knows them.
+/// It uses no CSS custom properties, because not every SVG viewer supports them.
 pub(super) fn open(title: &str, width: f64, height: f64) -> String {
     let title = xml(title);
     let mut out = format!(

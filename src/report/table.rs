@@ -12,7 +12,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Whether all cells of a column begin like numbers, or say that there is none.
+    /// Whether all cells of a column begin like numbers or are `-`.
     #[must_use]
     pub fn is_number(&self, column: usize) -> bool {
         let mut cells = self.rows.iter().filter_map(|row| row.get(column)).peekable();
@@ -43,7 +43,7 @@ impl Table {
         out
     }
 
-    /// The table in HTML that is also XML.
+    /// The table as HTML that is also well-formed XML.
     #[must_use]
     pub fn html(&self) -> String {
         let class = |column| {

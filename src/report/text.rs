@@ -1,6 +1,6 @@
-//! Text and numbers as the formats want them.
+//! Escaping and formatting of text and numbers.
 
-/// Text between tags or in an attribute of XML and HTML. Characters that XML does not have become U+FFFD.
+/// Escapes text for XML and HTML, in elements and attributes. Characters that XML forbids become U+FFFD.
 pub(super) fn xml(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
@@ -19,7 +19,7 @@ pub(super) fn xml(text: &str) -> String {
     out
 }
 
-/// Text in one line of Markdown, a table's cell included. Underscores stay: they mean nothing inside of names.
+/// Escapes text for one line of Markdown, table cells included. Underscores stay: inside names they mean nothing.
 pub(super) fn markdown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
@@ -35,7 +35,7 @@ pub(super) fn markdown(text: &str) -> String {
     out
 }
 
-/// A coordinate: a tenth of a pixel is enough, and keeps files small.
+/// A coordinate to a tenth of a pixel, which keeps files small.
 pub(super) fn coordinate(value: f64) -> String {
     let text = format!("{value:.1}");
     match text.strip_suffix(".0") {
@@ -44,7 +44,7 @@ pub(super) fn coordinate(value: f64) -> String {
     }
 }
 
-/// A value for people: about three digits, and no more than it has.
+/// A value with about three significant digits.
 pub(super) fn number(value: f64) -> String {
     let size = value.abs();
     if size >= 1e6 {
@@ -61,13 +61,14 @@ pub(super) fn number(value: f64) -> String {
         _ => 4,
     };
     let text = format!("{value:.digits$}");
-    match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text,
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
     }
 }
 
-/// Roughly how wide a text is in the charts' font, in pixels.
+/// Estimated width of a text in the charts' font, in pixels.
 pub(super) fn width(text: &str) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "labels are short")]
     let characters = text.chars().count() as f64;

@@ -1,5 +1,5 @@
-//! Random data in ggml's block formats, fast: a pool of blocks per type and scale is made once and written again and again
-//! from random places.
+//! Random data in ggml's block formats. For speed, a pool of blocks per type and scale is generated once, and tensors are
+//! filled with pieces from random offsets of the pool.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -7,9 +7,9 @@ use std::io::{self, Write};
 use super::tensors::{Planned, Values};
 use crate::gguf::TensorType;
 
-/// Bytes of a pool; large enough that neighbouring experts differ.
+/// Size of a pool in bytes; large enough that neighbouring experts differ.
 const POOL: usize = 8 << 20;
-/// Bytes written from one place of a pool.
+/// Bytes written from one offset of a pool.
 const PIECE: usize = 1 << 20;
 
 /// Writes the data of tensors.
@@ -51,7 +51,7 @@ impl Filler {
         Ok(())
     }
 
-    /// Ranks are dealt anew in each layer: an expert that is hot in one is not in another.
+    /// Ranks are shuffled for each layer: an expert that is hot in one layer need not be hot in another.
     #[expect(clippy::cast_possible_truncation, reason = "an F32 is wanted")]
     fn router(&mut self, tensor: &Planned, spread: f32, skew: f64, out: &mut impl Write) -> io::Result<()> {
         let (width, experts) = (tensor.dims[0], tensor.dims.get(1).copied().unwrap_or(1));
@@ -82,13 +82,13 @@ impl Filler {
     }
 }
 
-/// About normal: the sum of four even ones.
+/// Approximately normal: the sum of four uniform numbers.
 fn normal(random: &mut fastrand::Rng) -> f32 {
-    // Four of variance 1/12 have the variance 1/3.
+    // The sum of four with variance 1/12 has the variance 1/3.
     (random.f32() + random.f32() + random.f32() + random.f32() - 2.0) * 1.732_05
 }
 
-/// Random blocks whose weights have about the standard deviation `spread`.
+/// Random blocks whose weights have approximately the standard deviation `spread`.
 fn pool(random: &mut fastrand::Rng, kind: TensorType, spread: f32) -> Vec<u8> {
     let block = usize::try_from(kind.bytes).unwrap_or(1);
     let mut pool = vec![0; POOL / block * block];
@@ -117,7 +117,7 @@ fn each(pool: &mut [u8], size: usize, mut change: impl FnMut(&mut [u8])) {
 /// Sets the scales of a block of random bytes. The divisors are the standard deviation of the type's weights at scale 1,
 /// with evenly spread quants and sub-scales (formats: `ggml/src/ggml-common.h`, `dequantize_row_*` in `ggml-quants.c`).
 fn scale(block: &mut [u8], kind: &str, spread: f32) {
-    // Where the scale lies, the divisor, and the minimum's scale as a multiple of the scale.
+    // Offset of the scale, divisor, and the minimum's scale as a multiple of the scale.
     let (at, divisor, minimum) = match kind {
         "Q4_0" => (0, 4.6, None),
         "Q5_0" => (0, 9.2, None),
@@ -157,7 +157,8 @@ fn scale(block: &mut [u8], kind: &str, spread: f32) {
         }
         _ => return,
     };
-    // Most codes reach further below zero than above: with scales of both signs the weights have no mean, as real ones.
+    // Most codes reach further below zero than above. With scales of both signs the mean of the weights is zero, like
+    // that of real weights.
     let negative = block.last().is_some_and(|byte| byte & 1 == 1);
     let unit = if negative { -spread } else { spread } / divisor;
     block[at..at + 2].copy_from_slice(&half(unit));
@@ -166,7 +167,7 @@ fn scale(block: &mut [u8], kind: &str, spread: f32) {
     }
 }
 
-/// An IEEE half, cut to its precision; for numbers well inside its range, and the smallest for those below.
+/// An IEEE half by truncation, for numbers well inside its range; smaller numbers become subnormal or the least one.
 #[expect(clippy::cast_possible_truncation, reason = "the bits are masked")]
 fn half(value: f32) -> [u8; 2] {
     let bits = value.to_bits();

@@ -1,4 +1,4 @@
-//! Which tensor gets which data type: simplified mixes of `llama-quantize`.
+//! Data types by tensor: simplified versions of the mixes of `llama-quantize`.
 
 use super::SyntheticError;
 use crate::gguf::TensorType;
@@ -10,9 +10,9 @@ pub struct Mix {
     pub file_type: u32,
     /// Most weights.
     base: TensorType,
-    /// Values and down projections of some layers, where precision pays most.
+    /// Value and down projections of some layers, which lose most by quantization.
     better: TensorType,
-    /// The output, and the embedding where it serves as one.
+    /// The output head, and the embedding if it is tied to it.
     output: TensorType,
     /// Routed experts, where they differ.
     experts: Option<TensorType>,
@@ -54,7 +54,7 @@ pub fn mix_names() -> impl Iterator<Item = &'static str> {
     MIXES.iter().map(|row| row.0)
 }
 
-/// What a tensor is for, as far as its type depends on it.
+/// The role of a tensor, as far as its type depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
     /// Always F32: norms, routers, small recurrent parameters, biases.
@@ -113,7 +113,7 @@ fn precise(layer: u32, layers: u32) -> bool {
     layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2
 }
 
-/// Rows are whole blocks; where they are not, `llama-quantize` takes a type with smaller blocks.
+/// Falls back to a type with smaller blocks when rows are not whole blocks, as `llama-quantize` does.
 fn fitting(wanted: TensorType, row: u64) -> Result<TensorType, SyntheticError> {
     let mut kind = wanted;
     loop {

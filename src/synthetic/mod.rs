@@ -1,8 +1,8 @@
-//! Stand-ins: GGUF files with the shapes of real models and random weights, for the planner, for tests and for measuring
-//! where the real files are too large or not at hand.
+//! Synthetic models: GGUF files with the shapes of real models and random weights, for plans, tests and benchmarks when the
+//! real files are too large or not available.
 //!
-//! What llama.cpp computes with them is noise, but it takes the same steps, reads the same bytes and routes to as many
-//! experts as for the real model.
+//! Their output is noise, but llama.cpp runs the same operations, reads the same number of bytes and routes to as many
+//! experts as with the real model.
 
 mod fill;
 mod mix;
@@ -20,12 +20,12 @@ use crate::gguf::GgufWriter;
 use fill::Filler;
 use tensors::{Planned, plan};
 
-/// What to make.
+/// Describes the file to write.
 #[derive(Debug, Clone)]
 pub struct Synthetic {
     pub shape: Shape,
     pub mix: Mix,
-    /// How unequal the experts are: 0 for all alike; at 1 the router's weights fall as one over the expert's rank.
+    /// How unevenly the router selects experts: with 0 all are alike; with 1 its weights fall as one over the rank.
     pub skew: f64,
     /// The same seed makes the same file.
     pub seed: u64,
@@ -36,10 +36,10 @@ pub struct Synthetic {
 impl Synthetic {
     /// Writes the file, calling `progress(written, total)` in bytes. Returns the length of the file.
     ///
-    /// The file appears under its name when it is complete.
+    /// The file gets its name only when it is complete.
     ///
     /// # Errors
-    /// [`SyntheticError::Shape`] for shapes that no model can have, else those of the file system.
+    /// [`SyntheticError::Shape`] for impossible shapes, [`SyntheticError::Io`] for failures of the file system.
     pub fn write(&self, path: &Path, mut progress: impl FnMut(u64, u64)) -> Result<u64, SyntheticError> {
         self.shape.check()?;
         let tensors = plan(&self.shape, &self.mix)?;
@@ -82,10 +82,10 @@ impl Synthetic {
     }
 }
 
-/// Why a file was not made.
+/// Why a file was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum SyntheticError {
-    /// No such model can be.
+    /// The shape is impossible.
     #[error("{0}")]
     Shape(String),
     #[error("cannot write the file: {0}")]

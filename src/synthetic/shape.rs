@@ -3,9 +3,9 @@
 use clap::ValueEnum;
 
 use super::SyntheticError;
-use crate::gguf::GgufWriter;
+use crate::gguf::{self, GgufWriter, MAX_EXPERTS};
 
-/// The architectures that can be made, as llama.cpp names them.
+/// The supported architectures, by llama.cpp's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Arch {
     Qwen3next,
@@ -14,7 +14,7 @@ pub enum Arch {
     Llama,
 }
 
-/// Everything that a model's size depends on. What an architecture does not have is zero.
+/// Everything that determines a model's size. Fields that an architecture does not use are zero.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shape {
     pub arch: Arch,
@@ -26,7 +26,7 @@ pub struct Shape {
     pub kv_heads: u32,
     /// Elements of a head.
     pub head: u32,
-    /// Elements of a head that are rotated.
+    /// Elements of a head with rotary position embedding.
     pub rope: u32,
     pub rope_base: f32,
     /// Width of a dense feed-forward network.
@@ -37,28 +37,27 @@ pub struct Shape {
     pub shared_feed_forward: u32,
     pub vocabulary: u32,
     pub context: u32,
-    /// Every n-th layer has attention, the others a recurrent state.
+    /// Every n-th layer has attention, the others have a recurrent state.
     pub attention_interval: u32,
     /// Key and value heads of the recurrent state, and the elements of one.
     pub state_key_heads: u32,
     pub state_value_heads: u32,
     pub state: u32,
     pub sliding_window: u32,
-    /// One block for multi-token prediction behind the layers.
+    /// Adds a block for multi-token prediction after the layers.
     pub mtp: bool,
     /// The gate and up projections of the experts are one tensor (qwen3next).
     pub fused_gate_up: bool,
 }
 
-/// Bytes of text, and the three control tokens.
-pub(super) const LEAST_VOCABULARY: u32 = 256 + 3;
-/// Far beyond any model, and far from overflow: products of three stay below 2^63.
-const LARGEST: u32 = 1 << 20;
-/// llama.cpp's own limits (`src/llama-hparams.h`).
-const MOST_LAYERS: u32 = 511;
-const MOST_EXPERTS: u32 = 1024;
+/// One token for each byte, and three control tokens.
+pub(super) const MIN_VOCABULARY: u32 = 256 + 3;
+/// Limit for each size: far beyond any model, and products of three stay below 2^63.
+const MAX_SIZE: u32 = 1 << 20;
+/// One block less than llama.cpp's limit: the one for multi-token prediction is a block too.
+const MAX_LAYERS: u32 = gguf::MAX_LAYERS - 1;
 
-/// The recurrent layers look this many tokens back.
+/// Kernel size of the convolution in recurrent layers, in tokens.
 pub(super) const CONVOLUTION: u32 = 4;
 
 impl Shape {
@@ -245,7 +244,7 @@ impl Shape {
         }
     }
 
-    /// What all tiny ones have in common.
+    /// The common part of all tiny presets.
     fn tiny(&self) -> Self {
         Self {
             name: format!("tiny {}, random weights", self.arch.as_str()),
@@ -255,20 +254,20 @@ impl Shape {
         }
     }
 
-    /// Whether a layer (the MTP block is the one behind the last) has attention.
+    /// Whether a layer has attention. The MTP block is the layer after the last.
     pub(super) fn has_attention(&self, layer: u32) -> bool {
         self.attention_interval == 0 || layer >= self.layers || (layer + 1).is_multiple_of(self.attention_interval)
     }
 
-    /// What llama.cpp would abort on, or no file can hold.
+    /// Refuses shapes that llama.cpp would abort on or that no file can hold.
     pub(super) fn check(&self) -> Result<(), SyntheticError> {
         let wrong = |problem: String| Err(SyntheticError::Shape(problem));
-        if self.layers == 0 || self.layers > MOST_LAYERS {
-            return wrong(format!("layers must be 1 to {MOST_LAYERS}, not {}", self.layers));
+        if self.layers == 0 || self.layers > MAX_LAYERS {
+            return wrong(format!("layers must be 1 to {MAX_LAYERS}, not {}", self.layers));
         }
-        if self.vocabulary < LEAST_VOCABULARY || self.vocabulary > LARGEST {
+        if self.vocabulary < MIN_VOCABULARY || self.vocabulary > MAX_SIZE {
             return wrong(format!(
-                "the vocabulary must have {LEAST_VOCABULARY} to {LARGEST} tokens, not {}",
+                "the vocabulary must have {MIN_VOCABULARY} to {MAX_SIZE} tokens, not {}",
                 self.vocabulary
             ));
         }
@@ -278,9 +277,9 @@ impl Shape {
         if self.experts == 0 && self.arch != Arch::Llama {
             return wrong(format!("{} needs experts", self.arch.as_str()));
         }
-        if self.experts > MOST_EXPERTS {
+        if self.experts > MAX_EXPERTS {
             return wrong(format!(
-                "llama.cpp has at most {MOST_EXPERTS} experts, not {}",
+                "llama.cpp has at most {MAX_EXPERTS} experts, not {}",
                 self.experts
             ));
         }
@@ -299,7 +298,7 @@ impl Shape {
         Ok(())
     }
 
-    /// The keys that llama.cpp reads.
+    /// Writes the metadata that llama.cpp reads.
     pub(super) fn metadata(&self, out: &mut GgufWriter, file_type: u32) {
         let arch = self.arch.as_str();
         let key = |name: &str| format!("{arch}.{name}");
@@ -343,11 +342,11 @@ impl Shape {
         self.vocabulary(out);
     }
 
-    /// A byte-level vocabulary: every text has tokens, and every other token a text of its own.
+    /// A byte-level vocabulary: it can encode every text, and all other tokens have distinct texts.
     fn vocabulary(&self, out: &mut GgufWriter) {
         const NORMAL: i32 = 1;
         const CONTROL: i32 = 3;
-        let filler = self.vocabulary - LEAST_VOCABULARY;
+        let filler = self.vocabulary - MIN_VOCABULARY;
         let mut tokens: Vec<String> = (0..=255).map(|byte| letter(byte).to_string()).collect();
         // `Ġ` stands for a space, as in every byte-level vocabulary.
         tokens.extend((0..filler).map(|number| format!("Ġw{number}")));
@@ -380,7 +379,7 @@ impl Arch {
 }
 
 impl Arch {
-    /// How the real models split text into words.
+    /// The pre-tokenizer of the real models, by llama.cpp's name.
     fn pre_tokenizer(self) -> &'static str {
         match self {
             Self::Qwen3next | Self::Qwen3moe => "qwen2",
@@ -390,8 +389,8 @@ impl Arch {
     }
 }
 
-/// The letter that stands for a byte in byte-level vocabularies (GPT-2): printable ones for themselves, the others by
-/// letters from U+0100 on, in order.
+/// The character for a byte in byte-level vocabularies (GPT-2): printable bytes map to themselves, the others to U+0100 and
+/// the following ones, in order.
 fn letter(byte: u8) -> char {
     let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     if printable(byte) {

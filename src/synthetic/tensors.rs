@@ -1,4 +1,4 @@
-//! The tensors of each architecture, as llama.cpp's `src/models/*.cpp` ask for them.
+//! The tensors of each architecture, as llama.cpp's `src/models/*.cpp` load them.
 
 use super::SyntheticError;
 use super::mix::{Mix, Use};
@@ -15,14 +15,14 @@ pub(super) struct Planned {
     pub(super) values: Values,
 }
 
-/// What its numbers are like.
+/// The distribution of a tensor's values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Values {
-    /// All the same.
+    /// Constant.
     Constant(f32),
-    /// Evenly spread between two numbers.
+    /// Uniform between two numbers.
     Between(f32, f32),
-    /// Around zero, with this standard deviation.
+    /// Normal around zero, with this standard deviation.
     Spread(f32),
     /// One row per expert; see [`super::Synthetic::skew`].
     Router(f32),
@@ -50,7 +50,7 @@ pub(super) fn plan(shape: &Shape, mix: &Mix) -> Result<Vec<Planned>, SyntheticEr
         Values::Spread(0.5),
     )?;
     planner.constant("output_norm.weight", width, 1.0)?;
-    // Wide enough that the most likely token is not a matter of rounding.
+    // Large enough that rounding does not decide which token is most likely.
     let spread = Values::Spread(over_root(4.0, width));
     planner.push("output.weight", Use::Output, &[width, vocabulary], spread)?;
     for layer in 0..shape.layers + u32::from(shape.mtp) {
@@ -60,7 +60,7 @@ pub(super) fn plan(shape: &Shape, mix: &Mix) -> Result<Vec<Planned>, SyntheticEr
     Ok(planner.out)
 }
 
-/// The standard deviation with which a sum over `inputs` values of size 1 has the size `gain`.
+/// The standard deviation of weights for which a sum over `inputs` values of magnitude 1 has the magnitude `gain`.
 #[expect(clippy::cast_possible_truncation, reason = "an F32 is wanted")]
 fn over_root(gain: f64, inputs: u32) -> f32 {
     (gain / f64::from(inputs).sqrt()) as f32
@@ -82,7 +82,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// A small tensor of equal numbers.
+    /// A small constant tensor.
     fn constant(&mut self, name: &str, size: u32, value: f32) -> Result<(), SyntheticError> {
         self.push(name, Use::Exact, &[size], Values::Constant(value))
     }
@@ -91,14 +91,14 @@ impl Planner<'_> {
         format!("blk.{}.{name}", self.layer)
     }
 
-    /// A projection from `dims[0]` values; outputs keep about the size of the inputs.
+    /// A projection from `dims[0]` values; outputs have about the magnitude of the inputs.
     fn project(&mut self, name: &str, purpose: Use, dims: &[u32]) -> Result<(), SyntheticError> {
         let spread = Values::Spread(over_root(1.0, dims[0]));
         let name = self.name(&format!("{name}.weight"));
         self.push(&name, purpose, dims, spread)
     }
 
-    /// The weights of all routed experts; in NVFP4 each expert has a scale of its own beside them.
+    /// The weights of all routed experts; with NVFP4 also a scale for each expert.
     fn routed(&mut self, name: &str, purpose: Use, dims: &[u32; 3]) -> Result<(), SyntheticError> {
         self.project(name, purpose, dims)?;
         if self.out.last().is_some_and(|tensor| tensor.kind.name == "NVFP4") {
@@ -151,7 +151,7 @@ impl Planner<'_> {
 
     fn attention(&mut self) -> Result<(), SyntheticError> {
         let s = self.shape;
-        // Qwen3-Next's queries come with a gate.
+        // Qwen3-Next's query projection includes a gate.
         let queries = s.heads * s.head * if s.arch == Arch::Qwen3next { 2 } else { 1 };
         self.project("attn_q", Use::Weight, &[s.width, queries])?;
         self.project("attn_k", Use::Weight, &[s.width, s.kv_heads * s.head])?;
@@ -191,7 +191,7 @@ impl Planner<'_> {
             &[CONVOLUTION, 2 * keys + values],
             Values::Spread(0.5),
         )?;
-        // Heads that forget slowly, and heads that forget fast.
+        // Decay rates from slow to fast.
         let name = self.name("ssm_a");
         self.push(&name, Use::Exact, &[s.state_value_heads], Values::Between(-4.0, -0.05))?;
         let name = self.name("ssm_dt.bias");

@@ -1,4 +1,4 @@
-//! Logs to standard error; llama.cpp's own lines among them.
+//! Logs on standard error, including those of llama.cpp.
 
 use std::io::IsTerminal;
 
@@ -6,20 +6,20 @@ use anyhow::Context;
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
 
-/// llama.cpp prints pages while it loads, and warns of what is as it should be (unused MTP tensors, a context for several
-/// slots): `--log llama-cpp-2=info` shows it.
+/// Default levels of dependencies. llama.cpp logs much while it loads, and warns of normal conditions (unused MTP tensors, a
+/// context for several slots); `--log llama-cpp-2=info` shows all of it.
 const EXCEPT: &str = "llama-cpp-2=error,actix_server=warn";
 
-/// How log lines are written.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text.
     Text,
     /// One JSON object per line.
     Json,
 }
 
-/// Starts logging for the whole process: as `filter` says, else at `level`.
+/// Starts logging for the whole process, with `filter` if given, else at `level`.
 ///
 /// # Errors
 /// When `filter` is not a level or a list of tracing directives.

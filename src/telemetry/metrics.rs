@@ -145,7 +145,7 @@ impl Metrics {
         }
     }
 
-    /// The series of one model; they exist (at zero) from here on.
+    /// Creates the series of one model, at zero.
     #[must_use]
     pub fn model(&self, model: &str) -> ModelMetrics {
         let labels = &[model];

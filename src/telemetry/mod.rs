@@ -1,9 +1,7 @@
-//! Metrics for Prometheus and logs for people.
+//! Prometheus metrics and logs.
 
 mod logs;
 mod metrics;
-mod process;
 
 pub use logs::{LogFormat, init_logs};
 pub use metrics::{Metrics, ModelMetrics};
-pub use process::resident_bytes;

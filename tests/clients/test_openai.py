@@ -77,10 +77,30 @@ def test_stop(client: openai.OpenAI) -> None:
     assert stopped.text == full[: full.index(stop)]
 
 
+def test_models_by_name(server: Server) -> None:
+    for url, name in [(server.url, "nobody"), (server.reasoner, "demo-narrator")]:
+        with pytest.raises(openai.NotFoundError) as missing:
+            server.client(url).chat.completions.create(**{**ask("hello"), "model": name})
+        assert missing.value.code == "model_not_found"
+    # The only model of a port takes names that no model has.
+    request = {**ask("hello"), "model": "gpt-4o"}
+    assert server.client(server.reasoner).chat.completions.create(**request).model == "demo-reasoner"
+
+
+def test_several_prompts(client: openai.OpenAI) -> None:
+    prompts = ["hearth is", "Once upon a time"]
+    request = {"model": "demo-reasoner", "temperature": 0, "max_tokens": 8}
+    together = client.completions.create(**request, prompt=prompts)
+    assert [choice.index for choice in together.choices] == [0, 1]
+    assert together.usage.total_tokens == together.usage.prompt_tokens + together.usage.completion_tokens
+    texts = ["", ""]
+    for chunk in client.completions.create(**request, prompt=prompts, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+    assert texts == [choice.text for choice in together.choices]
+
+
 def test_errors(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError) as missing:
-        client.chat.completions.create(**{**ask("hello"), "model": "nobody"})
-    assert missing.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as long:
         client.chat.completions.create(**ask("word " * 20000))
     assert long.value.code == "context_length_exceeded"

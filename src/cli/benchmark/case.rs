@@ -1,4 +1,4 @@
-//! What is measured: combinations of lengths and streams.
+//! The cases of a benchmark: combinations of prompt length, generated tokens and streams.
 
 use std::fmt;
 
@@ -47,7 +47,7 @@ pub(super) fn combine(prompt_tokens: &[u32], generate: &[u32], concurrency: &[u3
     cases
 }
 
-/// Whether the model, as it is configured, can do that.
+/// Checks that the configured model has the context and the slots for all cases.
 pub(super) fn check(cases: &[Case], card: &ModelCard) -> anyhow::Result<()> {
     for case in cases {
         let needed = u64::from(case.prompt_tokens) + u64::from(case.generate);

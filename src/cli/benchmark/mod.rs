@@ -1,40 +1,49 @@
-//! `hearth benchmark`: how fast a model answers on this machine, and what the layers above llama.cpp cost.
+//! `hearth benchmark`: how fast a model is on this machine, how running servers compare, and what the layers above
+//! llama.cpp cost.
 //!
 //! Every round measures all cases one after the other, so that a machine that changes its speed changes it for all of
 //! them. The first round warms caches and clocks and is not counted.
 
 mod case;
+mod charts;
 mod measure;
 mod overhead;
 mod placements;
 mod prompts;
 mod render;
 mod results;
+mod servers;
 mod statistics;
+mod streams;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use self::case::Case;
-use self::measure::Measured;
 use self::prompts::Prompts;
 use self::results::{CaseReport, ModelFacts, Report};
-use super::engines::{self, Started};
+use self::streams::Measured;
+use super::engines;
 use super::machine::Machine;
 use super::output;
-use crate::config::Overrides;
-use crate::engine::{Engine, local};
+use crate::config::{self, Overrides};
+use crate::engine::Engine;
+use crate::models::{self, Started};
+use crate::report::Page;
 
 /// Arguments of `hearth benchmark`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Name, alias or role of the model; the first one if not given.
+    /// Name, alias or role of the model; the first one if not given. With --url: a model of the servers, once for all of
+    /// them or once for each.
     #[arg(long, short)]
-    model: Option<String>,
+    model: Vec<String>,
 
     /// Lengths of the prompts, in tokens.
     #[arg(long, value_name = "N,N..", value_delimiter = ',', default_value = "512",
@@ -56,6 +65,11 @@ pub(super) struct Args {
         conflicts_with = "overhead")]
     repeat: u32,
 
+    /// Time between the starts of two streams, such as 200ms: prompts arrive while others decode.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = config::parse_duration,
+        conflicts_with = "overhead")]
+    stagger: Duration,
+
     /// Write report.md, report.json, report.html and the charts into this folder.
     #[arg(long, short, value_name = "DIR", conflicts_with = "overhead")]
     output: Option<PathBuf>,
@@ -64,8 +78,8 @@ pub(super) struct Args {
     #[arg(long)]
     overhead: bool,
 
-    /// Compare where the experts can be, with the same GPU memory: all on the CPU, those of whole layers on the GPU, and the
-    /// cache of hot experts.
+    /// Compare placements of the experts: all on the CPU, those of whole layers on the GPU, and the expert cache, the last
+    /// two with the same GPU memory.
     #[arg(long, conflicts_with_all = ["overhead", "output"])]
     placements: bool,
 
@@ -82,33 +96,47 @@ pub(super) struct Args {
     json: bool,
 
     #[command(flatten)]
+    servers: servers::Args,
+
+    #[command(flatten)]
     overrides: Overrides,
+}
+
+impl Args {
+    /// The model to measure in this process.
+    fn one_model(&self) -> anyhow::Result<Option<&str>> {
+        match self.model.as_slice() {
+            [] => Ok(None),
+            [model] => Ok(Some(model)),
+            _ => bail!("one --model can be measured at a time; several are for several --url"),
+        }
+    }
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     if args.overhead {
         return overhead::run(&args);
     }
-    let loaded = engines::load_config(&args.overrides)?;
-    let config = engines::choose(&loaded.config.models, args.model.as_deref())?;
     let cases = case::combine(&args.prompt_tokens, &args.generate, &args.concurrency);
-    // Everything that can go wrong is found before minutes of loading and measuring.
-    let file = engines::open(config)?;
-    case::check(&cases, &local::describe(config, &file)?)?;
+    if !args.servers.urls.is_empty() {
+        return servers::run(&args, &cases);
+    }
+    let loaded = engines::load_config(&args.overrides)?;
+    let config = engines::choose(&loaded.config.models, args.one_model()?)?;
+    // Finds everything that can go wrong before minutes of loading and measuring.
+    let file = models::open(config)?;
+    case::check(&cases, &models::describe(config, &file)?)?;
     if args.placements {
-        return placements::run(&args, config, &loaded.config.memory, &cases);
+        return placements::run(&args, config, &loaded.config, &cases);
     }
-    if let Some(folder) = &args.output {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot create the folder {} for the report", folder.display()))?;
-    }
-    // The effective keys, however many there are.
+    let report_folder = args.output.as_deref().map(create_folder).transpose()?;
+    // All keys of `experts` in effect.
     let experts = loaded.config.models.iter().position(|model| model.name == config.name);
     let experts = experts.map(|index| loaded.to_json()["model"][index]["experts"].take());
 
-    let date = OffsetDateTime::now_utc().replace_nanosecond(0)?.format(&Rfc3339)?;
-    let started = engines::start_and_wait(config, &loaded.config.memory)?;
-    let measured = measure_all(&started, &cases, args.repeat)?;
+    let date = now()?;
+    let started = engines::start_and_wait(config, &loaded.config)?;
+    let measured = measure_all(&started, &cases, &args)?;
     let report = Report {
         hearth: env!("CARGO_PKG_VERSION"),
         date,
@@ -122,34 +150,31 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         ),
         memory: started.engine.memory(),
         repeat: args.repeat,
+        stagger_ms: args.stagger.as_millis(),
         cases: cases
             .iter()
             .zip(&measured)
             .map(|(case, runs)| CaseReport::new(*case, runs))
             .collect(),
     };
-    if let Some(folder) = &args.output {
-        write_report(&report, folder)?;
+    if let Some(folder) = report_folder {
+        write_report(&render::page(&report), &report, folder)?;
     }
-    if args.json {
-        return output::print_json(&report);
-    }
-    write!(std::io::stdout().lock(), "{}", render::terminal(&report))?;
-    Ok(())
+    print(args.json, &report, render::terminal)
 }
 
 /// The counted runs of each case.
-fn measure_all(started: &Started, cases: &[Case], repeat: u32) -> anyhow::Result<Vec<Vec<Measured>>> {
+fn measure_all(started: &Started, cases: &[Case], args: &Args) -> anyhow::Result<Vec<Vec<Measured>>> {
     let engine: &dyn Engine = &*started.engine;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let prompts = runtime.block_on(Prompts::of(engine))?;
-    let bar = output::progress_bar(cases.len() as u64 * (u64::from(repeat) + 1), "runs");
+    let bar = output::progress_bar(cases.len() as u64 * (u64::from(args.repeat) + 1), "runs");
     let mut measured: Vec<Vec<Measured>> = cases.iter().map(|_| Vec::new()).collect();
-    for round in 0..=repeat {
+    for round in 0..=args.repeat {
         for (case, runs) in cases.iter().zip(&mut measured) {
             bar.set_message(case.to_string());
             let run = runtime
-                .block_on(measure::run(engine, &prompts, *case, round))
+                .block_on(measure::run(engine, &prompts, *case, round, args.stagger))
                 .with_context(|| format!("the measurement of {case} failed"))?;
             if round > 0 {
                 runs.push(run);
@@ -161,8 +186,19 @@ fn measure_all(started: &Started, cases: &[Case], repeat: u32) -> anyhow::Result
     Ok(measured)
 }
 
-fn write_report(report: &Report, folder: &Path) -> anyhow::Result<()> {
-    let page = render::page(report);
+/// The time, for a report.
+fn now() -> anyhow::Result<String> {
+    Ok(OffsetDateTime::now_utc().replace_nanosecond(0)?.format(&Rfc3339)?)
+}
+
+/// Makes the folder for a report before anything is measured.
+fn create_folder(folder: &Path) -> anyhow::Result<&Path> {
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot create the folder {} for the report", folder.display()))?;
+    Ok(folder)
+}
+
+fn write_report(page: &Page, report: &impl Serialize, folder: &Path) -> anyhow::Result<()> {
     let mut json = serde_json::to_string_pretty(report)?;
     json.push('\n');
     let files = [
@@ -171,4 +207,13 @@ fn write_report(report: &Report, folder: &Path) -> anyhow::Result<()> {
         ("report.html", page.html()),
     ];
     output::write_files(folder, files, page.figures())
+}
+
+/// Prints a report as JSON or for people.
+fn print<R: Serialize>(json: bool, report: &R, text: fn(&R) -> String) -> anyhow::Result<()> {
+    if json {
+        return output::print_json(report);
+    }
+    std::io::stdout().lock().write_all(text(report).as_bytes())?;
+    Ok(())
 }

@@ -12,9 +12,10 @@ use serde::Serialize;
 
 use super::measure::request;
 use super::statistics::median;
-use crate::cli::engines::{self, Started};
+use crate::cli::engines;
 use crate::cli::output;
 use crate::engine::{Engine, Event, GenerateRequest, Token};
+use crate::models::Started;
 
 /// The result. Rates are tokens per second, medians over the rounds; ratios are medians of each round's ratio.
 #[derive(Debug, Serialize)]
@@ -42,7 +43,7 @@ struct Round {
 }
 
 pub(super) fn run(args: &super::Args) -> anyhow::Result<()> {
-    let started = engines::start_one(&args.overrides, args.model.as_deref())?;
+    let started = engines::start_one(&args.overrides, args.one_model()?)?;
     let card = started.engine.card();
     let prompt_text = "Once upon a time";
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -52,7 +53,7 @@ pub(super) fn run(args: &super::Args) -> anyhow::Result<()> {
     let prompt = runtime.block_on(started.engine.tokenize(prompt_text.into(), true, true))?;
     let room = card.context.saturating_sub(u32::try_from(prompt.len())?);
     if args.tokens < 2 || args.tokens > room {
-        bail!("--tokens must be between 2 and {room}, what the context has room for");
+        bail!("--tokens must be between 2 and {room}, the rest of the context");
     }
     let address = engines::serve_in_background(&started)?;
     let bar = output::progress_bar(args.rounds as u64 + 1, "rounds");
@@ -133,7 +134,7 @@ fn round(
     })
 }
 
-/// Time from the first token to the last, as the receiver sees it.
+/// Time from the first token to the last.
 async fn decode(engine: &dyn Engine, request: GenerateRequest) -> anyhow::Result<Duration> {
     let mut events = engine.submit(request).await?;
     let mut first = None;
@@ -152,10 +153,10 @@ async fn decode(engine: &dyn Engine, request: GenerateRequest) -> anyhow::Result
             Event::Progress(_) => {}
         }
     }
-    bail!("the engine ended without an answer")
+    bail!("the engine ended without a result")
 }
 
-/// The same over a socket, read by the smallest client there is.
+/// The same through HTTP, with a minimal client on a plain socket.
 fn over_http(address: SocketAddr, model: &str, prompt: &[Token], tokens: u32) -> anyhow::Result<Duration> {
     let body = serde_json::json!({
         "model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0.0,

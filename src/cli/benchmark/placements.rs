@@ -1,4 +1,4 @@
-//! `hearth benchmark --placements`: what the cache of hot experts is worth, against what can be had without it.
+//! `hearth benchmark --placements`: the expert cache against the placements that llama.cpp offers.
 
 use std::io::Write;
 
@@ -10,9 +10,11 @@ use super::results::CaseReport;
 use super::{Args, measure_all, render};
 use crate::cli::machine::Machine;
 use crate::cli::{engines, output};
-use crate::config::{MemoryConfig, ModelConfig};
+use crate::config::{Config, ModelConfig};
 use crate::engine::local::ALL_LAYERS;
-use crate::plan::{Experts, Kind, Tier};
+use crate::memory::{Kind, Tier};
+use crate::models;
+use crate::plan::Experts;
 use crate::report::Table;
 
 /// One way to place the experts, and how fast it is.
@@ -28,15 +30,15 @@ struct Report {
     command: String,
     machine: Machine,
     model: String,
-    /// What the cache may take, and what the experts of whole layers may take instead.
+    /// Size of the expert cache, and the limit for the experts of whole layers.
     cache_bytes: u64,
     repeat: u32,
     placements: Vec<Placement>,
 }
 
-pub(super) fn run(args: &Args, config: &ModelConfig, memory: &MemoryConfig, cases: &[Case]) -> anyhow::Result<()> {
-    let prepared = engines::prepare(config)?;
-    let plan = engines::plan_one(&prepared, memory)?;
+pub(super) fn run(args: &Args, config: &ModelConfig, all: &Config, cases: &[Case]) -> anyhow::Result<()> {
+    let prepared = models::prepare(config)?;
+    let plan = models::plan_one(&prepared, &all.memory)?;
     let planned = &plan.models[0];
     let Experts::Cache { device, slots, of } = planned.experts else {
         let reasons: Vec<&str> = plan
@@ -46,7 +48,7 @@ pub(super) fn run(args: &Args, config: &ModelConfig, memory: &MemoryConfig, case
             .map(String::as_str)
             .collect();
         bail!(
-            "the plan has no cache of experts for `{}`, so there is nothing to compare: {}\n  hint: --vram limits the GPU \
+            "the plan has no expert cache for `{}`, so there is nothing to compare: {}\n  hint: --vram limits the GPU \
              memory; `experts = {{ placement = \"cache\" }}` asks for a cache",
             config.name,
             reasons.join("; ")
@@ -55,7 +57,7 @@ pub(super) fn run(args: &Args, config: &ModelConfig, memory: &MemoryConfig, case
     let cache_bytes = planned.kind(device, Kind::ExpertCache);
     let shape = &prepared.request.shape;
     let layers = u32::try_from(shape.layers.len())?;
-    // Layers are much alike: so many of them have experts as large as the cache.
+    // Layers have nearly the same size: the experts of this many take about as much memory as the cache.
     let per_layer = (shape.routed_experts() / u64::from(layers.max(1))).max(1);
     let on_gpu = u32::try_from(cache_bytes / per_layer)?.min(layers);
     drop(prepared);
@@ -71,8 +73,8 @@ pub(super) fn run(args: &Args, config: &ModelConfig, memory: &MemoryConfig, case
         if !args.json {
             eprintln!("{name}");
         }
-        let started = engines::start_as(config, memory, experts_in_ram)?;
-        let measured = measure_all(&started, cases, args.repeat).with_context(|| name.clone())?;
+        let started = engines::start_as(config, all, experts_in_ram)?;
+        let measured = measure_all(&started, cases, args).with_context(|| name.clone())?;
         placements.push(Placement {
             name,
             cases: cases
@@ -112,10 +114,10 @@ fn table(report: &Report, cases: &[Case]) -> Table {
             rows.push(vec![
                 case.to_string(),
                 placement.name.clone(),
-                render::spread_text(now.prefill_per_second),
-                render::ratio_text(now.prefill_per_second, base.prefill_per_second),
-                render::spread_text(now.decode_per_second),
-                render::ratio_text(now.decode_per_second, base.decode_per_second),
+                render::spread_text(now.rates.prefill_per_second),
+                render::ratio_text(now.rates.prefill_per_second, base.rates.prefill_per_second),
+                render::spread_text(now.rates.decode_per_second),
+                render::ratio_text(now.rates.decode_per_second, base.rates.decode_per_second),
                 rate.map_or("-".into(), |rate| format!("{:.1} %", rate.median * 100.0)),
             ]);
         }

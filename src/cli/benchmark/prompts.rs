@@ -1,10 +1,10 @@
 //! Prompts of exact lengths, each different from the others.
 //!
-//! They are text and no random tokens, since those would send a mixture of experts to experts that no text asks for.
+//! They are text and not random tokens: random tokens would route to experts that no real text uses.
 
 use crate::engine::{Engine, Token};
 
-/// What prompts are put together from, in random order.
+/// Prompts consist of these, in random order.
 const SENTENCES: [&str; 20] = [
     " The ferry left the harbour an hour late because the fog had not lifted.",
     " To compute the sum, keep the carry in a separate register and add it last.",
@@ -28,10 +28,13 @@ const SENTENCES: [&str; 20] = [
     " Please answer in one short paragraph, and say how sure you are.",
 ];
 
-/// The parts of prompts as a model's tokens.
+/// Words at the beginning of each [`text`].
+const RANDOM_WORDS: usize = 4;
+
+/// The sentences as tokens of a model.
 #[derive(Debug)]
 pub(super) struct Prompts {
-    /// What every prompt of the model begins with.
+    /// Tokens at the start of every prompt of the model (BOS).
     beginning: Vec<Token>,
     /// None is empty, and there is at least one.
     sentences: Vec<Vec<Token>>,
@@ -48,19 +51,19 @@ impl Prompts {
             }
         }
         if sentences.is_empty() {
-            // A vocabulary that cannot spell: any token will do.
+            // The vocabulary cannot encode the sentences: use any token.
             let vocabulary = Token::try_from(engine.card().vocabulary).unwrap_or(Token::MAX);
             sentences.extend((0..vocabulary).map(|token| vec![token]));
         }
         Ok(Self { beginning, sentences })
     }
 
-    /// A prompt of exactly so many tokens. The same seed gives the same one.
+    /// A prompt of exactly `tokens` tokens, determined by `seed`.
     pub(super) fn prompt(&self, tokens: u32, seed: u64) -> Vec<Token> {
         let tokens = tokens as usize;
         let mut random = fastrand::Rng::with_seed(seed);
         let mut prompt = self.beginning.clone();
-        // Not at the beginning of a sentence: there are more places to begin than sentences.
+        // Starts inside a sentence, so that there are more different beginnings than sentences.
         let first = &self.sentences[random.usize(0..self.sentences.len())];
         prompt.extend_from_slice(&first[random.usize(0..first.len())..]);
         while prompt.len() < tokens {
@@ -69,6 +72,39 @@ impl Prompts {
         prompt.truncate(tokens);
         prompt
     }
+}
+
+/// The seed of the prompt of one stream in one round.
+pub(super) fn seed(round: u32, stream: u32) -> u64 {
+    (u64::from(round) << 32) | u64::from(stream)
+}
+
+/// A text of exactly `characters` characters, determined by `seed`; a shorter text is the beginning of a longer one with
+/// the same seed. It begins with random words, so that two texts hardly ever share a beginning that a prompt cache could
+/// reuse.
+pub(super) fn text(characters: usize, seed: u64) -> String {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let words: Vec<&str> = SENTENCES
+        .iter()
+        .flat_map(|sentence| sentence.split_whitespace())
+        .collect();
+    let mut text = String::new();
+    for _ in 0..RANDOM_WORDS {
+        text.push_str(words[random.usize(0..words.len())]);
+        text.push(' ');
+    }
+    // Every sentence begins with a space.
+    text.pop();
+    let mut length = text.chars().count();
+    while length < characters {
+        let sentence = SENTENCES[random.usize(0..SENTENCES.len())];
+        text.push_str(sentence);
+        length += sentence.chars().count();
+    }
+    if let Some((end, _)) = text.char_indices().nth(characters) {
+        text.truncate(end);
+    }
+    text
 }
 
 #[cfg(test)]
@@ -89,5 +125,17 @@ mod tests {
         assert_eq!(prompts.prompt(50, 5), prompts.prompt(50, 5));
         assert_ne!(prompts.prompt(50, 5), prompts.prompt(50, 6));
         assert_eq!(prompts.prompt(50, 6)[0], 1);
+    }
+
+    #[test]
+    fn texts_have_their_length_and_begin_differently() {
+        for characters in [0, 1, 20, 1000] {
+            assert_eq!(text(characters, 7).chars().count(), characters);
+        }
+        assert!(text(500, 7).starts_with(&text(100, 7)));
+        let beginnings: std::collections::HashSet<String> = (0..8)
+            .flat_map(|round| (0..8).map(move |stream| text(30, seed(round, stream))))
+            .collect();
+        assert_eq!(beginnings.len(), 64);
     }
 }

@@ -1,22 +1,24 @@
-//! The report for people: on the terminal, and as a page with charts.
+//! The report as text for the terminal, and as a page with charts.
 
 use std::collections::BTreeMap;
 
+use super::charts::{Across, Value, spread_value};
 use super::results::{CaseReport, Report};
 use super::statistics::{Percentiles, Spread};
 use crate::cli::output;
 use crate::engine::MemoryUse;
-use crate::plan::{Kind, Tier};
-use crate::report::{Axis, Figure, LineChart, Page, Point, Section, Series, Table};
+use crate::memory::{Kind, Tier};
+use crate::report::{Figure, Page, Section, Table};
 
 /// What the numbers mean, below the table of a page.
-const NOTE: &str = "Rates are medians over the runs, with the least and the largest. Prefill: prompt tokens of all \
-    streams over the time until the last of them had its first token. Decode: tokens of all streams after each one's \
-    first, from the earliest first token to the last token. Percentiles are over all streams and runs. Prompts are text \
-    in random order, none is reused, decoding is greedy and does not stop.";
+const NOTE: &str = "Rates are medians over the runs, with the least and the largest in brackets. Prefill: prompt tokens of \
+    all streams over the time in which a stream waits for its first token. Decode: tokens of all streams while all of them \
+    decode, from the latest first token to the earliest end. Longest pause: the longest time in which a stream that had \
+    begun received nothing. Percentiles are over all streams and runs. Prompts are sentences in random order, none is \
+    reused, and decoding is greedy and ignores end tokens.";
 
 /// More lines than this are hard to tell apart.
-const MOST_LINES: usize = 8;
+const MAX_LINES: usize = 8;
 
 /// The report as text.
 pub(super) fn terminal(report: &Report) -> String {
@@ -42,7 +44,7 @@ pub(super) fn page(report: &Report) -> Page {
             },
             Section {
                 heading: "Memory".into(),
-                text: Some("Weights that are mapped from the file are counted as long as the map is.".into()),
+                text: Some("Weights that are mapped from the file count with the length of the mapping.".into()),
                 table: report.memory.as_ref().map(memory_table),
                 figures: Vec::new(),
             },
@@ -55,7 +57,7 @@ pub(super) fn page(report: &Report) -> Page {
     }
 }
 
-/// What is where, as planned and as allocated.
+/// Memory by device and kind, as planned and as allocated.
 fn memory_table(memory: &MemoryUse) -> Table {
     let mut sums: BTreeMap<(Tier, Kind), [u64; 2]> = BTreeMap::new();
     for row in &memory.planned {
@@ -88,6 +90,10 @@ fn facts(report: &Report) -> Vec<(String, String)> {
             .join(", "),
         None => String::new(),
     };
+    let stagger = match report.stagger_ms {
+        0 => String::new(),
+        ms => format!(", a stream every {ms} ms"),
+    };
     let kind = model.file_type.map_or(String::new(), |kind| format!("{kind}, "));
     [
         (
@@ -111,7 +117,10 @@ fn facts(report: &Report) -> Vec<(String, String)> {
         ("machine", machine.to_string()),
         (
             "hearth",
-            format!("{}, {}, {} runs each", report.hearth, report.date, report.repeat),
+            format!(
+                "{}, {}, {} runs each{stagger}",
+                report.hearth, report.date, report.repeat
+            ),
         ),
         ("command", report.command.clone()),
     ]
@@ -130,6 +139,7 @@ fn table(report: &Report) -> Table {
         "per stream",
         "first token ms p50/p95/p99",
         "inter-token ms p50/p95/p99",
+        "longest pause ms",
     ];
     if cached {
         header.push("hit rate");
@@ -140,11 +150,12 @@ fn table(report: &Report) -> Table {
             case.case.prompt_tokens.to_string(),
             case.case.generate.to_string(),
             case.case.concurrency.to_string(),
-            spread_text(case.prefill_per_second),
-            spread_text(case.decode_per_second),
-            spread_text(case.decode_per_second_per_stream),
-            percentiles_text(case.first_token_ms),
-            percentiles_text(case.inter_token_ms),
+            spread_text(case.rates.prefill_per_second),
+            spread_text(case.rates.decode_per_second),
+            spread_text(case.rates.decode_per_second_per_stream),
+            percentiles_text(case.rates.first_token_ms),
+            percentiles_text(case.rates.inter_token_ms),
+            spread_text(case.rates.longest_pause_ms),
         ];
         if cached {
             let rate = case.experts.as_ref().and_then(|experts| experts.hit_rate);
@@ -159,7 +170,7 @@ fn table(report: &Report) -> Table {
     }
 }
 
-/// How many times one median is another.
+/// One median divided by another.
 pub(super) fn ratio_text(spread: Option<Spread>, base: Option<Spread>) -> String {
     match (spread, base) {
         (Some(spread), Some(base)) if base.median > 0.0 => format!("{:.2}", spread.median / base.median),
@@ -181,8 +192,8 @@ fn percentiles_text(percentiles: Option<Percentiles>) -> String {
     }
 }
 
-/// Three digits or more: what is measured does not hold still for more.
-fn digits(value: f64) -> String {
+/// Three significant digits or more: measurements are no more precise.
+pub(super) fn digits(value: f64) -> String {
     let decimals = match value {
         _ if value >= 100.0 => 0,
         _ if value >= 10.0 => 1,
@@ -192,143 +203,46 @@ fn digits(value: f64) -> String {
 }
 
 fn figures(report: &Report) -> Vec<Figure> {
-    let across = Across::of(report);
-    let prefill = across.lines("", |case| case.prefill_per_second.map(spread_point));
-    let mut decode = across.lines("all streams", |case| case.decode_per_second.map(spread_point));
-    decode.extend(across.lines("one stream", |case| case.decode_per_second_per_stream.map(spread_point)));
+    let model = &report.model.name;
+    let across = Across::of(report.cases.iter().map(|case| case.case).collect());
+    let lines = |what: &str, value: &dyn Fn(&CaseReport) -> Option<Value>| {
+        across.lines(what, |index| value(&report.cases[index]))
+    };
+    let prefill = lines("", &|case| case.rates.prefill_per_second.map(spread_value));
+    let mut decode = lines("all streams", &|case| case.rates.decode_per_second.map(spread_value));
+    decode.extend(lines("one stream", &|case| {
+        case.rates.decode_per_second_per_stream.map(spread_value)
+    }));
     let latency = |percentiles: fn(&CaseReport) -> Option<Percentiles>| {
-        let lines = |name: &str, pick: fn(&Percentiles) -> f64| {
-            across.lines(name, |case| Some((pick(&percentiles(case)?), None)))
-        };
+        let lines =
+            |name: &str, pick: fn(&Percentiles) -> f64| lines(name, &|case| Some((pick(&percentiles(case)?), None)));
         let mut series = lines("p95", |all| all.p95);
         // With many combinations one percentile of each is all that can be told apart.
-        if series.len() <= MOST_LINES / 3 {
+        if series.len() <= MAX_LINES / 3 {
             series.splice(0..0, lines("p50", |all| all.p50));
             series.extend(lines("p99", |all| all.p99));
         }
         series
     };
+    let hit_rate = lines("", &|case| {
+        let rate = case.experts.as_ref()?.hit_rate?;
+        Some((rate.median * 100.0, Some((rate.min * 100.0, rate.max * 100.0))))
+    });
+    let first_token = latency(|case| case.rates.first_token_ms);
+    let inter_token = latency(|case| case.rates.inter_token_ms);
     [
         ("decode", "Decode", "tokens/s", decode),
         ("prefill", "Prefill", "tokens/s", prefill),
-        (
-            "first-token",
-            "Time to the first token",
-            "ms",
-            latency(|case| case.first_token_ms),
-        ),
-        (
-            "inter-token",
-            "Time between tokens",
-            "ms",
-            latency(|case| case.inter_token_ms),
-        ),
-        (
-            "hit-rate",
-            "Hit rate of the expert cache",
-            "%",
-            across.lines("", |case| {
-                let rate = case.experts.as_ref()?.hit_rate?;
-                Some((rate.median * 100.0, Some((rate.min * 100.0, rate.max * 100.0))))
-            }),
-        ),
+        ("first-token", "Time to the first token", "ms", first_token),
+        ("inter-token", "Time between tokens", "ms", inter_token),
+        ("hit-rate", "Hit rate of the expert cache", "%", hit_rate),
     ]
     .into_iter()
-    .filter(|(_, _, _, series)| !series.is_empty())
-    .map(|(name, what, unit, series)| {
-        let title = format!("{what}: {}", report.model.name);
-        let chart = LineChart {
-            title: title.clone(),
-            x: Axis::doublings(across.label),
-            y: Axis::linear(unit),
-            series,
-        };
-        Figure {
-            name: name.to_owned(),
-            title,
-            svg: chart.svg(),
+    .filter_map(|(name, what, unit, mut series)| {
+        for line in series.iter_mut().filter(|line| line.name.is_empty()) {
+            line.name.clone_from(model);
         }
+        across.figure(name, format!("{what}: {model}"), unit, series)
     })
     .collect()
-}
-
-fn spread_point(spread: Spread) -> (f64, Option<(f64, f64)>) {
-    (spread.median, Some((spread.min, spread.max)))
-}
-
-/// One of the three numbers of a case.
-type Dimension = fn(&CaseReport) -> u32;
-
-/// The number that the charts go along; the others name the lines.
-struct Across<'r> {
-    report: &'r Report,
-    label: &'static str,
-    along: Dimension,
-    /// Name and value of those that vary besides.
-    others: Vec<(&'static str, Dimension)>,
-}
-
-impl<'r> Across<'r> {
-    /// Along the streams if their number varies, else along the prompts, else along the answers.
-    fn of(report: &'r Report) -> Self {
-        const DIMENSIONS: [(&str, &str, Dimension); 3] = [
-            ("streams at once", "streams", |case| case.case.concurrency),
-            ("tokens of the prompt", "prompt", |case| case.case.prompt_tokens),
-            ("tokens of the answer", "generate", |case| case.case.generate),
-        ];
-        let varies = |value: Dimension| report.cases.windows(2).any(|pair| value(&pair[0]) != value(&pair[1]));
-        let chosen = DIMENSIONS.iter().position(|(_, _, value)| varies(*value)).unwrap_or(0);
-        let (label, _, along) = DIMENSIONS[chosen];
-        let others = DIMENSIONS
-            .iter()
-            .enumerate()
-            .filter(|(index, (_, _, value))| *index != chosen && varies(*value))
-            .map(|(_, (_, name, value))| (*name, *value));
-        Self {
-            report,
-            label,
-            along,
-            others: others.collect(),
-        }
-    }
-
-    /// A line for each combination of the other numbers, from a value with its spread; none for cases without a value.
-    fn lines(&self, what: &str, value: impl Fn(&CaseReport) -> Option<(f64, Option<(f64, f64)>)>) -> Vec<Series> {
-        let mut series: Vec<Series> = Vec::new();
-        for case in &self.report.cases {
-            let Some((y, spread)) = value(case) else { continue };
-            let point = Point {
-                x: f64::from((self.along)(case)),
-                y,
-                spread,
-            };
-            let name = self.name(what, case);
-            match series.iter_mut().find(|series| series.name == name) {
-                Some(series) => series.points.push(point),
-                None => series.push(Series {
-                    name,
-                    points: vec![point],
-                }),
-            }
-        }
-        for line in &mut series {
-            line.points.sort_by(|a, b| a.x.total_cmp(&b.x));
-        }
-        series
-    }
-
-    fn name(&self, what: &str, case: &CaseReport) -> String {
-        let mut parts: Vec<String> = self
-            .others
-            .iter()
-            .map(|(name, value)| format!("{name} {}", value(case)))
-            .collect();
-        if !what.is_empty() {
-            parts.insert(0, what.to_owned());
-        }
-        if parts.is_empty() {
-            return self.report.model.name.clone();
-        }
-        parts.join(", ")
-    }
 }

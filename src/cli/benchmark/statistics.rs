@@ -1,8 +1,8 @@
-//! Many measurements in a few numbers.
+//! Summaries of measurements.
 
 use serde::Serialize;
 
-/// The middle of a few measurements, and how far they are apart.
+/// The median of a few measurements, with the least and the largest.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Spread {
     pub(super) median: f64,
@@ -10,7 +10,7 @@ pub(super) struct Spread {
     pub(super) max: f64,
 }
 
-/// Measurements below which so many percent of all lie.
+/// Values that so many percent of the measurements do not exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Percentiles {
     pub(super) p50: f64,
@@ -55,6 +55,18 @@ pub(super) fn median(values: Vec<f64>) -> f64 {
     }
 }
 
+/// The mean; `None` without values.
+pub(super) fn mean(values: &[f64]) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "a few values")]
+    let count = values.len() as f64;
+    (count > 0.0).then(|| values.iter().sum::<f64>() / count)
+}
+
+/// The largest value; `None` without values.
+pub(super) fn worst(values: &[f64]) -> Option<f64> {
+    values.iter().copied().max_by(f64::total_cmp)
+}
+
 /// The least value that at least `percent` of all do not exceed (nearest rank): always one that was measured.
 fn percentile(sorted: &[f64], percent: usize) -> Option<f64> {
     let rank = (sorted.len() * percent).div_ceil(100);
@@ -85,6 +97,13 @@ mod tests {
             })
         );
         assert_eq!(Spread::of(&[]), None);
+    }
+
+    #[test]
+    fn mean_and_worst() {
+        assert_eq!(mean(&[1.0, 2.0, 6.0]), Some(3.0));
+        assert_eq!(worst(&[1.0, 6.0, 2.0]), Some(6.0));
+        assert_eq!((mean(&[]), worst(&[])), (None, None));
     }
 
     #[test]

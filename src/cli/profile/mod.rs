@@ -25,7 +25,7 @@ use crate::experts::trace::Trace;
 /// The trace among the files of a profile.
 const TRACE: &str = "routing.trace";
 /// Hours of decoding with the largest models.
-const LARGEST_TRACE: u64 = 1 << 31;
+const MAX_TRACE: u64 = 1 << 31;
 
 /// Arguments of `hearth profile`.
 #[derive(Debug, clap::Args)]
@@ -95,7 +95,7 @@ fn record(args: &Args) -> anyhow::Result<()> {
     let model = record::with_cache(engines::choose(&loaded.config.models, args.model.as_deref())?)?;
     // Before minutes of computing.
     let folder = create(&folder(args, &model.name))?;
-    let recorded = record::run(&model, &loaded.config.memory, &items, args.generate)?;
+    let recorded = record::run(&model, &loaded.config, &items, args.generate)?;
     let path = folder.join(TRACE);
     let written = || -> anyhow::Result<()> {
         let mut file = BufWriter::new(File::create(&path)?);
@@ -132,7 +132,7 @@ fn replay(args: &Args, trace: Option<&Path>) -> anyhow::Result<()> {
     let name = path.display();
     let hint = || format!("cannot replay {name}: record a trace with `hearth profile`");
     let file = File::open(&path).with_context(hint)?;
-    let trace = Trace::read(file, LARGEST_TRACE).with_context(hint)?;
+    let trace = Trace::read(file, MAX_TRACE).with_context(hint)?;
     let report = report(args, name.to_string(), &trace, None)?;
     if let Some(folder) = &args.output {
         write(&report, &create(folder)?)?;

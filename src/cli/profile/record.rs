@@ -6,14 +6,16 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 
 use super::results::{Measured, WARM_UP};
-use crate::cli::engines::{self, Started};
-use crate::cli::generate::{Item, Style};
+use crate::cli::engines;
+use crate::cli::generate::{Asker, Item};
 use crate::cli::output;
-use crate::config::{CacheDevice, CacheSize, ExpertPlacement, MemoryConfig, ModelConfig};
-use crate::engine::{Engine, Event, GenerateRequest, Prompt, SamplingOverrides};
+use crate::config::{CacheDevice, CacheSize, Config, ExpertPlacement, ModelConfig};
+use crate::engine::SamplingOverrides;
 use crate::experts::ExpertCache;
 use crate::experts::policy::LayerCounts;
 use crate::experts::trace::Trace;
+use crate::generation::{GenerationError, Options};
+use crate::models;
 
 /// As people use it; greedy answers of small models go round in circles.
 const TEMPERATURE: f32 = 0.8;
@@ -29,7 +31,7 @@ pub(super) struct Recorded {
 
 /// The model as it is profiled: one sequence, and with a cache that can record.
 pub(super) fn with_cache(model: &ModelConfig) -> anyhow::Result<ModelConfig> {
-    if engines::open(model)?.geometry()?.experts == 0 {
+    if models::open(model)?.geometry()?.experts == 0 {
         bail!(
             "the model `{}` has no experts, so there is no routing to profile: choose another one with --model",
             model.name
@@ -42,31 +44,25 @@ pub(super) fn with_cache(model: &ModelConfig) -> anyhow::Result<ModelConfig> {
         experts.placement = ExpertPlacement::Cache;
         experts.device = CacheDevice::Cpu;
         experts.cache = CacheSize::Percent(25);
-    } else if engines::machine().devices.is_empty() {
+    } else if models::machine().devices.is_empty() {
         experts.device = CacheDevice::Cpu;
     }
     Ok(model)
 }
 
 /// Starts the model and runs all prompts, one after the other.
-pub(super) fn run(
-    model: &ModelConfig,
-    memory: &MemoryConfig,
-    items: &[Item],
-    generate: u32,
-) -> anyhow::Result<Recorded> {
-    let started = engines::start_and_wait(model, memory)?;
+pub(super) fn run(model: &ModelConfig, config: &Config, items: &[Item], generate: u32) -> anyhow::Result<Recorded> {
+    let started = engines::start_and_wait(model, config)?;
     let Some(cache) = started.engine.expert_cache().cloned() else {
         bail!("the model `{}` was started without a cache of experts", model.name);
     };
-    let style = Style::of(started.engine.card())?;
+    let asker = Asker::new(started.engine);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let bar = output::progress_bar(items.len() as u64, "prompts");
     let mut snapshots = vec![cache.stats().total()];
     cache.record_trace();
     for (seed, item) in (1..).zip(items) {
-        let request = request(&style, item, seed, generate)?;
-        runtime.block_on(complete(&started, request))?;
+        runtime.block_on(complete(&asker, item, options(item, seed, generate)))?;
         snapshots.push(cache.stats().total());
         bar.inc(1);
     }
@@ -82,38 +78,23 @@ pub(super) fn run(
     })
 }
 
-fn request(style: &Style, item: &Item, seed: u32, generate: u32) -> anyhow::Result<GenerateRequest> {
-    let sampling = SamplingOverrides {
-        temperature: item.temperature.or(Some(TEMPERATURE)),
-        seed: item.seed.or(Some(seed)),
-        ..SamplingOverrides::default()
-    };
-    Ok(GenerateRequest {
-        prompt: Prompt::Text {
-            text: style.text(item.system.as_deref(), &item.prompt)?,
-            add_special: true,
+fn options(item: &Item, seed: u32, generate: u32) -> Options {
+    Options {
+        sampling: SamplingOverrides {
+            temperature: item.temperature.or(Some(TEMPERATURE)),
+            seed: item.seed.or(Some(seed)),
+            max_tokens: item.max_tokens.or(Some(generate)),
+            ..SamplingOverrides::default()
         },
-        max_tokens: Some(item.max_tokens.unwrap_or(generate)),
-        sampling: sampling.resolve(Vec::new())?,
-        stop: Vec::new(),
-        stop_tokens: Vec::new(),
-        ignore_eos: false,
         cache_prompt: false,
         special: true,
-        progress: false,
-    })
+        ..Options::default()
+    }
 }
 
-async fn complete(started: &Started, request: GenerateRequest) -> anyhow::Result<()> {
-    let mut events = started.engine.submit(request).await?;
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Finished { .. } => return Ok(()),
-            Event::Failed(error) => return Err(error.into()),
-            Event::Delta { .. } | Event::Progress(_) => {}
-        }
-    }
-    bail!("the engine ended without an answer")
+async fn complete(asker: &Asker, item: &Item, options: Options) -> Result<(), GenerationError> {
+    let outputs = asker.ask(item.system.as_deref(), &item.prompt, options).await?;
+    outputs.collect().await.map(drop)
 }
 
 /// What happened after the warm-up, which ends with the prompt that makes it long enough. `snapshots` are the counts

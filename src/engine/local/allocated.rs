@@ -2,7 +2,7 @@
 
 use crate::engine::Buffers;
 use crate::llama::log::Listener;
-use crate::plan::{Kind, Tier};
+use crate::memory::{Kind, Tier};
 
 /// The buffers that llama.cpp reported since the last call. `mapped` tells whether weights are mapped.
 pub(super) fn buffers(log: &Listener, mapped: bool) -> Vec<Buffers> {

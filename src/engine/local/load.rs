@@ -11,18 +11,18 @@ use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
 use llama_cpp_2::llama_backend::{LlamaBackend, NumaStrategy};
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
-use llama_cpp_2::{LlamaBackendDeviceType, LogOptions, list_llama_ggml_backend_devices, send_logs_to_tracing};
+use llama_cpp_2::{LogOptions, send_logs_to_tracing};
 
 use super::error::LoadError;
 use super::queue::Shared;
 use super::schedule::BATCH;
-use super::threads;
-use crate::config::KvType;
 use crate::engine::Health;
 use crate::experts::{self, ExpertCache};
 use crate::gguf::TensorType;
+use crate::host::{self, GpuId};
 use crate::llama::log::Listener;
-use crate::plan::{Row, Threads};
+use crate::memory::{KvType, Row};
+use crate::plan::Threads;
 
 /// Everything the engine thread needs to load a model.
 #[derive(Debug, Clone)]
@@ -45,8 +45,8 @@ pub struct LoadSpec {
 /// Where the parts of a model go, as its plan says.
 #[derive(Debug, Clone, Default)]
 pub struct Placement {
-    /// The GPU, by its position among ggml's; `None` computes all on the CPU.
-    pub gpu: Option<usize>,
+    /// `None` computes all on the CPU.
+    pub gpu: Option<GpuId>,
     /// Layers on the GPU, as llama.cpp counts them; `None` for all.
     pub gpu_layers: Option<u32>,
     /// Routed experts of so many layers, from the first, stay in main memory, whatever their layers do.
@@ -70,7 +70,7 @@ pub(crate) fn backend() -> &'static LlamaBackend {
         send_logs_to_tracing(LogOptions::default());
         #[cfg(feature = "dynamic-backends")]
         crate::llama::modules::load();
-        let nodes = threads::numa_nodes();
+        let nodes = host::numa_nodes();
         let initialised = if nodes > 1 {
             tracing::info!(nodes, "several NUMA nodes: threads are spread over them");
             LlamaBackend::init_numa(NumaStrategy::DISTRIBUTE)
@@ -85,29 +85,12 @@ pub(crate) fn backend() -> &'static LlamaBackend {
 /// More layers than any model has.
 pub const ALL_LAYERS: u32 = 9999;
 
-/// ggml's numbers of the GPUs.
-fn gpus() -> Vec<usize> {
-    let devices = list_llama_ggml_backend_devices().into_iter();
-    let is_gpu = |kind| {
-        matches!(
-            kind,
-            LlamaBackendDeviceType::Gpu | LlamaBackendDeviceType::IntegratedGpu
-        )
-    };
-    devices
-        .filter(|device| is_gpu(device.device_type))
-        .map(|device| device.index)
-        .collect()
-}
-
 /// Reads the weights; reports progress to `shared`, and gives up when it is told to stop.
 pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>, log: &Listener) -> Result<LlamaModel, LoadError> {
     let backend = backend();
     let progress = shared.clone();
     let placement = &spec.placement;
-    let devices = gpus();
-    let device = placement.gpu.and_then(|gpu| devices.get(gpu).copied());
-    let layers = match device {
+    let layers = match placement.gpu {
         None => 0,
         Some(_) => placement.gpu_layers.unwrap_or(ALL_LAYERS),
     };
@@ -115,9 +98,9 @@ pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>, log: &Listener) 
         .with_n_gpu_layers(layers)
         .with_use_mmap(!placement.no_mmap);
     // Without this llama.cpp would spread layers over all GPUs.
-    if let Some(device) = device.filter(|_| devices.len() > 1) {
+    if let Some(gpu) = placement.gpu {
         params = params
-            .with_devices(&[device])
+            .with_devices(&[gpu.ggml_index()])
             .map_err(|error| LoadError::Device(error.to_string()))?;
     }
     let params = params.with_progress_callback(move |progress_now| {
@@ -139,7 +122,7 @@ pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>, log: &Listener) 
     loaded.map_err(|error| LoadError::Model {
         path: spec.path.clone(),
         reason: log.explain(&error),
-        on_gpu: device.is_some(),
+        on_gpu: placement.gpu.is_some(),
     })
 }
 

@@ -5,7 +5,6 @@
 
 mod allocated;
 mod bare;
-mod card;
 mod error;
 mod load;
 mod queue;
@@ -13,7 +12,6 @@ mod sampler;
 mod schedule;
 mod slot;
 pub mod text;
-pub mod threads;
 mod tokenize;
 mod worker;
 
@@ -26,21 +24,21 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::watch;
 
-pub use card::describe;
 pub use error::{ComputeError, LoadError};
 pub use load::{ALL_LAYERS, LoadSpec, Placement, initialise};
 pub use sampler::argmax;
 
 use self::queue::{QueuedRequest, Refused, Shared, fail};
-use self::tokenize::split;
+use self::tokenize::{aside, longest_piece, split};
 use self::worker::Worker;
 use super::{
     Buffers, Engine, EngineError, EventStream, GenerateRequest, Health, MemoryUse, ModelCard, Prompt, SlotCounts, Token,
 };
 use crate::experts::{Change, ChangeError, Device, ExpertCache, ExpertStats};
 use crate::llama::log::Listener;
-use crate::plan::{Kind, Tier, bytes};
+use crate::memory::{Kind, Tier, bytes};
 use crate::telemetry::ModelMetrics;
 
 /// A model that llama.cpp computes in this process.
@@ -50,6 +48,8 @@ pub struct LocalEngine {
     spec: LoadSpec,
     shared: Arc<Shared>,
     model: Arc<OnceLock<Arc<LlamaModel>>>,
+    /// Bytes of text that one token may stand for; counted when it is first needed.
+    longest_piece: OnceLock<Option<usize>>,
     /// Buffers that llama.cpp has allocated.
     buffers: Arc<OnceLock<Vec<Buffers>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -83,6 +83,7 @@ impl LocalEngine {
             spec,
             shared,
             model,
+            longest_piece: OnceLock::new(),
             buffers,
             thread: Mutex::new(Some(thread)),
         })
@@ -158,7 +159,10 @@ impl LocalEngine {
 
     async fn prompt_tokens(&self, model: Arc<LlamaModel>, prompt: Prompt) -> Result<Vec<Token>, EngineError> {
         let mut tokens = match prompt {
-            Prompt::Text { text, add_special } => split(model.clone(), text, add_special, true).await?,
+            Prompt::Text { text, add_special } => {
+                self.refuse_endless(&model, &text).await?;
+                split(model.clone(), text, add_special, true).await?
+            }
             Prompt::Tokens(tokens) => {
                 check_tokens("prompt", &tokens, &model)?;
                 tokens
@@ -172,6 +176,34 @@ impl LocalEngine {
             return Err(invalid("prompt", "the prompt is empty"));
         }
         Ok(tokens)
+    }
+
+    /// Refuses a text that cannot fit the context whatever its tokens are: counting them would take long.
+    async fn refuse_endless(&self, model: &Arc<LlamaModel>, text: &str) -> Result<(), EngineError> {
+        /// Texts up to so many bytes per token of the context are counted.
+        const ORDINARY: usize = 16;
+        let context = usize::try_from(self.card.context).unwrap_or(usize::MAX);
+        if text.len() <= context.saturating_mul(ORDINARY) {
+            return Ok(());
+        }
+        let longest = match self.longest_piece.get() {
+            Some(longest) => *longest,
+            None => {
+                let model = model.clone();
+                let longest = aside(move || longest_piece(&model.vocab())).await?;
+                *self.longest_piece.get_or_init(|| longest)
+            }
+        };
+        let least = longest.map_or(0, |longest| text.len().div_ceil(longest.max(1)));
+        if least <= context {
+            return Ok(());
+        }
+        Err(EngineError::PromptTooLong {
+            model: self.card.name.clone(),
+            bytes: text.len(),
+            least_tokens: least,
+            context: self.card.context,
+        })
     }
 
     async fn queue(&self, request: GenerateRequest) -> Result<EventStream, EngineError> {
@@ -236,8 +268,8 @@ impl Engine for LocalEngine {
         &self.card
     }
 
-    fn health(&self) -> Health {
-        self.shared.health()
+    fn watch_health(&self) -> watch::Receiver<Health> {
+        self.shared.watch_health()
     }
 
     fn slots(&self) -> SlotCounts {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
 use crate::engine::{EngineError, Event, Health, Sampling, SlotCounts, Token};
 
@@ -32,7 +33,9 @@ pub(super) struct QueuedRequest {
 pub(super) struct Shared {
     requests: Mutex<VecDeque<QueuedRequest>>,
     wake: Condvar,
-    health: Mutex<Health>,
+    health: watch::Sender<Health>,
+    /// For who waits for another health without an async runtime.
+    blocking: Mutex<()>,
     healthy: Condvar,
     waiting: AtomicU32,
     busy: AtomicU32,
@@ -57,7 +60,8 @@ impl Shared {
         Self {
             requests: Mutex::new(VecDeque::new()),
             wake: Condvar::new(),
-            health: Mutex::new(Health::Loading { progress: 0.0 }),
+            health: watch::Sender::new(Health::Loading { progress: 0.0 }),
+            blocking: Mutex::new(()),
             healthy: Condvar::new(),
             waiting: AtomicU32::new(0),
             busy: AtomicU32::new(0),
@@ -166,26 +170,38 @@ impl Shared {
     }
 
     pub(super) fn health(&self) -> Health {
-        self.health.lock().clone()
+        self.health.borrow().clone()
+    }
+
+    /// The health from now on.
+    pub(super) fn watch_health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
     }
 
     /// A stopping or failed engine stays so.
     pub(super) fn set_health(&self, next: Health) {
-        let mut health = self.health.lock();
-        if !matches!(*health, Health::Failed { .. } | Health::ShuttingDown) {
-            *health = next;
-            self.healthy.notify_all();
-        }
+        self.health.send_if_modified(|health| {
+            let lasts = matches!(*health, Health::Failed { .. } | Health::ShuttingDown);
+            if !lasts {
+                *health = next;
+            }
+            !lasts
+        });
+        // Not between the look and the sleep of who waits.
+        drop(self.blocking.lock());
+        self.healthy.notify_all();
     }
 
     /// Waits until the model is loaded, or the load has failed. `progress` is called a few times a second.
     pub(super) fn wait_until_loaded(&self, mut progress: impl FnMut(f32)) -> Health {
-        let mut health = self.health.lock();
-        while let Health::Loading { progress: done } = *health {
-            progress(done);
-            self.healthy.wait_for(&mut health, Duration::from_millis(100));
+        let mut blocking = self.blocking.lock();
+        loop {
+            match self.health() {
+                Health::Loading { progress: done } => progress(done),
+                settled => return settled,
+            }
+            self.healthy.wait_for(&mut blocking, Duration::from_millis(100));
         }
-        health.clone()
     }
 
     /// Makes the engine thread end after its current step.

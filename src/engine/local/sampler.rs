@@ -1,4 +1,4 @@
-//! llama.cpp's sampling chain for one request, in the order of llama.cpp's server.
+//! llama.cpp's sampling chain for one request.
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::model::LlamaModel;
@@ -7,7 +7,7 @@ use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token::logit_bias::LlamaLogitBias;
 
 use super::error::ComputeError;
-use crate::engine::{Sampling, Token};
+use crate::engine::{SamplerKind, Sampling, Token};
 
 /// Chooses the tokens of one request.
 #[derive(Debug)]
@@ -42,64 +42,81 @@ impl Sampler {
                 .collect();
             samplers.push(LlamaSampler::logit_bias(vocabulary, &biases));
         }
-        let last_n = bounded(sampling.repeat_last_n);
-        let off = |value: f32, neutral: f32| (value - neutral).abs() < f32::EPSILON;
-        let penalties_off = off(sampling.repeat_penalty, 1.0)
-            && off(sampling.presence_penalty, 0.0)
-            && off(sampling.frequency_penalty, 0.0);
-        if last_n > 0 && !penalties_off {
-            look_back = look_back.max(last_n);
-            samplers.push(LlamaSampler::penalties(
-                vocabulary,
-                last_n,
-                sampling.repeat_penalty,
-                sampling.frequency_penalty,
-                sampling.presence_penalty,
-            ));
+        let seed = sampling.seed.unwrap_or_else(fresh_seed);
+        let greedy = sampling.temperature <= 0.0
+            && sampling.dynatemp_range <= 0.0
+            && sampling.samplers.contains(&SamplerKind::Temperature);
+        for kind in &sampling.samplers {
+            match kind {
+                SamplerKind::Penalties => {
+                    let off = |value: f32, neutral: f32| (value - neutral).abs() < f32::EPSILON;
+                    let all_off = off(sampling.repeat_penalty, 1.0)
+                        && off(sampling.presence_penalty, 0.0)
+                        && off(sampling.frequency_penalty, 0.0);
+                    let last_n = bounded(sampling.repeat_last_n);
+                    if last_n > 0 && !all_off {
+                        look_back = look_back.max(last_n);
+                        samplers.push(LlamaSampler::penalties(
+                            vocabulary,
+                            last_n,
+                            sampling.repeat_penalty,
+                            sampling.frequency_penalty,
+                            sampling.presence_penalty,
+                        ));
+                    }
+                }
+                SamplerKind::Dry => {
+                    let dry = &sampling.dry;
+                    let last_n = bounded(dry.penalty_last_n);
+                    if last_n > 0 && dry.multiplier > 0.0 {
+                        look_back = look_back.max(last_n);
+                        samplers.push(LlamaSampler::dry(
+                            model,
+                            dry.multiplier,
+                            dry.base,
+                            dry.allowed_length,
+                            last_n,
+                            &dry.sequence_breakers,
+                        ));
+                    }
+                }
+                // Where the likeliest token is taken, it does not matter which others may be.
+                _ if greedy => {}
+                SamplerKind::TopNSigma if sampling.top_n_sigma > 0.0 => {
+                    samplers.push(LlamaSampler::top_n_sigma(sampling.top_n_sigma));
+                }
+                SamplerKind::TopK if sampling.top_k > 0 => {
+                    samplers.push(LlamaSampler::top_k(i32::try_from(sampling.top_k).unwrap_or(i32::MAX)));
+                }
+                SamplerKind::TypicalP if sampling.typical_p < 1.0 => {
+                    samplers.push(LlamaSampler::typical(sampling.typical_p, 1));
+                }
+                SamplerKind::TopP if sampling.top_p < 1.0 => samplers.push(LlamaSampler::top_p(sampling.top_p, 1)),
+                SamplerKind::MinP if sampling.min_p > 0.0 => samplers.push(LlamaSampler::min_p(sampling.min_p, 1)),
+                SamplerKind::Xtc if sampling.xtc_probability > 0.0 => {
+                    let (probability, threshold) = (sampling.xtc_probability, sampling.xtc_threshold);
+                    samplers.push(LlamaSampler::xtc(probability, threshold, 1, seed));
+                }
+                SamplerKind::Temperature => samplers.push(LlamaSampler::temp_ext(
+                    sampling.temperature,
+                    sampling.dynatemp_range,
+                    sampling.dynatemp_exponent,
+                )),
+                SamplerKind::TopNSigma
+                | SamplerKind::TopK
+                | SamplerKind::TypicalP
+                | SamplerKind::TopP
+                | SamplerKind::MinP
+                | SamplerKind::Xtc => {}
+            }
         }
-        let dry = &sampling.dry;
-        let last_n = bounded(dry.penalty_last_n);
-        if last_n > 0 && dry.multiplier > 0.0 {
-            look_back = look_back.max(last_n);
-            samplers.push(LlamaSampler::dry(
-                model,
-                dry.multiplier,
-                dry.base,
-                dry.allowed_length,
-                last_n,
-                &dry.sequence_breakers,
-            ));
+        if greedy && samplers.is_empty() {
+            return Self::Greedy;
         }
-        if sampling.temperature <= 0.0 {
-            if samplers.is_empty() {
-                return Self::Greedy;
-            }
-            samplers.push(LlamaSampler::greedy());
-        } else {
-            let seed = sampling.seed.unwrap_or_else(fresh_seed);
-            if sampling.top_k > 0 {
-                samplers.push(LlamaSampler::top_k(i32::try_from(sampling.top_k).unwrap_or(i32::MAX)));
-            }
-            if sampling.typical_p < 1.0 {
-                samplers.push(LlamaSampler::typical(sampling.typical_p, 1));
-            }
-            if sampling.top_p < 1.0 {
-                samplers.push(LlamaSampler::top_p(sampling.top_p, 1));
-            }
-            if sampling.min_p > 0.0 {
-                samplers.push(LlamaSampler::min_p(sampling.min_p, 1));
-            }
-            if sampling.xtc_probability > 0.0 {
-                samplers.push(LlamaSampler::xtc(
-                    sampling.xtc_probability,
-                    sampling.xtc_threshold,
-                    1,
-                    seed,
-                ));
-            }
-            samplers.push(LlamaSampler::temp(sampling.temperature));
-            samplers.push(LlamaSampler::dist(seed));
-        }
+        samplers.push(match greedy {
+            true => LlamaSampler::greedy(),
+            false => LlamaSampler::dist(seed),
+        });
         Self::Chain {
             chain: LlamaSampler::chain(samplers, true),
             look_back: usize::try_from(look_back).unwrap_or(0),

@@ -5,11 +5,12 @@
 //! `src/unicode.cpp`; Mistral-Nemo and gpt-oss take that way). No match is longer than a run of characters of one kind,
 //! so long runs are cut before llama.cpp sees them.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token_type::LlamaTokenAttr;
 use llama_cpp_2::vocab::{LlamaVocab, VocabType};
+use tokio::sync::Semaphore;
 
 use crate::engine::{EngineError, Token};
 
@@ -17,6 +18,25 @@ use crate::engine::{EngineError, Token};
 const INLINE_TEXT: usize = 16 * 1024;
 /// Characters between two changes from or to white space; four times as many are still well inside a thread's stack.
 const LONGEST_RUN: usize = 512;
+
+/// Long texts are tokenized a few at a time: they must not take all cores from the models.
+static LONG_TEXTS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(4))));
+
+/// The most bytes of text that one token stands for; `None` where a token may stand for any number of them.
+pub(super) fn longest_piece(vocab: &LlamaVocab<'_>) -> Option<usize> {
+    // Other kinds drop or fold white space.
+    if !matches!(vocab.vocab_type(), VocabType::BPE | VocabType::SPM) {
+        return None;
+    }
+    let mut piece = Vec::new();
+    let lengths = vocab.tokens().map(|token| {
+        piece.clear();
+        vocab.token_to_piece_into(token, &mut piece, true, None);
+        piece.len()
+    });
+    lengths.max()
+}
 
 /// Tokenizes, away from the async workers when it may take long.
 pub(super) async fn split(
@@ -30,12 +50,19 @@ pub(super) async fn split(
     if short {
         return Ok(work());
     }
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| EngineError::Compute {
-            model: String::new(),
-            reason: format!("tokenizing failed: {error}"),
-        })
+    aside(work).await
+}
+
+/// Runs long work on text away from the async workers, when it is its turn.
+pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, EngineError> {
+    // Never closed.
+    let turn = LONG_TEXTS.acquire().await.ok();
+    let done = tokio::task::spawn_blocking(move || (work(), turn)).await;
+    let (result, _) = done.map_err(|error| EngineError::Compute {
+        model: String::new(),
+        reason: format!("tokenizing failed: {error}"),
+    })?;
+    Ok(result)
 }
 
 fn tokenize(vocab: &LlamaVocab<'_>, text: &str, add_special: bool, parse_special: bool) -> Vec<Token> {

@@ -84,7 +84,8 @@ fn build(wanted: Device) -> Result<(Plugin, ffi::ggml_backend_reg_t), PluginErro
     let (cpu, gpus) = devices_of_ggml();
     let cpu = cpu.ok_or(PluginError::NoCpu)?;
     let gpu = match wanted {
-        Device::Gpu(index) => gpus.get(index).copied(),
+        // SAFETY: asks ggml's registry; a number that it does not have would be null.
+        Device::Gpu(gpu) => Some(unsafe { ffi::ggml_backend_dev_get(gpu.ggml_index()) }),
         Device::Cpu => None,
     };
     let registry = Box::into_raw(Box::new(ffi::ggml_backend_reg {

@@ -1,0 +1,87 @@
+//! What happens around every request.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use actix_web::ResponseError;
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::web::Data;
+use futures_util::FutureExt;
+
+use super::access::Access;
+use super::error::ApiError;
+use super::state::State;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Gives every response a request id, and counts and logs it. A handler that panics becomes a 500, and the connection
+/// stays.
+pub(super) async fn observe(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let id = request
+        .headers()
+        .get(&REQUEST_ID)
+        .filter(|id| id.len() <= 128)
+        .cloned()
+        .or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
+    let metrics = request.app_data::<Data<State>>().map(|state| state.metrics.clone());
+    let started = Instant::now();
+    let method = request.method().clone();
+    let path = request.path().to_owned();
+    let Ok(outcome) = AssertUnwindSafe(next.call(request)).catch_unwind().await else {
+        tracing::error!(%method, path, id = id.as_ref().and_then(|id| id.to_str().ok()), "the handler panicked");
+        if let Some(metrics) = metrics {
+            metrics.count_http("other", 500);
+        }
+        let error = ApiError::internal("an error inside hearth; its log says more");
+        let mut response = error.error_response();
+        if let Some(id) = id {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        return Err(InternalError::from_response(error, response).into());
+    };
+    let mut response = outcome?;
+    // Patterns only: a raw path would let clients make series without end.
+    let route = response.request().match_pattern().unwrap_or_else(|| "other".into());
+    let status = response.status().as_u16();
+    if let Some(metrics) = metrics {
+        metrics.count_http(&route, status);
+    }
+    tracing::debug!(
+        %method,
+        path,
+        status,
+        // To the head of the response; the body of a stream comes later.
+        ms = started.elapsed().as_secs_f64() * 1e3,
+        id = id.as_ref().and_then(|id| id.to_str().ok()),
+        "request"
+    );
+    if let Some(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    Ok(response)
+}
+
+/// Answers only those who may ask, see [`Access`].
+pub(super) async fn admit(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let checked = match request.app_data::<Data<Access>>() {
+        Some(access) => access.check(request.headers(), request.uri()),
+        None => Ok(()),
+    };
+    match checked {
+        Ok(()) => next.call(request).await.map(ServiceResponse::map_into_left_body),
+        Err(error) => {
+            tracing::debug!(%error, path = request.path(), "refused");
+            Ok(request.into_response(error.error_response()).map_into_right_body())
+        }
+    }
+}

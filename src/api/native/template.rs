@@ -1,0 +1,27 @@
+//! `POST /apply-template`: the prompt that a conversation becomes.
+
+use actix_web::HttpResponse;
+use actix_web::web::{Data, ServiceConfig, post};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::api::body::Body;
+use crate::api::error::ApiError;
+use crate::api::openai::conversation;
+use crate::api::state::State;
+
+pub(super) fn routes(config: &mut ServiceConfig) {
+    config.route("/apply-template", post().to(apply));
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Applied {
+    prompt: String,
+}
+
+async fn apply(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+    let served = state.resolve(body.model()?)?;
+    let conversation = conversation::read(body).await?;
+    let prompt = served.chat.render(conversation).await?;
+    Ok(HttpResponse::Ok().json(Applied { prompt }))
+}

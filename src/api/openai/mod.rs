@@ -1,0 +1,15 @@
+//! OpenAI's endpoints, as its SDKs use them.
+
+mod chat_completions;
+mod completions;
+pub(super) mod conversation;
+mod models;
+
+use actix_web::web::ServiceConfig;
+
+/// The resources of this folder: one line each.
+pub(super) fn routes(config: &mut ServiceConfig) {
+    chat_completions::routes(config);
+    completions::routes(config);
+    models::routes(config);
+}

@@ -1,0 +1,97 @@
+//! `GET /v1/models` and `GET /v1/models/{model}`.
+
+use actix_web::HttpResponse;
+use actix_web::web::{Data, Path, ServiceConfig};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::api::admin::ModelStatus;
+use crate::api::error::ApiError;
+use crate::api::routing::get;
+use crate::api::state::State;
+use crate::engine::Engine;
+
+pub(super) fn routes(config: &mut ServiceConfig) {
+    config
+        .route("/v1/models", get().to(list))
+        .route("/v1/models/{model:.+}", get().to(one));
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ModelList {
+    object: &'static str,
+    data: Vec<Model>,
+}
+
+/// A model with the context it is running with.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Model {
+    id: String,
+    object: &'static str,
+    /// When the engine was started, in seconds since the epoch.
+    created: u64,
+    owned_by: &'static str,
+    role: Option<String>,
+    aliases: Vec<String>,
+    /// Tokens that one sequence, prompt and answer together, may have.
+    context_length: u32,
+    /// The same, by vLLM's name.
+    max_model_len: u32,
+    status: ModelStatus,
+    meta: Meta,
+}
+
+/// Further facts, by llama-server's names where it has one.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Meta {
+    architecture: String,
+    n_ctx: u32,
+    n_ctx_train: u32,
+    n_vocab: u32,
+    n_params: u64,
+    /// Bytes of all tensors.
+    size: u64,
+    slots: u32,
+    slots_busy: u32,
+    requests_waiting: u32,
+}
+
+async fn list(state: Data<State>) -> HttpResponse {
+    HttpResponse::Ok().json(ModelList {
+        object: "list",
+        data: state.served().iter().map(|served| Model::of(&*served.engine)).collect(),
+    })
+}
+
+async fn one(state: Data<State>, name: Path<String>) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(Model::of(&*state.named(&name)?.engine)))
+}
+
+impl Model {
+    fn of(engine: &dyn Engine) -> Self {
+        let card = engine.card();
+        let slots = engine.slots();
+        Self {
+            id: card.name.clone(),
+            object: "model",
+            created: card.created,
+            owned_by: "hearth",
+            role: card.role.clone(),
+            aliases: card.aliases.clone(),
+            context_length: card.context,
+            max_model_len: card.context,
+            status: engine.health().into(),
+            meta: Meta {
+                architecture: card.architecture.clone(),
+                n_ctx: card.context,
+                n_ctx_train: card.context_train,
+                n_vocab: card.vocabulary,
+                n_params: card.parameters,
+                size: card.size_bytes,
+                slots: slots.total,
+                slots_busy: slots.busy,
+                requests_waiting: slots.waiting,
+            },
+        }
+    }
+}

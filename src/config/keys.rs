@@ -1,0 +1,257 @@
+//! All keys of `models.toml`, each one entry: reading, checking of single values, the schema, `hearth config show`, variables,
+//! flags and the tables of docs/configuration.md follow from it.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use super::diagnostic::Origin;
+use super::kind::{Choice, Kind, List, Maybe, Text, Truth, whole};
+use super::reader::Table;
+use super::sampling::PartialSampling;
+use super::section::{Entry, Fallback, Key, Section, default_text, doc_text, entry, first, key_name, section};
+use super::setting::Setting;
+use super::types::{CacheDevice, CacheSize, ExpertPlacement, MemoryLimit, ModelSource};
+use super::value::{self, Fault};
+use crate::experts::policy::PolicyKind;
+use crate::memory::KvType;
+use crate::sampling::SamplingOverrides;
+
+use Fallback::{Required, Value};
+
+section! {
+    /// How the HTTP server listens and what it accepts.
+    "[server]" ServerConfig, PartialServer {
+        /// IP address to listen on; `"0.0.0.0"` serves the whole network
+        host: IpAddr = Value(Ipv4Addr::LOCALHOST.into()), Text { parse: value::host, show: ToString::to_string },
+            variable "HEARTH_HOST", flag "--host" "IP";
+        /// serves all models; 0 lets the system choose
+        port: u16 = Value(8080), whole(0..=65535), variable "HEARTH_PORT", flag "--port" "PORT";
+        /// threads of the HTTP server. They do not compute
+        http_threads as "threads": usize = Value(2), whole(1..=256), variable "HEARTH_HTTP_THREADS";
+        /// largest request body, `"1KiB"` to `"1GiB"`
+        body_limit: usize = Value(8 << 20), Text { parse: value::body_limit, show: |bytes| value::size_text(*bytes as u64) },
+            variable "HEARTH_BODY_LIMIT", flag "--body-limit" "BYTES";
+        /// how long running completions may go on after a stop signal, at most `"1h"`
+        shutdown_grace: Duration = Value(Duration::from_secs(30)), DURATION, variable "HEARTH_SHUTDOWN_GRACE";
+        /// longest pause that the prefill of other requests may cause in a running stream, `"10ms"` to `"60s"`
+        max_pause: Duration = Value(Duration::from_millis(500)),
+            Text { parse: value::max_pause, show: show_duration }, variable "HEARTH_MAX_PAUSE";
+        /// names by which the server is asked, besides localhost and its addresses, such as `"box.lan"`; `"*"` for any. A server on a
+        /// loopback address refuses all others
+        allowed_hosts: Vec<String> = Value(Vec::new()), List(Text { parse: value::allowed_host, show: String::clone }),
+            variable "HEARTH_ALLOWED_HOSTS";
+        /// web pages that may use the server, such as `"https://chat.example"`; `"*"` for any. Pages of others are refused
+        allowed_origins: Vec<String> = Value(Vec::new()), List(Text { parse: value::allowed_origin, show: String::clone }),
+            variable "HEARTH_ALLOWED_ORIGINS";
+        /// connections per thread of the HTTP server; further ones wait until one is closed
+        max_connections: usize = Value(4096), whole(1..=1_000_000), variable "HEARTH_MAX_CONNECTIONS";
+        /// refuse requests for a model that is not here even where only one model is served
+        strict_models: bool = Value(false), Truth, variable "HEARTH_STRICT_MODELS";
+    }
+}
+
+const DURATION: Text<Duration> = Text {
+    parse: value::duration,
+    show: show_duration,
+};
+
+fn show_duration(span: &Duration) -> String {
+    value::duration_text(*span)
+}
+
+const LIMIT: Text<MemoryLimit> = Text {
+    parse: value::memory,
+    show: value::memory_text,
+};
+
+section! {
+    /// What the models together may take.
+    #[derive(Copy, Eq)]
+    "[memory]" MemoryConfig, PartialMemory {
+        /// GPU memory that the models may take together: `"auto"` or an amount such as `"16GiB"`
+        vram: MemoryLimit = Value(MemoryLimit::Auto), LIMIT, variable "HEARTH_VRAM", flag "--vram" "BYTES";
+        /// main memory that the models may take together
+        ram: MemoryLimit = Value(MemoryLimit::Auto), LIMIT, variable "HEARTH_RAM", flag "--ram" "BYTES";
+        /// memory that stays free on each of the two; `"auto"` is 4 % of a GPU, 512 MiB at least, and 6 % of main memory, 2 GiB
+        /// at least
+        headroom: MemoryLimit = Value(MemoryLimit::Auto), LIMIT, variable "HEARTH_HEADROOM", flag "--headroom" "BYTES";
+    }
+}
+
+const NAME: Text<String> = Text {
+    parse: value::name,
+    show: String::clone,
+};
+
+section! {
+    /// One model to be served. Variables and flags apply to every model.
+    "[[model]]" ModelConfig, PartialModel {
+        /// clients ask for the model by it; no blanks
+        name: String = Required("add name = \"...\": clients ask for the model by it"), NAME;
+        /// what the model is for, such as `"reasoning"` or `"narrator"`; a request may name the role instead. Shared by several
+        /// models, it means the first (with a warning)
+        role: Option<String> = Value(None), Maybe(NAME, "none");
+        /// further names
+        aliases: Vec<String> = Value(Vec::new()), List(NAME);
+        /// a GGUF file (of a split model, its first part), relative to the folder of the configuration; `~` is your home folder.
+        /// Or `"demo:reasoner"`, `"demo:narrator"`
+        source as "path": ModelSource = Required("add path = \"....gguf\", or path = \"demo:reasoner\" to try"),
+            Text { parse: value::source, show: value::source_text };
+        /// a second listener that serves only this model; 0 lets the system choose
+        port: Option<u16> = Value(None), Maybe(whole(0..=65535), "none of its own");
+        /// tokens per sequence, prompt and completion together
+        context: Option<u32> = Value(None), Maybe(whole(32..=4_194_304), "what the model was trained for, 32768 at most"),
+            variable "HEARTH_CONTEXT", flag "--context" "TOKENS";
+        /// sequences that are computed at once; each has its own `context`
+        parallel: u32 = Value(4), whole(1..=64), variable "HEARTH_PARALLEL", flag "--parallel" "SLOTS";
+        /// threads that compute. By default one per physical core; small models (under 128 MiB of weights per token) that are
+        /// served beside others share the cores, and tiny ones take fewer for single tokens
+        threads: Option<u32> = Value(None), Maybe(whole(1..=1024), "one per physical core, fewer for small models"),
+            variable "HEARTH_THREADS", flag "--threads" "THREADS";
+        /// requests that may wait for a slot
+        queue: usize = Value(64), whole(0..=100_000), variable "HEARTH_QUEUE";
+        /// data type of keys and values. `"q8_0"` needs about half of the memory of `"f16"`; quantised ones need flash attention,
+        /// which llama.cpp then turns on, and heads of a multiple of 32 elements
+        kv_type: KvType = Value(KvType::F16), Choice { words: KvType::ALL.map(|kind| (kind.name(), kind)), hint: None };
+        /// layers on the GPU, as llama.cpp counts them: the output is the first, then come the last layers
+        gpu_layers: Option<u32> = Value(None), Maybe(whole(0..=513), "as planned");
+    } below {
+        /// Where the routed experts are computed.
+        experts: ExpertsConfig = PartialExperts;
+        /// Sampling where a request says nothing.
+        sampling: SamplingOverrides = PartialSampling;
+    }
+}
+
+section! {
+    /// Where the routed experts of a model are computed.
+    #[derive(Copy, Eq)]
+    "[model.experts]" ExpertsConfig, PartialExperts {
+        /// `"gpu"`: all on the GPU; `"cpu"`: all in main memory; `"cache"`: in main memory, with copies of the hot ones on the
+        /// cache device; `"auto"`: what `hearth plan` finds best
+        placement: ExpertPlacement = Value(ExpertPlacement::Auto), Choice {
+            words: [
+                ("auto", ExpertPlacement::Auto),
+                ("gpu", ExpertPlacement::Gpu),
+                ("cpu", ExpertPlacement::Cpu),
+                ("cache", ExpertPlacement::Cache),
+            ],
+            hint: Some("\"cache\" keeps copies of the hot experts, \"auto\" leaves the choice to hearth"),
+        };
+        /// how much of the experts has a copy: a share such as `"25%"`, an amount such as `"6GiB"`; `"auto"` is what the plan has
+        /// left on the GPU, a quarter with `device = "cpu"`
+        cache: CacheSize = Value(CacheSize::Auto), Text { parse: value::cache_size, show: value::cache_size_text };
+        /// what holds the copies. `"auto"` is the GPU; without one the cache is left out. `"cpu"` keeps copies in main memory:
+        /// that makes nothing faster, but takes every step that a GPU takes
+        device: CacheDevice = Value(CacheDevice::Auto), Choice {
+            words: [("auto", CacheDevice::Auto), ("cpu", CacheDevice::Cpu)],
+            hint: Some("\"auto\" is the first GPU, \"cpu\" is for trying the cache without one"),
+        };
+        /// which experts have a copy ([compared](expert-policies.md)). `"auto"` is `"lfu-decay"`, and `"predictive"` for small
+        /// experts, where two uploads per layer and token are less than 16 MiB together
+        policy: Option<PolicyKind> = Value(None), Choice { words: policies(), hint: None };
+    }
+}
+
+fn policies() -> [(&'static str, Option<PolicyKind>); 5] {
+    let [a, b, c, d] = PolicyKind::ALL.map(|policy| (policy.name(), Some(policy)));
+    [("auto", None), a, b, c, d]
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        PartialServer::default().build().expect("no key of it is required")
+    }
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        PartialMemory::default().build().expect("no key of it is required")
+    }
+}
+
+impl Default for ExpertsConfig {
+    fn default() -> Self {
+        PartialExperts::default().build().expect("no key of it is required")
+    }
+}
+
+impl ModelConfig {
+    /// A model with the defaults of everything but its name and source.
+    #[must_use]
+    pub fn new(name: impl Into<String>, source: ModelSource) -> Self {
+        PartialModel::new(name, source)
+            .build()
+            .expect("all that is required is given")
+    }
+}
+
+impl PartialModel {
+    /// A model with the defaults of everything but its name and source.
+    pub fn new(name: impl Into<String>, source: ModelSource) -> Self {
+        Self {
+            name: Setting::default_of(name.into()),
+            source: Setting::default_of(source),
+            ..Self::default()
+        }
+    }
+}
+
+/// The whole configuration, checked: every number in range, every name unique, every file present.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub memory: MemoryConfig,
+    /// At least one.
+    pub models: Vec<ModelConfig>,
+}
+
+/// The configuration while its layers are put on top of each other.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PartialConfig {
+    pub server: PartialServer,
+    pub memory: PartialMemory,
+    pub models: Vec<PartialModel>,
+}
+
+impl PartialConfig {
+    /// Takes the text of a variable or a flag; keys of a model are set in every model.
+    pub fn set(&mut self, key: &Key, text: &str, origin: &Origin) -> Result<(), Fault> {
+        match key.table {
+            PartialServer::TITLE => self.server.set(key.name, text, origin),
+            PartialMemory::TITLE => self.memory.set(key.name, text, origin),
+            PartialModel::TITLE => {
+                // A text that is wrong is so without any model too, and only once.
+                PartialModel::default().set(key.name, text, origin)?;
+                let mut models = self.models.iter_mut();
+                models.try_for_each(|model| model.set(key.name, text, origin))
+            }
+            _ => {
+                PartialExperts::default().set(key.name, text, origin)?;
+                let mut models = self.models.iter_mut();
+                models.try_for_each(|model| model.experts.set(key.name, text, origin))
+            }
+        }
+    }
+
+    /// The checked configuration; `None` where a model lost its name or its source to a reported mistake.
+    pub fn build(&self) -> Option<Config> {
+        Some(Config {
+            server: self.server.build()?,
+            memory: self.memory.build()?,
+            models: self.models.iter().map(PartialModel::build).collect::<Option<_>>()?,
+        })
+    }
+}
+
+/// All keys but those of `[model.sampling]`.
+#[must_use]
+pub fn keys() -> Vec<Key> {
+    [
+        PartialServer::keys(),
+        PartialMemory::keys(),
+        PartialModel::keys(),
+        PartialExperts::keys(),
+    ]
+    .concat()
+}

@@ -1,0 +1,26 @@
+//! Why there is no answer.
+
+use crate::chat::TemplateError;
+use crate::engine::EngineError;
+
+/// An error of a generation, complete enough for the client to act upon it.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum GenerationError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// A field of the request cannot be used.
+    #[error("{message}")]
+    InvalidRequest {
+        /// The request's field, in the words of the API.
+        field: &'static str,
+        message: String,
+    },
+    /// The answer has no end.
+    #[error("the engine ended without an answer")]
+    Unfinished,
+    /// A fault of hearth itself.
+    #[error("an error inside hearth: {0}")]
+    Internal(String),
+}

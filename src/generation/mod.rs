@@ -1,0 +1,42 @@
+//! What every front end calls: a conversation or a text in, typed output out.
+//!
+//! The HTTP API and the command line translate their arguments into [`ChatRequest`] or [`TextRequest`] and the
+//! [`Output`] of the answer into their own words. [`ChatBackend`] is what answers; [`LocalBackend`] does it with the
+//! model's own chat template and its token engine.
+
+mod choices;
+mod conversation;
+mod error;
+mod local;
+mod output;
+mod prompt;
+mod request;
+
+pub use conversation::{Conversation, Ending, Message, Role, ToolCall};
+pub use error::GenerationError;
+pub use local::LocalBackend;
+pub use output::{Choice, Completion, Output, OutputStream, Totals};
+pub use request::{BiasTarget, ChatRequest, Options, Segment, TextPrompt, TextRequest};
+
+use futures_util::future::BoxFuture;
+
+/// A model that continues conversations and texts.
+///
+/// All methods may be called from an async worker: none blocks it.
+pub trait ChatBackend: Send + Sync + 'static {
+    /// Answers a conversation; the answer has one choice.
+    ///
+    /// Whatever can be checked is checked before the future resolves, so that an error can still become a status.
+    ///
+    /// # Cancel safety
+    /// Dropping the future before it resolves starts nothing; dropping the stream ends the generation.
+    fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<OutputStream, GenerationError>>;
+
+    /// Continues texts as they are, without a template; each prompt becomes a choice, in the same order.
+    ///
+    /// Checks and cancellation are those of [`ChatBackend::chat`].
+    fn continue_text(&self, request: TextRequest) -> BoxFuture<'_, Result<OutputStream, GenerationError>>;
+
+    /// The text that a conversation becomes, control tokens included.
+    fn render(&self, conversation: Conversation) -> BoxFuture<'_, Result<String, GenerationError>>;
+}

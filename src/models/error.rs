@@ -1,0 +1,24 @@
+//! Why a model cannot be used.
+
+use std::io;
+
+use crate::demo::UnpackError;
+use crate::gguf::GgufError;
+use crate::plan::PlanError;
+
+/// Why a model of the configuration does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// Its file is damaged, is none, or does not hold a model that can be served.
+    #[error("model `{model}` cannot be used")]
+    File { model: String, source: GgufError },
+    /// A built-in model that cannot be made a file.
+    #[error("model `{model}` cannot be used")]
+    Unpack { model: String, source: UnpackError },
+    #[error("the model does not fit this machine")]
+    DoesNotFit(#[source] PlanError),
+    #[error("the models do not fit this machine")]
+    DoNotFit(#[source] PlanError),
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+}

@@ -1,0 +1,76 @@
+//! A model's file, inspected before llama.cpp sees it.
+
+use std::path::PathBuf;
+
+use super::error::ModelError;
+use super::info::describe;
+use crate::config::{ModelConfig, ModelSource};
+use crate::engine::ModelCard;
+use crate::gguf::{Gguf, GgufError};
+use crate::plan::{Context, ModelRequest, ModelShape};
+
+/// A model of the configuration with what its file says.
+#[derive(Debug)]
+pub struct Prepared<'c> {
+    pub config: &'c ModelConfig,
+    pub path: PathBuf,
+    pub gguf: Gguf,
+    pub card: ModelCard,
+    /// What it asks of a plan.
+    pub request: ModelRequest,
+}
+
+/// The file of a model; a built-in one is unpacked first.
+fn path(config: &ModelConfig) -> Result<PathBuf, ModelError> {
+    match &config.source {
+        ModelSource::File(path) => Ok(path.clone()),
+        ModelSource::Demo(demo) => demo.unpack().map_err(|source| ModelError::Unpack {
+            model: config.name.clone(),
+            source,
+        }),
+    }
+}
+
+/// Opens a model's file.
+///
+/// # Errors
+/// [`ModelError::File`] with what is damaged, [`ModelError::Unpack`] for a built-in model.
+pub fn open(config: &ModelConfig) -> Result<Gguf, ModelError> {
+    Gguf::open(&path(config)?).map_err(|error| in_file(config, error))
+}
+
+/// Inspects a model's file. This is done before llama.cpp sees it, which aborts the process on some damaged ones.
+///
+/// # Errors
+/// As [`open`].
+pub fn prepare(config: &ModelConfig) -> Result<Prepared<'_>, ModelError> {
+    let path = path(config)?;
+    let broken = |error| in_file(config, error);
+    let gguf = Gguf::open(&path).map_err(broken)?;
+    let card = describe(config, &gguf).map_err(broken)?;
+    let request = ModelRequest {
+        name: config.name.clone(),
+        shape: ModelShape::read(&gguf).map_err(broken)?,
+        context: Context {
+            tokens: card.context,
+            parallel: card.parallel,
+            kv_type: config.kv_type,
+        },
+        experts: config.experts,
+        gpu_layers: config.gpu_layers,
+    };
+    Ok(Prepared {
+        config,
+        path,
+        gguf,
+        card,
+        request,
+    })
+}
+
+pub(super) fn in_file(config: &ModelConfig, source: GgufError) -> ModelError {
+    ModelError::File {
+        model: config.name.clone(),
+        source,
+    }
+}

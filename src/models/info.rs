@@ -1,0 +1,38 @@
+//! What is known of a model before its weights are loaded.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::config::ModelConfig;
+use crate::engine::ModelCard;
+use crate::gguf::{Gguf, GgufError};
+
+/// Without a configured context a model gets what it was trained for, but no more than this: long contexts cost memory
+/// that nobody asked for.
+const DEFAULT_CONTEXT: u32 = 32_768;
+
+/// Puts together what the configuration and the header say.
+///
+/// # Errors
+/// [`GgufError::Model`] when the header does not describe a model.
+pub fn describe(config: &ModelConfig, gguf: &Gguf) -> Result<ModelCard, GgufError> {
+    let geometry = gguf.geometry()?;
+    let context = config.context.unwrap_or_else(|| geometry.context.min(DEFAULT_CONTEXT));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(ModelCard {
+        name: config.name.clone(),
+        role: config.role.clone(),
+        aliases: config.aliases.clone(),
+        architecture: geometry.architecture,
+        context,
+        context_train: geometry.context,
+        parallel: config.parallel,
+        vocabulary: geometry.tokenizer.vocabulary,
+        parameters: gguf.parameters(),
+        size_bytes: gguf.size_bytes(),
+        chat_template: geometry.tokenizer.chat_template,
+        bos_token: geometry.tokenizer.bos_text,
+        eos_token: geometry.tokenizer.eos_text,
+        sampling: config.sampling.clone(),
+        created: now.as_secs(),
+    })
+}

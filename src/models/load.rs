@@ -1,0 +1,223 @@
+//! From plans to running engines.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::error::ModelError;
+use super::file::{Prepared, in_file, prepare};
+use super::registry::Registry;
+use crate::config::{Config, MemoryConfig, ModelConfig, ServerConfig};
+use crate::engine::local::{self, ALL_LAYERS, LoadSpec, LocalEngine, Placement};
+use crate::engine::{Engine, ModelCard};
+use crate::experts::heat::{Fingerprint, HeatMap};
+use crate::experts::policy::{PolicyConfig, PolicyKind};
+use crate::experts::{CacheConfig, Capacity, Device, ExpertCache};
+use crate::folders;
+use crate::gguf::Gguf;
+use crate::host::{self, GpuId, Machine};
+use crate::memory::{Kind, Tier};
+use crate::plan::{self, Experts, ModelPlan, ModelRequest, Plan, Threads};
+use crate::telemetry::Metrics;
+
+/// One engine whose model loads, for commands that work without a server.
+#[derive(Debug)]
+pub struct Started {
+    pub engine: Arc<LocalEngine>,
+    pub metrics: Metrics,
+    pub threads: Threads,
+}
+
+impl Started {
+    /// Ends the engine and waits until its memory is given back. Blocks.
+    pub fn finish(self) {
+        if let Some(engine) = Arc::into_inner(self.engine) {
+            engine.finish();
+        }
+    }
+}
+
+/// This machine, as models are planned for. llama.cpp is initialised, so that its devices are known.
+#[must_use]
+pub fn machine() -> Machine {
+    local::initialise();
+    host::machine()
+}
+
+/// Where a model alone goes.
+///
+/// # Errors
+/// [`ModelError::DoesNotFit`] with what would fit.
+pub fn plan_one(model: &Prepared<'_>, memory: &MemoryConfig) -> Result<Plan, ModelError> {
+    let requests = std::slice::from_ref(&model.request);
+    plan::plan(&machine(), memory, requests).map_err(ModelError::DoesNotFit)
+}
+
+/// Plans where the models of a configuration go and starts their engines; the weights load in the background.
+///
+/// # Errors
+/// [`ModelError`] for the first model that cannot be used, or when not all fit.
+pub fn start_all(config: &Config, metrics: &Metrics) -> Result<Registry, ModelError> {
+    let prepared = config.models.iter().map(prepare).collect::<Result<Vec<_>, _>>()?;
+    let requests: Vec<ModelRequest> = prepared.iter().map(|model| model.request.clone()).collect();
+    let plan = plan::plan(&machine(), &config.memory, &requests).map_err(ModelError::DoNotFit)?;
+    for advice in &plan.advice {
+        tracing::warn!("{advice}");
+    }
+    let models = prepared.into_iter().zip(&plan.models);
+    let engines = models
+        .map(|(model, planned)| {
+            let engine = start_planned(model, &config.server, planned, &plan, metrics)?;
+            Ok(Arc::new(engine) as Arc<dyn Engine>)
+        })
+        .collect::<Result<Vec<_>, ModelError>>()?;
+    Ok(Registry::new(engines, config.server.strict_models))
+}
+
+/// Starts one model of a configuration; the weights load in the background. With `experts_in_ram` the experts of so many
+/// layers, from the first, are in main memory and none has a copy: what people do by hand, and what benchmarks compare with.
+///
+/// # Errors
+/// [`ModelError`] when the model cannot be used or does not fit.
+pub fn start(model: &ModelConfig, config: &Config, experts_in_ram: Option<u32>) -> Result<Started, ModelError> {
+    let metrics = Metrics::new();
+    let prepared = prepare(model)?;
+    let plan = plan_one(&prepared, &config.memory)?;
+    let (card, mut spec) = load_spec(prepared, &config.server, &plan.models[0], &plan)?;
+    if let Some(layers) = experts_in_ram {
+        spec.experts = None;
+        spec.placement.experts_in_ram = layers;
+        // The plan knows nothing of that.
+        spec.placement.planned.clear();
+    }
+    let threads = spec.threads;
+    let series = metrics.model(&card.name);
+    let engine = LocalEngine::start(card, spec, model.queue, series).map_err(ModelError::Thread)?;
+    Ok(Started {
+        engine: Arc::new(engine),
+        metrics,
+        threads,
+    })
+}
+
+fn start_planned(
+    model: Prepared<'_>,
+    server: &ServerConfig,
+    planned: &ModelPlan,
+    plan: &Plan,
+    metrics: &Metrics,
+) -> Result<LocalEngine, ModelError> {
+    let queue = model.config.queue;
+    let (card, spec) = load_spec(model, server, planned, plan)?;
+    let metrics = metrics.model(&card.name);
+    LocalEngine::start(card, spec, queue, metrics).map_err(ModelError::Thread)
+}
+
+/// What the engine of a model is to do.
+fn load_spec(
+    model: Prepared<'_>,
+    server: &ServerConfig,
+    planned: &ModelPlan,
+    plan: &Plan,
+) -> Result<(ModelCard, LoadSpec), ModelError> {
+    let Prepared {
+        config,
+        path,
+        gguf,
+        card,
+        request,
+    } = model;
+    if card.context > card.context_train {
+        tracing::warn!(
+            model = card.name,
+            context = card.context,
+            trained = card.context_train,
+            "the context is longer than the model was trained for"
+        );
+    }
+    for reason in &planned.reasons {
+        tracing::info!(model = card.name, "{reason}");
+    }
+    let gpu = plan.device.and_then(|device| plan.machine.devices.get(device)?.id);
+    let spec = LoadSpec {
+        path,
+        context: card.context,
+        parallel: card.parallel,
+        threads: match config.threads {
+            Some(threads) => threads.into(),
+            None => plan::threads(&request.shape, plan.machine.cores, plan.on_cpu()),
+        },
+        max_pause: server.max_pause,
+        placement: Placement {
+            gpu,
+            gpu_layers: planned.gpu_layers,
+            experts_in_ram: match planned.experts {
+                Experts::Ram | Experts::Cache { .. } if gpu.is_some() => ALL_LAYERS,
+                _ => 0,
+            },
+            no_mmap: !plan.mmap,
+            kv_type: config.kv_type,
+            planned: planned.rows.clone(),
+        },
+        experts: expert_cache(config, &gguf, planned, gpu)?,
+    };
+    Ok((card, spec))
+}
+
+/// The cache that the plan has room for.
+fn expert_cache(
+    model: &ModelConfig,
+    gguf: &Gguf,
+    planned: &ModelPlan,
+    gpu: Option<GpuId>,
+) -> Result<Option<Arc<ExpertCache>>, ModelError> {
+    let Experts::Cache { device, slots, of } = planned.experts else {
+        return Ok(None);
+    };
+    let shape = gguf.geometry().map_err(|error| in_file(model, error))?;
+    let device = match (device, gpu) {
+        (Tier::Gpu, Some(gpu)) => Device::Gpu(gpu),
+        _ => Device::Cpu,
+    };
+    // Bounded by llama.cpp's most layers and experts.
+    let (layers, experts) = ((shape.layers + shape.mtp_layers) as usize, of as usize);
+    // What makes a model route as it does: its shape, and the first router.
+    let mut tensors = gguf.tensors().iter();
+    let router = tensors.find(|tensor| tensor.name.contains("ffn_gate_inp"));
+    let router = router.map_or(&[][..], |tensor| gguf.data(tensor));
+    let fingerprint = Fingerprint::of([gguf.header_bytes(), router]);
+    let file = fingerprint.heat_file(&folders::heat());
+    let heat = HeatMap::load(&file, fingerprint, layers, experts).unwrap_or_else(|error| {
+        tracing::warn!("{error}");
+        None
+    });
+    let slot_bytes = planned
+        .rows
+        .iter()
+        .filter(|row| row.kind == Kind::Experts)
+        .map(|row| row.bytes)
+        .sum::<u64>()
+        / u64::from(of.max(1));
+    let kind = model
+        .experts
+        .policy
+        .unwrap_or_else(|| PolicyKind::for_model(slot_bytes));
+    if heat.is_none() && kind == PolicyKind::Static {
+        tracing::warn!(
+            model = model.name,
+            "the policy `static` needs a heat map, and there is none yet: nothing is copied; `hearth profile` makes one"
+        );
+    }
+    let config = CacheConfig {
+        device,
+        capacity: Capacity::PerLayer(slots as usize),
+        policy: PolicyConfig {
+            kind,
+            ..PolicyConfig::default()
+        },
+        experts_per_token: shape.experts_used,
+        pinned: BTreeMap::new(),
+    };
+    let heat = heat.unwrap_or_else(|| HeatMap::new(fingerprint, layers, experts));
+    let cache = ExpertCache::start(config, heat, Some(file)).map_err(ModelError::Thread)?;
+    Ok(Some(cache))
+}

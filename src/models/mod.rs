@@ -1,0 +1,19 @@
+//! From a configuration to models that answer: inspect, plan, load.
+//!
+//! [`open`] and [`prepare`] inspect a model's file before llama.cpp sees it, which aborts the process on some damaged ones.
+//! [`plan_one`] and [`start_all`] plan with what was found, and start the engines; the weights load in the background.
+//! The [`Registry`] has the models that are served; [`find`] is the one rule by which a name, an alias or a role means one.
+
+mod error;
+mod file;
+mod info;
+mod load;
+mod names;
+mod registry;
+
+pub use error::ModelError;
+pub use file::{Prepared, open, prepare};
+pub use info::describe;
+pub use load::{Started, machine, plan_one, start, start_all};
+pub use names::{Named, find};
+pub use registry::{Model, Registry, UnknownModel};

@@ -1,0 +1,173 @@
+//! The models of a process, by their names.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::{join_all, select_all};
+
+use super::names::find;
+use crate::engine::{Engine, Health, ModelCard};
+use crate::generation::{ChatBackend, LocalBackend};
+
+/// A model that is served: what answers conversations, and the engine below it.
+pub struct Model {
+    pub engine: Arc<dyn Engine>,
+    pub chat: Arc<dyn ChatBackend>,
+}
+
+impl Model {
+    /// A model whose conversations are rendered with its own template.
+    #[must_use]
+    pub fn new(engine: Arc<dyn Engine>) -> Self {
+        Self {
+            chat: Arc::new(LocalBackend::new(engine.clone())),
+            engine,
+        }
+    }
+
+    #[must_use]
+    pub fn info(&self) -> &ModelCard {
+        self.engine.card()
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.info().name
+    }
+}
+
+/// Nobody has the name that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no model `{name}`; there are: {}", known.join(", "))]
+pub struct UnknownModel {
+    pub name: String,
+    /// Names that would have been right.
+    pub known: Vec<String>,
+}
+
+/// Models, and which of them are to be seen. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry {
+    all: Arc<[Arc<Model>]>,
+    /// The one model of a listener of its own; `None` shows all.
+    only: Option<Arc<Model>>,
+    /// A model must be asked for by one of its names.
+    strict: bool,
+}
+
+impl Registry {
+    /// These models, the first of them for who names none. `strict`: a name that nobody has is refused even where there is
+    /// only one model.
+    #[must_use]
+    pub fn new(engines: impl IntoIterator<Item = Arc<dyn Engine>>, strict: bool) -> Self {
+        Self {
+            all: engines.into_iter().map(|engine| Arc::new(Model::new(engine))).collect(),
+            only: None,
+            strict,
+        }
+    }
+
+    /// The same, with only the model of this name to be seen; `None` if there is none.
+    #[must_use]
+    pub fn only(&self, name: &str) -> Option<Self> {
+        let only = self.all.iter().find(|model| model.name() == name)?.clone();
+        Some(Self {
+            only: Some(only),
+            ..self.clone()
+        })
+    }
+
+    /// All models, whichever are to be seen.
+    #[must_use]
+    pub fn all(&self) -> &[Arc<Model>] {
+        &self.all
+    }
+
+    /// The models that are to be seen.
+    #[must_use]
+    pub fn models(&self) -> &[Arc<Model>] {
+        match &self.only {
+            Some(only) => std::slice::from_ref(only),
+            None => &self.all,
+        }
+    }
+
+    /// The model with this name, alias or role; the first one without a name.
+    ///
+    /// # Errors
+    /// When no model that is to be seen has the name.
+    pub fn named(&self, name: Option<&str>) -> Result<&Arc<Model>, UnknownModel> {
+        let models = self.models();
+        let found = find(models.iter().map(|model| model.info()), name);
+        found.and_then(|index| models.get(index)).ok_or_else(|| UnknownModel {
+            name: name.unwrap_or_default().to_owned(),
+            known: models.iter().map(|model| model.name().to_owned()).collect(),
+        })
+    }
+
+    /// As [`Registry::named`]; but a single model takes any name that no other one has, unless names are strict: many clients
+    /// cannot leave theirs out, or know only OpenAI's.
+    ///
+    /// # Errors
+    /// As [`Registry::named`].
+    pub fn resolve(&self, name: Option<&str>) -> Result<&Arc<Model>, UnknownModel> {
+        let unknown = match self.named(name) {
+            Ok(model) => return Ok(model),
+            Err(unknown) => unknown,
+        };
+        let elsewhere = find(self.all.iter().map(|model| model.info()), name);
+        match self.models() {
+            [only] if !self.strict && elsewhere.is_none() => {
+                static TOLD: AtomicBool = AtomicBool::new(false);
+                if !TOLD.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        asked = unknown.name.chars().take(64).collect::<String>(),
+                        answers = only.name(),
+                        "a request names a model that is not here; the only model answers (said once; \
+                         `strict_models = true` in [server] refuses such requests)"
+                    );
+                }
+                Ok(only)
+            }
+            _ => Err(unknown),
+        }
+    }
+
+    /// Waits until all models are loaded, or one has failed.
+    ///
+    /// # Errors
+    /// The first failure, in words.
+    pub async fn loaded(&self) -> Result<(), String> {
+        for model in self.all.iter() {
+            let mut state = model.engine.watch_health();
+            // An engine that is gone has said why before.
+            let settled = state.wait_for(|health| !matches!(health, Health::Loading { .. })).await;
+            if let Ok(Health::Failed { reason }) = settled.as_deref() {
+                return Err(format!("model `{}`: {reason}", model.name()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Resolves when a model fails, with the reason; never otherwise. There must be a model.
+    pub async fn first_failure(&self) -> String {
+        let watches = self.all.iter().map(|model| {
+            Box::pin(async move {
+                let mut state = model.engine.watch_health();
+                let failed = state.wait_for(|health| matches!(health, Health::Failed { .. })).await;
+                match failed.as_deref() {
+                    Ok(Health::Failed { reason }) => format!("model `{}`: {reason}", model.name()),
+                    // The engine is gone without a failure.
+                    _ => std::future::pending().await,
+                }
+            })
+        });
+        select_all(watches).await.0
+    }
+
+    /// Stops taking requests, and waits until all models have ended theirs, for `grace` at most.
+    pub async fn shutdown(&self, grace: Duration) {
+        join_all(self.all.iter().map(|model| model.engine.shutdown(grace))).await;
+    }
+}

@@ -1,0 +1,11 @@
+//! The HTTP layer over a scripted engine: what a real one shows too rarely, or at moments that a test cannot choose.
+
+mod access;
+mod answers;
+mod bodies;
+mod errors;
+mod leaving;
+mod requests;
+mod scripted;
+mod server;
+mod tokens;
