@@ -93,7 +93,7 @@ fn numbers_that_llama_cpp_asserts_are_refused_with_key_value_and_reason() {
             "is 0, but the model has recurrent layers",
         ),
         ("ssm.group_count", Whole(0), "is 0, but the model has recurrent layers"),
-        ("ssm.group_count", Whole(3), "which 3 groups do not divide"),
+        ("ssm.time_step_rank", Whole(3), "groups do not divide"),
         ("ssm.conv_kernel", Whole(0), "is 0, but the model has recurrent layers"),
         ("full_attention_interval", Whole(0), "is missing or zero"),
     ];

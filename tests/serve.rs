@@ -288,7 +288,7 @@ fn a_cache_of_experts_says_what_it_did() {
 #[test]
 fn who_leaves_frees_the_slot() {
     let server = Server::start("parallel = 1");
-    let soon = Duration::from_secs(2);
+    let soon = Duration::from_secs(5);
     for model in ["demo-reasoner", "demo-narrator"] {
         // While decoding, streamed and not.
         for streams in [true, false] {

@@ -11,6 +11,7 @@ mod limits;
 mod middleware;
 mod native;
 mod openai;
+mod other_fields;
 mod parameters;
 mod prompts;
 mod respond;

@@ -10,14 +10,17 @@ use super::section::Section;
 #[must_use]
 pub fn schema() -> Value {
     let mut sampling = sampling::SCHEMA.clone();
+    // What it refers to is looked for at the top.
+    let mut further = Value::Null;
     if let Some(sampling) = sampling.as_object_mut() {
         sampling.remove("$schema");
+        further = sampling.remove("$defs").unwrap_or_default();
     }
     let below = |name: &str| json!({"$ref": format!("#/$defs/{name}")});
     let mut of_model = Map::new();
     of_model.insert("experts".to_owned(), below("Experts"));
     of_model.insert("sampling".to_owned(), below("SamplingOverrides"));
-    json!({
+    let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "hearth models.toml",
         "type": "object",
@@ -35,5 +38,9 @@ pub fn schema() -> Value {
             "Experts": PartialExperts::schema(Map::new()),
             "SamplingOverrides": sampling,
         },
-    })
+    });
+    if let (Some(all), Value::Object(further)) = (schema["$defs"].as_object_mut(), further) {
+        all.extend(further);
+    }
+    schema
 }

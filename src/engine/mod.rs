@@ -19,7 +19,7 @@ pub use request::{GenerateRequest, Prompt, Token};
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::experts::{Change, ExpertStats};
+use crate::experts::{Change, ChangeError, ExpertStats};
 pub use crate::sampling::{DryParams, SamplerKind, Sampling, SamplingOverrides};
 
 /// A model that answers.
@@ -51,7 +51,7 @@ pub trait Engine: Send + Sync + 'static {
     }
 
     /// Changes the cache of experts while it is used; `None` for a model without one, else what is wrong with the change.
-    fn change_experts(&self, change: Change) -> Option<Result<(), String>> {
+    fn change_experts(&self, change: Change) -> Option<Result<(), ChangeError>> {
         let _ = change;
         None
     }

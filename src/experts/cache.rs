@@ -3,26 +3,32 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::heat::HeatMap;
-use super::plugin::{Layer, LayerState, Uploader};
-use super::policy::{LayerCache, LayerCounts};
+use super::layer::{Allocation, Layer, LayerState, Step};
+use super::policy::{DecayingCounts, LayerCache, LayerCounts};
 use super::recorder::Recorder;
-use super::settings::{CacheConfig, Change, Device, Slots, Step};
+use super::selection;
+use super::settings::{CacheConfig, Capacity, Change, ChangeError, Device};
 use super::stats::{ExpertStats, LayerStats};
-use super::trace::Trace;
+use super::trace::{Phase, Trace};
+use super::uploader::{Errands, Uploader};
 
 /// The sliding window of the statistics.
 const WINDOW: Duration = Duration::from_secs(60);
 /// How often the heat map is saved.
 const SAVE: Duration = Duration::from_secs(60);
+/// Uploads that may wait at once, over all layers: more would only be late.
+const MAX_WAITING: usize = 256;
 
 /// Residency of the experts of one model.
+///
+/// `layers` is locked before anything else, and the state of a layer last.
 #[derive(Debug)]
 pub struct ExpertCache {
     config: Mutex<CacheConfig>,
@@ -33,7 +39,8 @@ pub struct ExpertCache {
     /// The last version that forgot everything.
     forgotten: AtomicU64,
     uploader: OnceLock<Uploader>,
-    step: AtomicU8,
+    /// The current [`Step`]: its number above, its decoded tokens below.
+    step: AtomicU64,
     recording: AtomicBool,
     recorder: Mutex<Option<Recorder>>,
     /// Counts of all layers together, about once a second.
@@ -43,6 +50,53 @@ pub struct ExpertCache {
     heat_file: Option<PathBuf>,
     /// Tokens, counted in each layer, of which the saved heat map knows.
     saved: Mutex<u64>,
+}
+
+/// What a layer that is replaced leaves to the next one.
+struct Legacy {
+    /// Whether more than the heat is passed on.
+    kept: bool,
+    values: Vec<f32>,
+    selected: Vec<u64>,
+    heat: DecayingCounts,
+    counts: LayerCounts,
+}
+
+/// The errands of the thread that uploads.
+struct Housekeeping {
+    cache: Weak<ExpertCache>,
+    saved: Instant,
+}
+
+impl Errands for Housekeeping {
+    fn drained(&mut self) {
+        if let Some(cache) = self.cache.upgrade() {
+            let layers = cache.layers.lock();
+            for (_, layer) in layers.values() {
+                cache.upload_wanted(layer, &mut layer.state.lock().cache);
+            }
+        }
+    }
+
+    fn tick(&mut self) -> bool {
+        let Some(cache) = self.cache.upgrade() else {
+            return false;
+        };
+        let now = Instant::now();
+        let total = cache.total();
+        {
+            let mut history = cache.history.lock();
+            history.push_back((now, total));
+            while history.front().is_some_and(|(then, _)| now - *then > WINDOW) {
+                history.pop_front();
+            }
+        }
+        if self.saved.elapsed() >= SAVE {
+            self.saved = now;
+            cache.save_heat();
+        }
+        true
+    }
 }
 
 impl ExpertCache {
@@ -57,7 +111,8 @@ impl ExpertCache {
             layers: Mutex::default(),
             forgotten: AtomicU64::new(0),
             uploader: OnceLock::new(),
-            step: AtomicU8::new(Step::Decode as u8),
+            // Who never says what a batch is for decodes.
+            step: AtomicU64::new((1 << 32) | u64::from(u32::MAX)),
             recording: AtomicBool::new(false),
             recorder: Mutex::new(None),
             history: Mutex::default(),
@@ -65,30 +120,13 @@ impl ExpertCache {
             heat_file,
             saved: Mutex::new(0),
         });
-        let weak = Arc::downgrade(&cache);
-        let mut saved = Instant::now();
-        let uploader = Uploader::start(move || Self::tick(&weak, &mut saved))?;
+        let uploader = Uploader::start(Housekeeping {
+            cache: Arc::downgrade(&cache),
+            saved: Instant::now(),
+        })?;
         // Set once, here.
         let _ = cache.uploader.set(uploader);
         Ok(cache)
-    }
-
-    fn tick(weak: &Weak<Self>, saved: &mut Instant) -> bool {
-        let Some(cache) = weak.upgrade() else { return false };
-        let now = Instant::now();
-        let total = cache.total();
-        {
-            let mut history = cache.history.lock();
-            history.push_back((now, total));
-            while history.front().is_some_and(|(then, _)| now - *then > WINDOW) {
-                history.pop_front();
-            }
-        }
-        if saved.elapsed() >= SAVE {
-            *saved = now;
-            cache.save_heat();
-        }
-        true
     }
 
     /// What holds the copies.
@@ -97,18 +135,24 @@ impl ExpertCache {
         self.config.lock().device
     }
 
-    /// Tells the cache what the next batch is for.
-    pub fn begin(&self, step: Step) {
+    /// Tells the cache what the next call of `llama_decode` is for: so many of its tokens continue texts, the others are
+    /// parts of prompts. The former should stand first in the batch.
+    pub fn begin(&self, decoded: usize) {
         if self.recording.load(Ordering::Acquire) {
             self.settle();
         }
-        self.step.store(step as u8, Ordering::Relaxed);
+        let Step { number, .. } = self.step();
+        let decoded = u32::try_from(decoded).unwrap_or(u32::MAX);
+        let step = (u64::from(number.wrapping_add(1)) << 32) | u64::from(decoded);
+        self.step.store(step, Ordering::Relaxed);
     }
 
     pub(super) fn step(&self) -> Step {
-        match self.step.load(Ordering::Relaxed) == Step::Decode as u8 {
-            true => Step::Decode,
-            false => Step::Prefill,
+        let step = self.step.load(Ordering::Relaxed);
+        #[expect(clippy::cast_possible_truncation, reason = "one half each")]
+        Step {
+            number: (step >> 32) as u32,
+            decoded: step as u32,
         }
     }
 
@@ -126,12 +170,13 @@ impl ExpertCache {
         self.version.load(Ordering::Acquire)
     }
 
-    /// The layer with this number and so many experts. `make` brings one to life with as many slots as it is told, or fewer.
+    /// The layer with this number and so many experts. `allocate` makes entries for as many copies as it is told, or returns
+    /// `None` if the device has not that much memory.
     pub(super) fn layer(
         &self,
         number: u32,
         experts: usize,
-        make: impl FnOnce(usize, &mut dyn FnMut(usize) -> LayerState) -> Option<Layer>,
+        allocate: impl Fn(usize) -> Option<Allocation>,
     ) -> Option<Arc<Layer>> {
         let mut layers = self.layers.lock();
         let version = self.version();
@@ -141,54 +186,88 @@ impl ExpertCache {
             return Some(layer.clone());
         }
         // The old copies go before the new ones come: the device may not hold both.
-        let old = layers.remove(&number).map(|(made_for, layer)| {
-            let state = layer.state.lock();
-            let kept = made_for >= self.forgotten.load(Ordering::Acquire);
-            (
-                kept,
-                state.cache.values(),
-                state.selected.clone(),
-                state.heat.clone(),
-                state.counts(),
-            )
-        });
+        let legacy = layers.remove(&number).map(|old| self.legacy(&old));
         let config = self.config.lock().clone();
-        let slots = match config.slots {
-            Slots::Share(share) => super::simulate::slots(experts, f64::from(share)),
-            Slots::PerLayer(slots) => slots.min(experts),
-            Slots::Bytes(_) => 0,
+        let mut capacity = match config.capacity {
+            Capacity::Share(share) => super::simulate::capacity(experts, f64::from(share)),
+            Capacity::PerLayer(capacity) => capacity.min(experts),
+            Capacity::Bytes(_) => 0,
         };
-        let layer = make(slots, &mut |slots| {
-            let earlier = self.heat.lock().layer(number as usize);
-            let known = match &old {
-                Some((true, values, ..)) if values.iter().any(|value| *value > 0.0) => values.clone(),
-                _ => earlier.clone(),
-            };
-            let mut cache = LayerCache::new(experts, slots, config.policy, Some(&known));
-            cache.keep(config.pins.get(&number).map_or(&[][..], Vec::as_slice));
-            cache.fill();
-            let mut state = LayerState::new(cache, &earlier);
-            if let Some((kept, _, selected, heat, counts)) = &old {
-                state.heat = heat.clone();
-                if *kept {
-                    state.selected.clone_from(selected);
-                    state.before = *counts;
-                }
+        let allocation = loop {
+            if let Some(allocation) = allocate(capacity) {
+                break allocation;
             }
-            state
-        })?;
-        let layer = Arc::new(layer);
+            if capacity == 0 {
+                return None;
+            }
+            tracing::warn!(
+                layer = number,
+                copies = capacity,
+                "the cache device has not enough memory for so many copies of a layer's experts; trying half of them"
+            );
+            capacity /= 2;
+        };
+        let layer = Arc::new(Layer {
+            number,
+            expert_bytes: allocation.expert_bytes,
+            bytes: allocation.bytes,
+            state: Mutex::new(self.new_state(number, experts, capacity, &config, legacy)),
+            copies: allocation.copies,
+        });
         layers.insert(number, (version, layer.clone()));
         self.upload_wanted(&layer, &mut layer.state.lock().cache);
         Some(layer)
     }
 
-    /// Passes on what a layer wants to have uploaded.
+    fn legacy(&self, (made_for, layer): &(u64, Arc<Layer>)) -> Legacy {
+        let state = layer.state.lock();
+        Legacy {
+            kept: *made_for >= self.forgotten.load(Ordering::Acquire),
+            values: state.cache.values(),
+            selected: state.selected.clone(),
+            heat: state.heat.clone(),
+            counts: state.counts(),
+        }
+    }
+
+    /// What is known about a layer whose cache is empty.
+    fn new_state(
+        &self,
+        number: u32,
+        experts: usize,
+        capacity: usize,
+        config: &CacheConfig,
+        legacy: Option<Legacy>,
+    ) -> LayerState {
+        let earlier = self.heat.lock().layer(number as usize);
+        let known = match &legacy {
+            Some(old) if old.kept && old.values.iter().any(|value| *value > 0.0) => &old.values,
+            _ => &earlier,
+        };
+        let mut cache = LayerCache::new(experts, capacity, config.policy, Some(known));
+        cache.pin(config.pinned.get(&number).map_or(&[][..], Vec::as_slice));
+        cache.fill();
+        let mut state = LayerState::new(cache, &earlier);
+        if let Some(old) = legacy {
+            state.heat = old.heat;
+            if old.kept {
+                state.selected = old.selected;
+                state.before = old.counts;
+            }
+        }
+        state
+    }
+
+    /// Passes on what a layer wants to have uploaded. What tokens want comes first; a warm start leaves it half of the queue.
     pub(super) fn upload_wanted(&self, layer: &Arc<Layer>, cache: &mut LayerCache) {
         let Some(uploader) = self.uploader.get() else { return };
-        while uploader.has_room()
-            && let Some(upload) = cache.next_upload()
-        {
+        loop {
+            let upload = match uploader.waiting() {
+                waiting if waiting >= MAX_WAITING => None,
+                waiting if waiting >= MAX_WAITING / 2 => cache.next_wanted(),
+                _ => cache.next_upload(),
+            };
+            let Some(upload) = upload else { return };
             if !uploader.push(layer, upload) {
                 cache.abandon(upload);
                 return;
@@ -200,41 +279,39 @@ impl ExpertCache {
     ///
     /// # Errors
     /// What is wrong with the change, for people.
-    pub fn change(&self, change: Change) -> Result<(), String> {
+    pub fn change(&self, change: Change) -> Result<(), ChangeError> {
         let layers = self.layers.lock();
         let bytes: usize = layers.values().map(|(_, layer)| layer.expert_bytes).sum();
-        let slots = match change.slots {
-            Some(Slots::Bytes(_)) if bytes == 0 => {
-                return Err("the size in bytes is not known before the model has computed a token".into());
-            }
-            // One more slot than can be used: the one of zeros.
-            Some(Slots::Bytes(size)) => {
-                let slots = usize::try_from(size).unwrap_or(usize::MAX) / bytes;
-                Some(Slots::PerLayer(slots.saturating_sub(1)))
+        let capacity = match change.capacity {
+            Some(Capacity::Bytes(_)) if bytes == 0 => return Err(ChangeError::SizeUnknown),
+            Some(Capacity::Bytes(size)) => {
+                let entries = usize::try_from(size).unwrap_or(usize::MAX) / bytes;
+                let experts_per_token = self.config.lock().experts_per_token as usize;
+                Some(Capacity::PerLayer(selection::capacity_of(entries, experts_per_token)))
             }
             other => other,
         };
-        for (number, experts) in change.pins.iter().flatten() {
-            let Some((_, layer)) = layers.get(number) else {
-                return Err(format!("layer {number} has no experts"));
-            };
-            let known = layer.state.lock().cache.slots().experts();
+        for (number, experts) in change.pinned.iter().flatten() {
+            let (_, layer) = layers.get(number).ok_or(ChangeError::NoExperts(*number))?;
+            let known = layer.state.lock().cache.entries().experts();
             if let Some(expert) = experts.iter().find(|expert| **expert as usize >= known) {
-                return Err(format!(
-                    "layer {number} has {known} experts, not one with the number {expert}"
-                ));
+                return Err(ChangeError::UnknownExpert {
+                    layer: *number,
+                    experts: known,
+                    expert: *expert,
+                });
             }
         }
         drop(layers);
         let mut config = self.config.lock();
-        if let Some(slots) = slots {
-            config.slots = slots;
+        if let Some(capacity) = capacity {
+            config.capacity = capacity;
         }
         if let Some(kind) = change.policy {
             config.policy.kind = kind;
         }
-        if let Some(pins) = change.pins {
-            config.pins = pins;
+        if let Some(pinned) = change.pinned {
+            config.pinned = pinned;
         }
         let version = self.version() + 1;
         if change.reset {
@@ -261,11 +338,16 @@ impl ExpertCache {
         recorder.finish(u32::try_from(experts).ok()?)
     }
 
-    pub(super) fn record(&self, layer: u32, step: Step, per_token: usize, ids: &[u32]) {
+    pub(super) fn record(&self, layer: u32, step: Step, experts_per_token: usize, ids: &[u32]) {
         if self.recording.load(Ordering::Acquire)
             && let Some(recorder) = &mut *self.recorder.lock()
         {
-            recorder.push(layer, step, per_token, ids);
+            let phase = if step.decoded > 0 {
+                Phase::Decode
+            } else {
+                Phase::Prefill
+            };
+            recorder.push(layer, phase, experts_per_token, ids);
         }
     }
 
@@ -276,7 +358,7 @@ impl ExpertCache {
         }
     }
 
-    /// The model's weights are about to go: nothing reads them from here on.
+    /// Stops reading the model's weights, which are about to go.
     pub(super) fn close(&self) {
         if let Some(uploader) = self.uploader.get() {
             uploader.close();
@@ -288,7 +370,6 @@ impl ExpertCache {
     /// What is known about the use of experts, over all runs.
     #[must_use]
     pub fn heat(&self) -> HeatMap {
-        // The layers first: who makes a layer holds them when it asks for its heat.
         let layers = self.layers.lock();
         let mut heat = self.heat.lock();
         for (number, (_, layer)) in &*layers {
@@ -338,12 +419,13 @@ impl ExpertCache {
                 let state = layer.state.lock();
                 LayerStats {
                     layer: layer.number,
-                    experts: state.cache.slots().experts(),
-                    slots: state.cache.slots().slots(),
+                    experts: state.cache.entries().experts(),
+                    capacity: state.cache.entries().capacity(),
+                    cache_bytes: layer.bytes,
                     expert_bytes: layer.expert_bytes,
                     in_use: state.cache.in_use(),
                     counts: state.counts(),
-                    resident: state.cache.slots().residents().collect(),
+                    resident: state.cache.entries().residents().collect(),
                     selected: state.selected.clone(),
                 }
             })
@@ -351,7 +433,7 @@ impl ExpertCache {
         let mut stats = ExpertStats {
             device: config.device,
             policy: config.policy.kind,
-            active: config.active,
+            experts_per_token: config.experts_per_token,
             minute: LayerCounts::default(),
             layers,
         };

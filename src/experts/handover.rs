@@ -1,7 +1,7 @@
-//! Where the threads meet: one reads slots while another fills them.
+//! Where the threads meet: one reads entries while another fills them.
 //!
-//! The lock is held only to look and to mark; computing and copying happen outside of it. A slot that is being read is
-//! pinned, so it is not given away; a slot that is being filled is not found, so it is not read.
+//! The lock is held only to look and to mark; computing and copying happen outside of it. An entry that is being read has
+//! readers, so it is not given away; an entry that is being filled is not found, so it is not read.
 
 use super::policy::LayerCache;
 use super::residency::Upload;
@@ -12,19 +12,19 @@ pub trait Guarded {
     fn with<R>(&self, action: impl FnOnce(&mut LayerCache) -> R) -> R;
 }
 
-/// Pins the slots of those experts that have a complete copy, in the order of the experts, and adds them to `slots`.
-pub fn pin(cache: &mut LayerCache, experts: &[u32], slots: &mut Vec<Option<u32>>) {
-    slots.extend(experts.iter().map(|expert| cache.slots_mut().pin(*expert)));
+/// Acquires the entries of those experts that have a complete copy, and adds them to `entries` in the order of the experts.
+pub fn acquire(cache: &mut LayerCache, experts: &[u32], entries: &mut Vec<Option<u32>>) {
+    entries.extend(experts.iter().map(|expert| cache.entries_mut().acquire(*expert)));
 }
 
-/// Ends what [`pin`] began.
-pub fn unpin(cache: &mut LayerCache, slots: &[Option<u32>]) {
-    for slot in slots.iter().flatten() {
-        cache.slots_mut().unpin(*slot);
+/// Ends what [`acquire`] began.
+pub fn release(cache: &mut LayerCache, entries: impl IntoIterator<Item = u32>) {
+    for entry in entries {
+        cache.entries_mut().release(entry);
     }
 }
 
-/// Carries out an upload: `copy` writes the slot and returns whether all of it arrived. Only then readers find it.
+/// Carries out an upload: `copy` writes the entry and returns whether all of it arrived. Only then readers find it.
 pub fn fill(cache: &impl Guarded, upload: Upload, copy: impl FnOnce(Upload) -> bool) {
     let arrived = copy(upload);
     cache.with(|cache| match arrived {
@@ -48,7 +48,7 @@ mod tests {
         }
     }
 
-    /// One slot, two experts: a reader and a writer in all orders that threads can take. loom's cells fail the test when a
+    /// One entry, two experts: a reader and a writer in all orders that threads can take. loom's cells fail the test when a
     /// read and a write overlap.
     #[test]
     fn nobody_reads_what_is_being_written() {
@@ -80,17 +80,17 @@ mod tests {
                 }
             });
             for _ in 0..2 {
-                let mut slots = Vec::new();
-                cache.with(|cache| pin(cache, &[0, 1], &mut slots));
-                for (expert, slot) in [0, 1].into_iter().zip(&slots) {
-                    if slot.is_some() {
+                let mut entries = Vec::new();
+                cache.with(|cache| acquire(cache, &[0, 1], &mut entries));
+                for (expert, entry) in [0, 1].into_iter().zip(&entries) {
+                    if entry.is_some() {
                         assert_eq!(memory.with(read), expert);
                     }
                 }
-                cache.with(|cache| unpin(cache, &slots));
+                cache.with(|cache| release(cache, entries.iter().flatten().copied()));
             }
             writer.join().unwrap();
-            let end = cache.with(|cache| cache.slots().residents().count());
+            let end = cache.with(|cache| cache.entries().residents().count());
             assert_eq!(end, 1);
         });
     }

@@ -2,23 +2,34 @@
 //!
 //! `plugin` is a ggml backend of our own, registered beside llama.cpp's: it owns the weights of routed experts in main
 //! memory, recognises the nodes that compute an expert block, and computes the experts that have a copy on the cache
-//! device there, the others on the CPU. `cache` is what one model's contexts share. Who has a copy is decided by plain
-//! data: `residency` says who is in which slot, `policy` who should be, `heat` remembers over restarts, `trace` and
-//! `simulate` record and replay. `handover` is where threads meet.
+//! device there, the others on the CPU. It is the only part with unsafe code, and nothing here depends on it but the entry
+//! point.
+//!
+//! `cache` is what one model's contexts share, `layer` one layer of it, `uploader` the thread that copies. Who has a copy is
+//! decided by plain data: `residency` says which expert is in which entry, `policy` which should be, `selection` which
+//! entries a batch is computed with, `heat` remembers over restarts, `trace` and `simulate` record and replay. `handover` is
+//! where threads meet.
 
 mod cache;
 mod handover;
 pub mod heat;
+mod layer;
 mod plugin;
 pub mod policy;
 mod recorder;
 pub mod residency;
+pub mod selection;
 mod settings;
 pub mod simulate;
 mod stats;
+mod tensors;
 pub mod trace;
+mod uploader;
 
 pub use cache::ExpertCache;
-pub use plugin::load_with;
-pub use settings::{CacheConfig, Change, Device, Slots, Step};
+pub use plugin::{PluginError, load_with};
+pub use selection::MAX_BLOCK_TOKENS;
+pub use settings::{CacheConfig, Capacity, Change, ChangeError, Device};
 pub use stats::{ExpertStats, LayerStats, entropy};
+pub use tensors::in_main_memory;
+pub use trace::Phase;

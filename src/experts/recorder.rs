@@ -2,16 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::settings::Step;
 use super::trace::{Phase, Trace};
 
 /// A recording stops growing here; that is hours of decoding.
-const MOST_BYTES: usize = 1 << 29;
+const MAX_BYTES: usize = 1 << 29;
 
 /// What the layers of one pass selected, in the order in which they were computed.
 #[derive(Debug)]
 struct Pass {
-    step: Step,
+    phase: Phase,
     /// Layer and its ids, token by token.
     layers: Vec<(u32, Vec<u16>)>,
 }
@@ -20,18 +19,18 @@ struct Pass {
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
     passes: Vec<Pass>,
-    per_token: usize,
+    experts_per_token: usize,
     bytes: usize,
 }
 
 impl Recorder {
     /// Adds what the tokens of a batch selected in a layer. Layers come in the order of their numbers; one that is not
     /// behind the last begins the next pass.
-    pub(super) fn push(&mut self, layer: u32, step: Step, per_token: usize, ids: &[u32]) {
-        if self.bytes > MOST_BYTES || per_token == 0 {
+    pub(super) fn push(&mut self, layer: u32, phase: Phase, experts_per_token: usize, ids: &[u32]) {
+        if self.bytes > MAX_BYTES || experts_per_token == 0 {
             return;
         }
-        self.per_token = per_token;
+        self.experts_per_token = experts_per_token;
         let next = self
             .passes
             .last()
@@ -39,7 +38,7 @@ impl Recorder {
             .is_none_or(|(last, _)| *last >= layer);
         if next {
             self.passes.push(Pass {
-                step,
+                phase,
                 layers: Vec::new(),
             });
         }
@@ -59,15 +58,11 @@ impl Recorder {
             .flat_map(|pass| pass.layers.iter().map(|(layer, _)| *layer))
             .collect();
         let layers: Vec<u32> = layers.into_iter().collect();
-        let mut trace = Trace::new(layers.clone(), experts, u32::try_from(self.per_token).ok()?).ok()?;
+        let mut trace = Trace::new(layers.clone(), experts, u32::try_from(self.experts_per_token).ok()?).ok()?;
         let mut row = Vec::new();
         for pass in &self.passes {
-            let tokens = |ids: &[u16]| ids.len() / self.per_token;
+            let tokens = |ids: &[u16]| ids.len() / self.experts_per_token;
             let count = pass.layers.iter().map(|(_, ids)| tokens(ids)).max().unwrap_or(0);
-            let phase = match pass.step {
-                Step::Decode => Phase::Decode,
-                Step::Prefill => Phase::Prefill,
-            };
             for token in 0..count {
                 row.clear();
                 for layer in &layers {
@@ -75,11 +70,13 @@ impl Recorder {
                     let ids = ids.map_or(&[][..], |(_, ids)| ids);
                     // The tokens whose results are wanted stand last.
                     match (token + tokens(ids)).checked_sub(count) {
-                        Some(at) => row.extend_from_slice(&ids[at * self.per_token..(at + 1) * self.per_token]),
-                        None => row.extend(std::iter::repeat_n(Trace::ABSENT, self.per_token)),
+                        Some(at) => {
+                            row.extend_from_slice(&ids[at * self.experts_per_token..(at + 1) * self.experts_per_token])
+                        }
+                        None => row.extend(std::iter::repeat_n(Trace::ABSENT, self.experts_per_token)),
                     }
                 }
-                trace.push(phase, &row).ok()?;
+                trace.push(pass.phase, &row).ok()?;
             }
         }
         Some(trace)
@@ -93,10 +90,10 @@ mod tests {
     #[test]
     fn passes_become_tokens() {
         let mut recorder = Recorder::default();
-        recorder.push(1, Step::Prefill, 2, &[0, 1, 2, 3, 4, 5]);
-        recorder.push(3, Step::Prefill, 2, &[6, 7]);
-        recorder.push(1, Step::Decode, 2, &[1, 2]);
-        recorder.push(3, Step::Decode, 2, &[3, 4]);
+        recorder.push(1, Phase::Prefill, 2, &[0, 1, 2, 3, 4, 5]);
+        recorder.push(3, Phase::Prefill, 2, &[6, 7]);
+        recorder.push(1, Phase::Decode, 2, &[1, 2]);
+        recorder.push(3, Phase::Decode, 2, &[3, 4]);
         let trace = recorder.finish(8).unwrap();
         assert_eq!(trace.layers(), [1, 3]);
         let phases = [Phase::Prefill, Phase::Prefill, Phase::Prefill, Phase::Decode];

@@ -24,9 +24,9 @@ impl Device {
     }
 }
 
-/// How many experts of a layer have room.
+/// How many experts of a layer can have a copy.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Slots {
+pub enum Capacity {
     /// A share of the layer's experts, 0 to 1.
     Share(f32),
     PerLayer(usize),
@@ -38,30 +38,30 @@ pub enum Slots {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CacheConfig {
     pub device: Device,
-    pub slots: Slots,
+    pub capacity: Capacity,
     pub policy: PolicyConfig,
-    /// Experts that compute a token.
-    pub active: u32,
-    /// Experts by layer that always have a slot, whatever the policy thinks of them.
-    pub pins: BTreeMap<u32, Vec<u32>>,
-}
-
-/// What tokens of the current step are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Step {
-    /// Each token of the batch was generated.
-    Decode,
-    /// At least one is part of a prompt.
-    Prefill,
+    pub experts_per_token: u32,
+    /// Experts by layer that always have an entry, whatever the policy thinks of them.
+    pub pinned: BTreeMap<u32, Vec<u32>>,
 }
 
 /// A change of a running cache; what is `None` stays.
 #[derive(Debug, Clone, Default)]
 pub struct Change {
-    pub slots: Option<Slots>,
+    pub capacity: Option<Capacity>,
     pub policy: Option<PolicyKind>,
-    pub pins: Option<BTreeMap<u32, Vec<u32>>>,
+    pub pinned: Option<BTreeMap<u32, Vec<u32>>>,
     /// Forget what is resident, what the policy learnt, and all counts; the heat map of earlier runs is kept.
     pub reset: bool,
+}
+
+/// Why a running cache was not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    #[error("the size in bytes is not known before the model has computed a token")]
+    SizeUnknown,
+    #[error("layer {0} has no experts")]
+    NoExperts(u32),
+    #[error("layer {layer} has {experts} experts, not one with the number {expert}")]
+    UnknownExpert { layer: u32, experts: usize, expert: u32 },
 }

@@ -8,8 +8,7 @@ use super::settings::Device;
 pub struct ExpertStats {
     pub device: Device,
     pub policy: PolicyKind,
-    /// Experts that compute a token.
-    pub active: u32,
+    pub experts_per_token: u32,
     /// Over the last minute, or since the start if that is shorter; all layers together.
     pub minute: LayerCounts,
     /// By layer; a layer appears with its first token.
@@ -23,7 +22,9 @@ pub struct LayerStats {
     pub layer: u32,
     pub experts: usize,
     /// Experts that can have a copy.
-    pub slots: usize,
+    pub capacity: usize,
+    /// Bytes of all entries.
+    pub cache_bytes: u64,
     /// Bytes of one expert.
     pub expert_bytes: usize,
     /// Whether the copies are used: not below break-even.
@@ -47,14 +48,10 @@ impl ExpertStats {
         sum
     }
 
-    /// Bytes of all slots, the one of zeros in each layer included.
+    /// Bytes of all entries, the spare ones in each layer included.
     #[must_use]
     pub fn cache_bytes(&self) -> u64 {
-        let bytes = |layer: &LayerStats| match layer.slots {
-            0 => 0,
-            slots => (slots as u64 + 1) * layer.expert_bytes as u64,
-        };
-        self.layers.iter().map(bytes).sum()
+        self.layers.iter().map(|layer| layer.cache_bytes).sum()
     }
 
     /// Bytes that were uploaded.
@@ -113,7 +110,8 @@ mod tests {
         let layer = LayerStats {
             layer: 0,
             experts: 4,
-            slots: 1,
+            capacity: 1,
+            cache_bytes: 16,
             expert_bytes: 8,
             in_use: true,
             counts: LayerCounts::default(),

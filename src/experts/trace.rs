@@ -11,9 +11,9 @@ use std::io::{self, Read, Write};
 const MAGIC: [u8; 8] = *b"HRTHRTRC";
 const VERSION: u32 = 1;
 /// More layers than any model has.
-const MOST_LAYERS: u32 = 1024;
+const MAX_LAYERS: u32 = 1024;
 /// Experts are written as u16, of which one number is [`Trace::ABSENT`].
-const MOST_EXPERTS: u32 = (1 << 16) - 1;
+const MAX_EXPERTS: u32 = (1 << 16) - 1;
 
 /// Whether a token was part of a prompt or decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,9 +42,9 @@ pub enum TraceError {
 pub struct Trace {
     layers: Vec<u32>,
     experts: u32,
-    active: u32,
+    experts_per_token: u32,
     phases: Vec<Phase>,
-    /// [token, layer, active]
+    /// [token, layer, experts_per_token]
     ids: Vec<u16>,
 }
 
@@ -52,22 +52,22 @@ impl Trace {
     /// In the place of each expert of a layer that did not compute a token.
     pub const ABSENT: u16 = u16::MAX;
 
-    /// An empty trace. `layers` are the numbers of the layers with experts, `experts` how many each has, and `active` how
+    /// An empty trace. `layers` are the numbers of the layers with experts, `experts` how many each has, and `experts_per_token` how
     /// many of them a token selects.
     ///
     /// # Errors
-    /// When there are no or too many layers or experts, or more active than there are.
-    pub fn new(layers: Vec<u32>, experts: u32, active: u32) -> Result<Self, TraceError> {
-        let known = u32::try_from(layers.len()).is_ok_and(|count| (1..=MOST_LAYERS).contains(&count));
-        if !known || !(1..=MOST_EXPERTS).contains(&experts) || !(1..=experts).contains(&active) {
+    /// When there are no or too many layers or experts, or more per token than there are.
+    pub fn new(layers: Vec<u32>, experts: u32, experts_per_token: u32) -> Result<Self, TraceError> {
+        let known = u32::try_from(layers.len()).is_ok_and(|count| (1..=MAX_LAYERS).contains(&count));
+        if !known || !(1..=MAX_EXPERTS).contains(&experts) || !(1..=experts).contains(&experts_per_token) {
             let layers = layers.len();
-            let geometry = format!("{layers} layers, {experts} experts, {active} active");
+            let geometry = format!("{layers} layers, {experts} experts, {experts_per_token} per token");
             return Err(TraceError::Geometry(geometry));
         }
         Ok(Self {
             layers,
             experts,
-            active,
+            experts_per_token,
             phases: Vec::new(),
             ids: Vec::new(),
         })
@@ -87,8 +87,8 @@ impl Trace {
 
     /// Experts that a token selects in a layer.
     #[must_use]
-    pub fn active(&self) -> usize {
-        self.active as usize
+    pub fn experts_per_token(&self) -> usize {
+        self.experts_per_token as usize
     }
 
     /// One entry per token.
@@ -101,14 +101,14 @@ impl Trace {
     /// compute this token.
     #[must_use]
     pub fn selection(&self, token: usize, layer: usize) -> &[u16] {
-        let (layers, active) = (self.layers.len(), self.active());
+        let (layers, experts_per_token) = (self.layers.len(), self.experts_per_token());
         if layer >= layers {
             return &[];
         }
         let start = token
             .checked_mul(layers)
-            .and_then(|row| (row + layer).checked_mul(active));
-        let range = start.and_then(|start| Some(start..start.checked_add(active)?));
+            .and_then(|row| (row + layer).checked_mul(experts_per_token));
+        let range = start.and_then(|start| Some(start..start.checked_add(experts_per_token)?));
         let ids = range.and_then(|range| self.ids.get(range)).unwrap_or_default();
         if ids.first() == Some(&Self::ABSENT) { &[] } else { ids }
     }
@@ -116,16 +116,16 @@ impl Trace {
     /// Adds a token; `ids` are its experts layer by layer.
     ///
     /// # Errors
-    /// When their number is not layers x active, or one of them is unknown or selected twice in a layer.
+    /// When their number is not layers x experts per token, or one of them is unknown or selected twice in a layer.
     pub fn push(&mut self, phase: Phase, ids: &[u16]) -> Result<(), TraceError> {
         let token = self.phases.len();
-        if ids.len() != self.layers.len() * self.active() {
+        if ids.len() != self.layers.len() * self.experts_per_token() {
             let problem = "does not select the right number of experts";
             return Err(TraceError::Token { token, problem });
         }
         // A handful of ids: comparing all pairs is quicker than any set.
         let twice = |ids: &[u16]| (1..ids.len()).any(|at| ids[..at].contains(&ids[at]));
-        for ids in ids.chunks_exact(self.active()) {
+        for ids in ids.chunks_exact(self.experts_per_token()) {
             if ids.iter().all(|id| *id == Self::ABSENT) {
                 continue;
             }
@@ -150,14 +150,17 @@ impl Trace {
     pub fn write(&self, out: &mut impl Write) -> Result<(), TraceError> {
         out.write_all(&MAGIC)?;
         let layers = u32::try_from(self.layers.len()).unwrap_or(u32::MAX);
-        for number in [VERSION, layers, self.experts, self.active].iter().chain(&self.layers) {
+        for number in [VERSION, layers, self.experts, self.experts_per_token]
+            .iter()
+            .chain(&self.layers)
+        {
             out.write_all(&number.to_le_bytes())?;
         }
         let mut record = Vec::new();
         for (phase, ids) in self
             .phases
             .iter()
-            .zip(self.ids.chunks_exact(self.layers.len() * self.active()))
+            .zip(self.ids.chunks_exact(self.layers.len() * self.experts_per_token()))
         {
             record.clear();
             record.push(u8::from(*phase == Phase::Decode));
@@ -182,13 +185,13 @@ impl Trace {
         if rest.split_off(..8) != Some(&MAGIC) || number(&mut rest)? != VERSION {
             return Err(TraceError::Foreign);
         }
-        let [count, experts, active] = [number(&mut rest)?, number(&mut rest)?, number(&mut rest)?];
-        if count > MOST_LAYERS {
+        let [count, experts, experts_per_token] = [number(&mut rest)?, number(&mut rest)?, number(&mut rest)?];
+        if count > MAX_LAYERS {
             return Err(TraceError::Geometry(format!("{count} layers")));
         }
         let layers = (0..count).map(|_| number(&mut rest)).collect::<Result<_, _>>()?;
-        let mut trace = Self::new(layers, experts, active)?;
-        let length = trace.layers.len() * trace.active();
+        let mut trace = Self::new(layers, experts, experts_per_token)?;
+        let length = trace.layers.len() * trace.experts_per_token();
         let mut ids = Vec::with_capacity(length.min(rest.len()));
         for record in rest.chunks_exact(1 + 2 * length) {
             let phase = match record[0] {
@@ -255,8 +258,10 @@ mod tests {
             assert!(trace.push(Phase::Decode, ids).is_err());
         }
         assert_eq!(trace.phases().len(), 2);
-        for (layers, experts, active) in [(vec![], 4, 2), (vec![1], 4, 5), (vec![1], 4, 0), (vec![1], 1 << 17, 1)] {
-            assert!(Trace::new(layers, experts, active).is_err());
+        for (layers, experts, experts_per_token) in
+            [(vec![], 4, 2), (vec![1], 4, 5), (vec![1], 4, 0), (vec![1], 1 << 17, 1)]
+        {
+            assert!(Trace::new(layers, experts, experts_per_token).is_err());
         }
     }
 

@@ -11,7 +11,7 @@ use crate::engine::local::{self, ALL_LAYERS, LoadSpec, LocalEngine, Placement};
 use crate::engine::{Engine, ModelCard};
 use crate::experts::heat::{Fingerprint, HeatMap};
 use crate::experts::policy::{PolicyConfig, PolicyKind};
-use crate::experts::{CacheConfig, Device, ExpertCache, Slots};
+use crate::experts::{CacheConfig, Capacity, Device, ExpertCache};
 use crate::folders;
 use crate::gguf::Gguf;
 use crate::host::{self, GpuId, Machine};
@@ -209,13 +209,13 @@ fn expert_cache(
     }
     let config = CacheConfig {
         device,
-        slots: Slots::PerLayer(slots as usize),
+        capacity: Capacity::PerLayer(slots as usize),
         policy: PolicyConfig {
             kind,
             ..PolicyConfig::default()
         },
-        active: shape.experts_used,
-        pins: BTreeMap::new(),
+        experts_per_token: shape.experts_used,
+        pinned: BTreeMap::new(),
     };
     let heat = heat.unwrap_or_else(|| HeatMap::new(fingerprint, layers, experts));
     let cache = ExpertCache::start(config, heat, Some(file)).map_err(ModelError::Thread)?;

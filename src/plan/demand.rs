@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::memory::Context;
 use super::outcome::Experts;
 use super::shape::{Component, LayerShape, ModelShape};
+use crate::experts::selection::allocated_entries;
 use crate::memory::{Kind, Row, Tier};
 
 /// How a model is laid out.
@@ -73,9 +74,8 @@ pub(super) fn rows(shape: &ModelShape, context: Context, layout: Layout, host: H
     }
     outer(shape, layout, host, &mut weights);
     if let Experts::Cache { device, slots, .. } = layout.experts {
-        // One more slot is all zeros, unless there is none at all.
-        let slots = if slots == 0 { 0 } else { u64::from(slots) + 1 };
-        memory.insert((Kind::ExpertCache, device), shape.slot() * slots);
+        let entries = allocated_entries(slots as usize, shape.experts_used as usize);
+        memory.insert((Kind::ExpertCache, device), shape.slot() * entries as u64);
     }
     for (tier, bytes) in buffers(shape, context, layout, host.gpu) {
         memory.insert((Kind::Compute, tier), bytes);

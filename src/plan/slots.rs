@@ -3,6 +3,7 @@
 use super::outcome::Experts;
 use super::placing::{Placed, Placing};
 use crate::config::{CacheDevice, CacheSize, ExpertPlacement};
+use crate::experts::selection::capacity_of;
 use crate::memory::{Tier, bytes};
 
 /// Percent of the experts that have a copy in main memory when nothing else is asked for.
@@ -46,10 +47,11 @@ fn waits(model: &Placed<'_>) -> bool {
     device(model) == Some(Tier::Gpu)
 }
 
-/// Slots that so many bytes hold in each layer; one more is all zeros.
+/// Copies that so many bytes hold in each layer, beside the entries that the cache needs for itself.
 fn fitting(model: &Placed<'_>, bytes: u64) -> u32 {
     let shape = &model.request.shape;
-    let slots = (bytes / shape.slot().max(1)).saturating_sub(1);
+    let entries = usize::try_from(bytes / shape.slot().max(1)).unwrap_or(usize::MAX);
+    let slots = capacity_of(entries, shape.experts_used as usize);
     u32::try_from(slots).unwrap_or(u32::MAX).min(shape.experts)
 }
 

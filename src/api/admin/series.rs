@@ -50,7 +50,7 @@ pub(super) fn families<'e>(engines: impl Iterator<Item = &'e dyn Engine>) -> Vec
                     .with_label_values(labels)
                     .inc_by(counts.uploads * layer.expert_bytes as u64);
                 evictions.with_label_values(labels).inc_by(counts.evictions);
-                slots.with_label_values(labels).set(signed(layer.slots as u64));
+                slots.with_label_values(labels).set(signed(layer.capacity as u64));
             }
             cache_bytes.with_label_values(&[model]).set(signed(stats.cache_bytes()));
             // Without a selection there is no ratio.

@@ -15,7 +15,7 @@ use crate::api::state::State;
 use crate::config::CacheSize;
 use crate::engine::Engine;
 use crate::experts::policy::{LayerCounts, PolicyKind};
-use crate::experts::{Change, ExpertStats, LayerStats, Slots};
+use crate::experts::{Capacity, Change, ExpertStats, LayerStats};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -61,6 +61,8 @@ struct Cache {
     device: &'static str,
     geometry: Geometry,
     /// Experts that can have a copy.
+    capacity: usize,
+    /// The old name of `capacity`.
     slots: usize,
     /// Experts that have one.
     resident: usize,
@@ -83,7 +85,8 @@ struct Geometry {
     layers: usize,
     /// Of a layer.
     experts: Option<usize>,
-    /// Experts that compute a token.
+    experts_per_token: u32,
+    /// The old name of `experts_per_token`.
     active: u32,
     bytes_per_expert: Option<usize>,
 }
@@ -115,6 +118,9 @@ struct Layer {
     /// Its number in the model.
     layer: u32,
     experts: usize,
+    /// Experts that can have a copy.
+    capacity: usize,
+    /// The old name of `capacity`.
     slots: usize,
     resident: usize,
     bytes_per_expert: usize,
@@ -184,10 +190,12 @@ impl Cache {
             geometry: Geometry {
                 layers: layers.len(),
                 experts: layers.iter().map(|layer| layer.experts).max(),
-                active: stats.active,
+                experts_per_token: stats.experts_per_token,
+                active: stats.experts_per_token,
                 bytes_per_expert: layers.iter().map(|layer| layer.expert_bytes).max(),
             },
-            slots: sum(|layer| layer.slots),
+            capacity: sum(|layer| layer.capacity),
+            slots: sum(|layer| layer.capacity),
             resident: sum(|layer| layer.resident.len()),
             cache_bytes: stats.cache_bytes(),
             layers_in_use: sum(|layer| usize::from(layer.in_use)),
@@ -213,7 +221,8 @@ impl From<&LayerStats> for Layer {
             counts: layer.counts.into(),
             layer: layer.layer,
             experts: layer.experts,
-            slots: layer.slots,
+            capacity: layer.capacity,
+            slots: layer.capacity,
             resident: layer.resident.len(),
             bytes_per_expert: layer.expert_bytes,
             in_use: layer.in_use,
@@ -254,8 +263,9 @@ struct Wish {
     /// As `experts.cache` in the configuration: `"25%"` or `"6GiB"`.
     size: Option<String>,
     policy: Option<PolicyKind>,
-    /// By layer, experts that always have a slot.
-    pins: Option<BTreeMap<u32, Vec<u32>>>,
+    /// By layer, experts that always have an entry. `pins` is the old name.
+    #[serde(alias = "pins")]
+    pinned: Option<BTreeMap<u32, Vec<u32>>>,
     #[serde(default)]
     reset: bool,
 }
@@ -279,10 +289,10 @@ async fn change(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError
             }
         }
     };
-    let slots = match wish.size.as_deref().map(str::parse::<CacheSize>) {
+    let capacity = match wish.size.as_deref().map(str::parse::<CacheSize>) {
         None => None,
-        Some(Ok(CacheSize::Percent(percent))) => Some(Slots::Share(f32::from(percent) / 100.0)),
-        Some(Ok(CacheSize::Bytes(bytes))) => Some(Slots::Bytes(bytes)),
+        Some(Ok(CacheSize::Percent(percent))) => Some(Capacity::Share(f32::from(percent) / 100.0)),
+        Some(Ok(CacheSize::Bytes(bytes))) => Some(Capacity::Bytes(bytes)),
         Some(Ok(CacheSize::Auto)) => {
             return Err(ApiError::field(
                 "size",
@@ -292,14 +302,14 @@ async fn change(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError
         Some(Err(message)) => return Err(ApiError::field("size", format!("`size` {message}"))),
     };
     let change = Change {
-        slots,
+        capacity,
         policy: wish.policy,
-        pins: wish.pins,
+        pinned: wish.pinned,
         reset: wish.reset,
     };
     match engine.change_experts(change) {
         None => Err(no_cache()),
-        Some(Err(message)) => Err(ApiError::bad_body(message)),
+        Some(Err(error)) => Err(ApiError::bad_body(error.to_string())),
         Some(Ok(())) => Ok(HttpResponse::Ok().json(ModelExperts::of(&**engine, Detail::Summary))),
     }
 }

@@ -98,14 +98,14 @@ fn header(names: &[&str]) -> Vec<String> {
 
 #[expect(clippy::cast_precision_loss, reason = "a share of a small number")]
 fn share(report: &Report, row: &Row) -> f64 {
-    row.slots as f64 / report.geometry.experts as f64
+    row.capacity as f64 / report.geometry.experts as f64
 }
 
 fn rows(report: &Report) -> Table {
     let row = |row: &Row| {
         vec![
             row.policy.name().to_owned(),
-            format!("{} ({})", row.slots, percent(share(report, row))),
+            format!("{} ({})", row.capacity, percent(share(report, row))),
             percent(row.hit_rate),
             percent(row.optimum),
             format!("{:.3}", row.of_optimum),

@@ -89,7 +89,7 @@ impl Geometry {
         Self {
             layers: trace.layers().len(),
             experts: trace.experts(),
-            active: trace.active(),
+            active: trace.experts_per_token(),
             prompt_tokens: trace.phases().len() - decoded,
             decoded_tokens: decoded,
         }

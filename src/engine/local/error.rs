@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::experts::PluginError;
+
 /// Why there is no engine. The messages say what can be changed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LoadError {
@@ -15,7 +17,7 @@ pub enum LoadError {
     #[error("the device of the plan cannot be used: {0}")]
     Device(String),
     #[error("the expert cache cannot be used: {0}")]
-    Experts(String),
+    Experts(#[from] PluginError),
     #[error("a context of {context} tokens in {parallel} slots is more than llama.cpp can address")]
     TooLarge { context: u32, parallel: u32 },
     #[error(

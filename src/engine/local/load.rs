@@ -1,6 +1,5 @@
 //! Loading a model and its context through llama.cpp.
 
-use std::ffi::CString;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -86,16 +85,6 @@ pub(crate) fn backend() -> &'static LlamaBackend {
 /// More layers than any model has.
 pub const ALL_LAYERS: u32 = 9999;
 
-/// A pattern for the names of the experts in the first `layers` layers; gate and up may be one tensor.
-fn experts_of(layers: u32) -> Option<CString> {
-    let numbers = match layers {
-        0 => return None,
-        ALL_LAYERS.. => "\\d+".to_owned(),
-        _ => (0..layers).map(|layer| layer.to_string()).collect::<Vec<_>>().join("|"),
-    };
-    CString::new(format!("^blk\\.({numbers})\\.ffn_(up|down|gate|gate_up)_(ch|)exps")).ok()
-}
-
 /// Reads the weights; reports progress to `shared`, and gives up when it is told to stop.
 pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>, log: &Listener) -> Result<LlamaModel, LoadError> {
     let backend = backend();
@@ -119,11 +108,9 @@ pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>, log: &Listener) 
         !progress.stopping()
     });
     let mut params = pin!(params);
-    let pattern = experts_of(if spec.experts.is_some() {
-        ALL_LAYERS
-    } else {
-        placement.experts_in_ram
-    });
+    let cached = spec.experts.is_some();
+    let in_ram = Some(placement.experts_in_ram).filter(|layers| !cached && *layers < ALL_LAYERS);
+    let pattern = experts::in_main_memory(in_ram, cached);
     if let Some(pattern) = &pattern {
         params.as_mut().add_cpu_buft_override(pattern);
     }

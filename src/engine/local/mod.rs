@@ -36,7 +36,7 @@ use self::worker::Worker;
 use super::{
     Buffers, Engine, EngineError, EventStream, GenerateRequest, Health, MemoryUse, ModelCard, Prompt, SlotCounts, Token,
 };
-use crate::experts::{Change, Device, ExpertCache, ExpertStats};
+use crate::experts::{Change, ChangeError, Device, ExpertCache, ExpertStats};
 use crate::llama::log::Listener;
 use crate::memory::{Kind, Tier, bytes};
 use crate::telemetry::ModelMetrics;
@@ -284,7 +284,7 @@ impl Engine for LocalEngine {
         memory(&self.spec, &self.buffers)
     }
 
-    fn change_experts(&self, change: Change) -> Option<Result<(), String>> {
+    fn change_experts(&self, change: Change) -> Option<Result<(), ChangeError>> {
         self.spec.experts.as_ref().map(|cache| cache.change(change))
     }
 

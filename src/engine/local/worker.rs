@@ -19,7 +19,7 @@ use super::sampler::Sampler;
 use super::schedule::{BATCH, Pacer, Waiting, choose_prompts};
 use super::slot::{self, Sequence, Slot};
 use crate::engine::{EngineError, Event, FinishReason, Token};
-use crate::experts::{ExpertCache, Step as Phase};
+use crate::experts::{ExpertCache, Phase};
 use crate::llama::log::Listener;
 use crate::telemetry::ModelMetrics;
 
@@ -304,7 +304,7 @@ impl<'m> Worker<'m> {
     /// Computes the batch, and samples for every slot whose turn it is; false if it failed.
     fn compute(&mut self, phase: Phase) -> bool {
         if let Some(experts) = &self.experts {
-            experts.begin(phase);
+            experts.begin(if phase == Phase::Decode { self.parts.len() } else { 0 });
         }
         if let Err(error) = self.decode() {
             self.fail_batch(&error);

@@ -3,11 +3,13 @@
 
 use std::collections::HashMap;
 use std::ffi::{c_char, c_void};
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{LOADING, ffi, registered};
+use super::ffi;
+use super::registry::{loading, registered};
 use crate::experts::ExpertCache;
 
 /// Whose weights a buffer holds.
@@ -21,11 +23,11 @@ struct Owner {
 static OWNERS: Mutex<Option<HashMap<usize, Owner>>> = Mutex::new(None);
 
 /// The cache of the model whose weights are in a buffer.
-pub(super) fn cache_of(buffer: ffi::ggml_backend_buffer_t) -> Option<Arc<ExpertCache>> {
+pub(super) fn cache_of(buffer: NonNull<ffi::ggml_backend_buffer>) -> Option<Arc<ExpertCache>> {
     let owners = OWNERS.lock();
     owners
         .as_ref()?
-        .get(&(buffer as usize))
+        .get(&(buffer.as_ptr() as usize))
         .map(|owner| owner.cache.clone())
 }
 
@@ -45,19 +47,14 @@ extern "C" fn name(_: ffi::ggml_backend_buffer_type_t) -> *const c_char {
 
 /// Memory for weights that are read instead of mapped: pinned where the GPU offers that, so that uploads are quicker.
 extern "C" fn allocate(ours: ffi::ggml_backend_buffer_type_t, size: usize) -> ffi::ggml_backend_buffer_t {
+    let gpu = registered().and_then(|plugin| plugin.gpu);
     // SAFETY: ggml's own buffer types, and a size that they judge.
-    let buffer = unsafe {
-        let gpu = registered().and_then(|plugin| plugin.gpu);
-        let pinned = gpu.map_or(std::ptr::null_mut(), |gpu| ffi::ggml_backend_dev_host_buffer_type(gpu));
-        let buffer = match pinned.is_null() {
-            true => std::ptr::null_mut(),
-            false => ffi::ggml_backend_buft_alloc_buffer(pinned, size),
-        };
-        match buffer.is_null() {
-            true => ffi::ggml_backend_buft_alloc_buffer(ffi::ggml_backend_cpu_buffer_type(), size),
-            false => buffer,
-        }
-    };
+    let allocate = |buffers| unsafe { NonNull::new(ffi::ggml_backend_buft_alloc_buffer(buffers, size)) };
+    // SAFETY: the GPU's device lives for ever; it may have no such buffers.
+    let pinned = gpu.and_then(|gpu| NonNull::new(unsafe { ffi::ggml_backend_dev_host_buffer_type(gpu) }));
+    // SAFETY: a function without preconditions.
+    let plain = || allocate(unsafe { ffi::ggml_backend_cpu_buffer_type() });
+    let buffer = pinned.and_then(|pinned| allocate(pinned.as_ptr())).or_else(plain);
     adopt(ours, buffer)
 }
 
@@ -69,19 +66,23 @@ pub(super) extern "C" fn from_host_pointer(
     _: usize,
 ) -> ffi::ggml_backend_buffer_t {
     let Some(plugin) = registered() else {
-        return std::ptr::null_mut();
+        return ptr::null_mut();
     };
     // SAFETY: the caller vouches for the memory.
     let buffer = unsafe { ffi::ggml_backend_cpu_buffer_from_ptr(pointer, size) };
-    adopt(plugin.host_buffers, buffer)
+    adopt(plugin.host_buffers, NonNull::new(buffer))
 }
 
 /// Gives a buffer our type, and remembers whose weights it holds.
-fn adopt(ours: ffi::ggml_backend_buffer_type_t, buffer: ffi::ggml_backend_buffer_t) -> ffi::ggml_backend_buffer_t {
+fn adopt(
+    ours: ffi::ggml_backend_buffer_type_t,
+    buffer: Option<NonNull<ffi::ggml_backend_buffer>>,
+) -> ffi::ggml_backend_buffer_t {
+    let buffer = buffer.map_or(ptr::null_mut(), NonNull::as_ptr);
     if buffer.is_null() {
         return buffer;
     }
-    if let Some(cache) = LOADING.with(|loading| loading.borrow().clone()) {
+    if let Some(cache) = loading() {
         // SAFETY: a fresh buffer, which nobody else knows.
         let free = unsafe { (*buffer).iface.free_buffer.replace(forget) };
         OWNERS
@@ -94,7 +95,7 @@ fn adopt(ours: ffi::ggml_backend_buffer_type_t, buffer: ffi::ggml_backend_buffer
     buffer
 }
 
-/// The model is being dropped: nothing may read its weights any more.
+/// The model is being dropped: nothing reads its weights any more.
 extern "C" fn forget(buffer: ffi::ggml_backend_buffer_t) {
     let owner = OWNERS
         .lock()

@@ -3,9 +3,11 @@
 //! The nodes of the block are rebuilt with one row per (token, expert) pair instead of [experts per token, tokens]: the
 //! input rows are gathered, and the results are one row per pair.
 
-use super::block::Block;
-use super::ffi::{self, ggml_op, ggml_tensor, ggml_type};
-use super::tensors::{Backend, COMPUTE, MOST_NODES, Room, context, context_size, weights_of};
+use super::backend::{Arena, Backend};
+use super::block::{Block, Factor};
+use super::ffi::{ggml_op, ggml_type};
+use super::node::Node;
+use super::sketch::{Paper, Sketch};
 
 /// One token and one of its experts.
 #[derive(Debug, Clone, Copy)]
@@ -13,118 +15,137 @@ pub(super) struct Pair {
     pub(super) expert: i32,
     /// Which of the token's experts it is, counted over all tokens: its row in the block's result.
     pub(super) row: usize,
-    /// The token's input, in main memory.
-    pub(super) input: *const u8,
+    /// Where the token's input begins in the block's, in bytes.
+    pub(super) input: usize,
 }
 
 /// ggml's CPU backend, and memory for what it computes.
 #[derive(Debug)]
 pub(super) struct Cold {
     pub(super) backend: Backend,
-    room: Room,
-    descriptions: Vec<u64>,
+    paper: Paper,
+    arena: Arena,
     rows: Vec<u8>,
-    ids: Vec<i32>,
+    ids: Vec<u8>,
+}
+
+/// A block of pairs.
+struct Rebuilt {
+    input: Node,
+    ids: Node,
+    /// The scales of the pairs, in the order of the block's factors.
+    scales: Vec<Node>,
+    result: Node,
+    /// All that needs memory, and what looks into that.
+    placed: Vec<Node>,
+    views: Vec<Node>,
 }
 
 impl Cold {
     pub(super) fn new(backend: Backend) -> Self {
         Self {
             backend,
-            room: Room::new(),
-            descriptions: vec![0; context_size().div_ceil(8)],
+            paper: Paper::default(),
+            arena: Arena::new(),
             rows: Vec::new(),
             ids: Vec::new(),
         }
     }
 
-    /// Computes the pairs, and returns a row for each, in their order.
+    /// Computes the pairs, and returns a row for each, in their order. `input` has the bytes of the block's input.
     ///
     /// # Safety
-    /// The block is one of the graph that is being computed; the inputs of the pairs are complete, and their experts exist.
-    pub(super) unsafe fn compute(&mut self, block: &Block, pairs: &[Pair]) -> Option<&[u8]> {
-        let count = i64::try_from(pairs.len()).ok()?;
-        let size = self.descriptions.len() * 8;
-        // SAFETY: tensors of the graph on the one hand, fresh descriptions on the other; each gets its place in a buffer
-        // that is large enough before anything is computed.
+    /// The block is one of the graph that is being computed, and the experts of the pairs exist.
+    pub(super) unsafe fn compute(&mut self, block: &Block, pairs: &[Pair], input: &[u8]) -> Option<&[u8]> {
+        let mut sketch = Sketch::new(&mut self.paper);
+        let rebuilt = rebuild(&mut sketch, block, i64::try_from(pairs.len()).ok()?)?;
+        // SAFETY: fresh descriptions, and nothing is being computed in the arena.
         unsafe {
-            let context = context(self.descriptions.as_mut_ptr().cast(), size);
-            let width = (*block.input).ne[0];
-            let input = ffi::ggml_new_tensor_3d(context, ggml_type::GGML_TYPE_F32, width, 1, count);
-            let ids = ffi::ggml_new_tensor_2d(context, ggml_type::GGML_TYPE_I32, 1, count);
-            let mut placed = vec![input, ids];
-            let mut views = Vec::new();
-            let mut made: Vec<(*mut ggml_tensor, *mut ggml_tensor)> = vec![(block.input, input)];
-            for factor in &block.factors {
-                let twin = ffi::ggml_new_tensor_3d(context, ggml_type::GGML_TYPE_F32, 1, 1, count);
-                placed.push(twin);
-                made.push((factor.selected, twin));
-            }
-            let graph = ffi::ggml_new_graph_custom(context, MOST_NODES, false);
-            for node in &block.nodes {
-                let node = *node;
-                let twin = |of: *mut ggml_tensor| made.iter().find(|(old, _)| *old == of).map(|(_, new)| *new);
-                let new = if (*node).op == ggml_op::GGML_OP_VIEW {
-                    let whole = twin((*node).view_src)?;
-                    let (row, matrix) = ((*whole).nb[1], (*whole).nb[2]);
-                    let new =
-                        ffi::ggml_view_3d(context, whole, (*node).ne[0], 1, count, row, matrix, (*node).view_offs);
-                    views.push(new);
-                    new
-                } else {
-                    let new = ffi::ggml_new_tensor_3d(context, (*node).type_, (*node).ne[0], 1, count);
-                    (*new).op = (*node).op;
-                    (*new).op_params = (*node).op_params;
-                    (*new).flags |= COMPUTE;
-                    let [a, b, ..] = (*node).src;
-                    match (*node).op {
-                        ggml_op::GGML_OP_MUL_MAT_ID => {
-                            (&mut (*new).src)[..3].copy_from_slice(&[weights_of(node)?, twin(b)?, ids]);
-                        }
-                        ggml_op::GGML_OP_ADD_ID => {
-                            (&mut (*new).src)[..3].copy_from_slice(&[twin(a)?, weights_of(node)?, ids]);
-                        }
-                        _ => {
-                            (*new).src[0] = twin(a)?;
-                            (*new).src[1] = if b.is_null() { b } else { twin(b)? };
-                        }
-                    }
-                    placed.push(new);
-                    new
-                };
-                made.push((node, new));
-                ffi::ggml_graph_add_node(graph, new);
-            }
-            self.room.place(self.backend.buffers(), &placed)?;
-            for view in views {
-                ffi::ggml_backend_view_init(view);
-            }
-            let row = usize::try_from(width).ok()? * 4;
-            self.rows.clear();
-            self.ids.clear();
-            for pair in pairs {
-                self.rows.extend_from_slice(std::slice::from_raw_parts(pair.input, row));
-                self.ids.push(pair.expert);
-            }
-            ffi::ggml_backend_tensor_set(input, self.rows.as_ptr().cast(), 0, self.rows.len());
-            ffi::ggml_backend_tensor_set(ids, self.ids.as_ptr().cast(), 0, self.ids.len() * 4);
-            for (factor, twin) in block.factors.iter().zip(&placed[2..]) {
-                for (at, pair) in pairs.iter().enumerate() {
-                    let mut scale = 0.0f32;
-                    let place = usize::try_from(pair.expert).ok()? * 4;
-                    ffi::ggml_backend_tensor_get(factor.all, (&raw mut scale).cast(), place, 4);
-                    ffi::ggml_backend_tensor_set(*twin, (&raw const scale).cast(), at * 4, 4);
-                }
-            }
-            let status = ffi::ggml_backend_graph_compute(self.backend.get(), graph);
-            if status != ffi::ggml_status::GGML_STATUS_SUCCESS {
-                return None;
-            }
-            let results = made.last().map(|(_, last)| *last)?;
-            let bytes = usize::try_from((*results).ne[0]).ok()? * 4 * pairs.len();
-            self.rows.resize(bytes, 0);
-            ffi::ggml_backend_tensor_get(results, self.rows.as_mut_ptr().cast(), 0, bytes);
+            self.arena
+                .place(self.backend.buffers(), &rebuilt.placed, &rebuilt.views)?
+        };
+        let row = block.input.size(0) * 4;
+        self.rows.clear();
+        self.ids.clear();
+        for pair in pairs {
+            self.rows
+                .extend_from_slice(input.get(pair.input..pair.input.checked_add(row)?)?);
+            self.ids.extend(pair.expert.to_ne_bytes());
         }
+        // SAFETY: the CPU's memory is written at once; all tensors have their places now, and the weights theirs.
+        unsafe {
+            self.backend.write(rebuilt.input, 0, &self.rows)?;
+            self.backend.write(rebuilt.ids, 0, &self.ids)?;
+            for (factor, scales) in block.factors.iter().zip(&rebuilt.scales) {
+                self.backend.write(*scales, 0, &gather(*factor, pairs)?)?;
+            }
+            self.backend.compute(sketch.graph())?;
+        }
+        self.rows.resize(rebuilt.result.size(0) * 4 * pairs.len(), 0);
+        rebuilt.result.read(0, &mut self.rows)?;
         Some(&self.rows)
     }
+}
+
+/// The scales of the pairs' experts.
+fn gather(factor: Factor, pairs: &[Pair]) -> Option<Vec<u8>> {
+    let mut scales = vec![0; pairs.len() * 4];
+    for (pair, scale) in pairs.iter().zip(scales.chunks_exact_mut(4)) {
+        factor
+            .all
+            .read(usize::try_from(pair.expert).ok()?.checked_mul(4)?, scale)?;
+    }
+    Some(scales)
+}
+
+/// The nodes of a block once more, for `count` pairs.
+fn rebuild(sketch: &mut Sketch<'_>, block: &Block, count: i64) -> Option<Rebuilt> {
+    let input = sketch.tensor(ggml_type::GGML_TYPE_F32, [block.input.shape()[0], 1, count, 1])?;
+    let ids = sketch.tensor(ggml_type::GGML_TYPE_I32, [1, count, 1, 1])?;
+    let mut made = vec![(block.input, input)];
+    let mut scales = Vec::new();
+    for factor in &block.factors {
+        let scale = sketch.tensor(ggml_type::GGML_TYPE_F32, [1, 1, count, 1])?;
+        made.push((factor.selected, scale));
+        scales.push(scale);
+    }
+    let mut placed = vec![input, ids];
+    placed.extend(&scales);
+    let mut views = Vec::new();
+    for node in block.nodes.iter().copied() {
+        let twin = |of: Node| made.iter().find(|(old, _)| *old == of).map(|(_, new)| *new);
+        let width = node.shape()[0];
+        let (a, b) = (node.source(0), node.source(1));
+        let sources = match (node.op(), node.view_of()) {
+            (ggml_op::GGML_OP_VIEW, Some((whole, offset))) => {
+                let view = sketch.rows_of(twin(whole)?, [width, 1, count], offset)?;
+                made.push((node, view));
+                views.push(view);
+                sketch.add(view)?;
+                continue;
+            }
+            (ggml_op::GGML_OP_MUL_MAT_ID, _) => [a, Some(twin(b?)?), Some(ids)],
+            (ggml_op::GGML_OP_ADD_ID, _) => [Some(twin(a?)?), b, Some(ids)],
+            (_, _) => {
+                let b = match b {
+                    Some(b) => Some(twin(b)?),
+                    None => None,
+                };
+                [Some(twin(a?)?), b, None]
+            }
+        };
+        let new = sketch.operation(node, [width, 1, count, 1], sources)?;
+        placed.push(new);
+        made.push((node, new));
+        sketch.add(new)?;
+    }
+    let (_, result) = *made.last()?;
+    Some(Rebuilt {
+        input,
+        ids,
+        scales,
+        result,
+        placed,
+        views,
+    })
 }

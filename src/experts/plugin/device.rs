@@ -6,7 +6,9 @@
 
 use std::ffi::c_char;
 
-use super::{LOADING, Plugin, block, buffer, ffi, instance, registered};
+use super::node::Node;
+use super::registry::{Plugin, loading, registered};
+use super::{block, buffer, ffi, instance};
 
 pub(super) fn store() -> ffi::ggml_backend_device_i {
     ffi::ggml_backend_device_i {
@@ -34,10 +36,11 @@ pub(super) fn compute() -> ffi::ggml_backend_device_i {
     }
 }
 
-pub(super) extern "C" fn name(device: ffi::ggml_backend_dev_t) -> *const c_char {
-    match registered().is_some_and(|plugin| plugin.compute == Some(device)) {
-        true => c"Hearth".as_ptr(),
-        false => c"Hearth_Host".as_ptr(),
+extern "C" fn name(device: ffi::ggml_backend_dev_t) -> *const c_char {
+    if registered().is_some_and(|plugin| plugin.compute == Some(device)) {
+        c"Hearth".as_ptr()
+    } else {
+        c"Hearth_Host".as_ptr()
     }
 }
 
@@ -100,34 +103,27 @@ extern "C" fn compute_reads(device: ffi::ggml_backend_dev_t, buffers: ffi::ggml_
 }
 
 extern "C" fn store_supports(_: ffi::ggml_backend_dev_t, node: *const ffi::ggml_tensor) -> bool {
-    let Some(plugin) = registered() else { return false };
     // SAFETY: ggml passes a tensor whose sources, if any, are tensors too.
-    unsafe { is_probe(plugin, node) || block::belongs(node) }
+    let node = unsafe { Node::new(node) };
+    let supports = |plugin, node| is_probe(plugin, node) || block::belongs(node);
+    registered()
+        .zip(node)
+        .is_some_and(|(plugin, node)| supports(plugin, node))
 }
 
 extern "C" fn compute_supports(_: ffi::ggml_backend_dev_t, node: *const ffi::ggml_tensor) -> bool {
-    let Some(plugin) = registered() else { return false };
     // SAFETY: ggml passes a tensor whose sources, if any, are tensors too.
-    unsafe { !is_probe(plugin, node) && block::belongs(node) }
+    let node = unsafe { Node::new(node) };
+    let supports = |plugin, node| !is_probe(plugin, node) && block::belongs(node);
+    registered()
+        .zip(node)
+        .is_some_and(|(plugin, node)| supports(plugin, node))
 }
 
 /// While a model is loaded llama.cpp asks about a weight with an empty buffer of ours and a large batch. That the weight is
 /// the store's is decided here, once.
-///
-/// # Safety
-/// `node` is a tensor whose sources, if any, are tensors too.
-unsafe fn is_probe(plugin: &Plugin, node: *const ffi::ggml_tensor) -> bool {
-    // SAFETY: as the caller says.
-    unsafe {
-        let weights = match (*node).op {
-            ffi::ggml_op::GGML_OP_MUL_MAT_ID => (*node).src[0],
-            ffi::ggml_op::GGML_OP_ADD_ID => (*node).src[1],
-            _ => return false,
-        };
-        // Scales, a number per expert, are none of ours: a GPU could not read them in main memory.
-        plugin.owns(weights)
-            && (*weights).ne[1] > 1
-            && (*(*weights).buffer).size == 0
-            && LOADING.with(|loading| loading.borrow().is_some())
-    }
+fn is_probe(plugin: &Plugin, node: Node) -> bool {
+    // Scales, a number per expert, are none of ours: a GPU could not read them in main memory.
+    let ours = |weights: Node| plugin.owns(weights) && weights.size(1) > 1 && weights.is_unplaced();
+    node.expert_weights().is_some_and(ours) && loading().is_some()
 }

@@ -1,18 +1,21 @@
 //! The hot half of a block: on the cache device, straight on the tensors of the main graph.
 //!
-//! The nodes of the block are rebuilt over the same memory, with the copies in the place of the weights and slots in the
-//! place of expert numbers. Experts without a copy go to the slot of zeros, and leave rows of zeros behind, which the cold
-//! half replaces.
+//! The nodes of the block are rebuilt over the same memory, with the copies in the place of the weights and entries in the
+//! place of expert numbers. Experts without a copy are computed with stand-ins, and leave rows behind which the cold half
+//! replaces.
 
 use std::collections::HashMap;
 
+use super::backend::{Arena, Backend};
 use super::block::Block;
-use super::copies::Copies;
-use super::ffi::{self, ggml_op, ggml_tensor, ggml_type};
-use super::tensors::{Backend, COMPUTE, Room, context, context_size, weights_of};
+use super::copies::Entries;
+use super::ffi::{ggml_op, ggml_type};
+use super::node::Node;
+use super::sketch::{Paper, Sketch};
+use crate::experts::selection::HotIds;
 
 /// Graphs that are kept at most; more would mean that their keys are not what they should be.
-const MOST_GRAPHS: usize = 4096;
+const MAX_GRAPHS: usize = 4096;
 
 /// One queue of the cache device.
 #[derive(Debug)]
@@ -20,10 +23,10 @@ pub(super) struct Hot {
     pub(super) backend: Backend,
     /// Descriptions of rebuilt blocks, by layer and tokens: backends that remember graphs (CUDA) know them by their
     /// addresses.
-    graphs: HashMap<(u32, usize), Box<[u64]>>,
-    /// The slots that the current graph reads.
-    ids: Room,
-    slots: Vec<i32>,
+    graphs: HashMap<(u32, usize), Paper>,
+    /// The entries that the current graph reads, and where it reads them.
+    ids: HotIds,
+    place: Arena,
 }
 
 impl Hot {
@@ -31,117 +34,64 @@ impl Hot {
         Self {
             backend,
             graphs: HashMap::new(),
-            ids: Room::new(),
-            slots: Vec::new(),
+            ids: HotIds::default(),
+            place: Arena::new(),
         }
     }
 
-    /// Starts to compute the experts of a block that have a copy. `slots` are those of the selected experts, token by token;
-    /// the others count as slot `zero`.
+    /// Chooses the entries that the selected experts of a block are computed with. `hot` are those of the experts with a
+    /// copy, token by token; `stand_ins` are for the others. False if there are too few of them.
+    pub(super) fn assign(&mut self, hot: &[Option<u32>], block: &Block, stand_ins: &[u32], copies: &Entries) -> bool {
+        let ids = self
+            .ids
+            .assign(hot, block.experts_per_token(), stand_ins, copies.count());
+        ids.is_some()
+    }
+
+    /// Starts to compute a block with the entries that [`Hot::assign`] has chosen.
     ///
     /// # Safety
-    /// The block is one of the graph that is being computed, its sources are complete and lie on this device, the slots are
-    /// pinned, and what was started before is finished.
-    pub(super) unsafe fn start(
-        &mut self,
-        block: &Block,
-        layer: u32,
-        copies: &Copies,
-        slots: &[Option<u32>],
-        zero: usize,
-    ) -> Option<()> {
-        let zero = i32::try_from(zero).ok()?;
-        self.slots.clear();
-        self.slots.extend(
-            slots
-                .iter()
-                .map(|slot| slot.and_then(|slot| i32::try_from(slot).ok()).unwrap_or(zero)),
-        );
-        if self.graphs.len() > MOST_GRAPHS {
+    /// The block is one of the graph that is being computed, its sources are complete and lie on this device, the entries
+    /// are acquired until this is synchronized, and what was started before is finished.
+    pub(super) unsafe fn start(&mut self, block: &Block, layer: u32, copies: &Entries) -> Option<()> {
+        if self.graphs.len() > MAX_GRAPHS {
             self.graphs.clear();
         }
-        let memory = self
-            .graphs
-            .entry((layer, slots.len()))
-            .or_insert_with(|| vec![0; context_size().div_ceil(8)].into());
-        // SAFETY: fresh descriptions over tensors of the graph; the ids get a place of their own first.
+        let entries = self.ids.get();
+        let paper = self.graphs.entry((layer, entries.len())).or_default();
+        let mut sketch = Sketch::new(paper);
+        let [experts_per_token, tokens, ..] = block.ids.shape();
+        let ids = sketch.tensor(ggml_type::GGML_TYPE_I32, [experts_per_token, tokens, 1, 1])?;
+        rebuild(&mut sketch, block, ids, copies)?;
+        // SAFETY: the ids get a place of their own, and stay where they come from until the next call, which is after this
+        // one is synchronized; all else is as the caller says.
         unsafe {
-            let context = context(memory.as_mut_ptr().cast(), memory.len() * 8);
-            let [per_token, tokens, ..] = (*block.ids).ne;
-            let ids = ffi::ggml_new_tensor_2d(context, ggml_type::GGML_TYPE_I32, per_token, tokens);
-            self.ids.place(self.backend.buffers(), &[ids])?;
-            let bytes = self.slots.len() * 4;
-            ffi::ggml_backend_tensor_set_async(self.backend.get(), ids, self.slots.as_ptr().cast(), 0, bytes);
-            let graph = ffi::ggml_new_graph_custom(context, super::tensors::MOST_NODES, false);
-            let mut made: Vec<(*mut ggml_tensor, *mut ggml_tensor)> = Vec::with_capacity(block.nodes.len());
-            for node in &block.sequence {
-                let node = *node;
-                if !block.nodes.contains(&node) {
-                    // Scales are gathered by the numbers of experts: as the main graph would.
-                    ffi::ggml_graph_add_node(graph, node);
-                    continue;
-                }
-                let twin = |of: *mut ggml_tensor| made.iter().find(|(old, _)| *old == of).map_or(of, |(_, new)| *new);
-                let new = ffi::ggml_new_tensor_4d(
-                    context,
-                    (*node).type_,
-                    (*node).ne[0],
-                    (*node).ne[1],
-                    (*node).ne[2],
-                    (*node).ne[3],
-                );
-                (*new).nb = (*node).nb;
-                (*new).data = (*node).data;
-                (*new).buffer = (*node).buffer;
-                (*new).extra = (*node).extra;
-                (*new).op = (*node).op;
-                (*new).op_params = (*node).op_params;
-                (*new).flags |= COMPUTE;
-                (*new).view_offs = (*node).view_offs;
-                (*new).view_src = twin((*node).view_src);
-                (*new).src = (*node).src.map(twin);
-                match (*node).op {
-                    ggml_op::GGML_OP_MUL_MAT_ID => {
-                        (*new).src[0] = copies.of(weights_of(node)?)?;
-                        (*new).src[2] = ids;
-                    }
-                    ggml_op::GGML_OP_ADD_ID => {
-                        (*new).src[1] = copies.of(weights_of(node)?)?;
-                        (*new).src[2] = ids;
-                    }
-                    _ => {}
-                }
-                made.push((node, new));
-                ffi::ggml_graph_add_node(graph, new);
-            }
-            let status = ffi::ggml_backend_graph_compute_async(self.backend.get(), graph);
-            (status == ffi::ggml_status::GGML_STATUS_SUCCESS).then_some(())
+            self.place.place(self.backend.buffers(), &[ids], &[])?;
+            let bytes = std::slice::from_raw_parts(entries.as_ptr().cast::<u8>(), size_of_val(entries));
+            self.backend.write(ids, 0, bytes)?;
+            self.backend.start(&sketch)
         }
     }
+}
 
-    /// Writes bytes of a tensor of the main graph, in the order of this queue: behind what was started. They must stay where
-    /// they are until the queue is synchronized.
-    ///
-    /// # Safety
-    /// The tensor lies on this device, and `offset..offset + bytes.len()` within it.
-    pub(super) unsafe fn write(&self, tensor: *mut ggml_tensor, offset: usize, bytes: &[u8]) {
-        // SAFETY: as the caller says. Backends compare the buffer's type by its address before they queue anything, and do
-        // not know our alias: for this call alone the tensor is described as lying in a buffer of their own type.
-        unsafe {
-            let mut tensor = std::ptr::read(tensor);
-            let owner = if tensor.view_src.is_null() {
-                tensor.buffer
-            } else {
-                (*tensor.view_src).buffer
-            };
-            let mut buffer = std::ptr::read(owner);
-            buffer.buft = self.backend.buffers();
-            tensor.buffer = &raw mut buffer;
-            // Its data already begins where the view does.
-            tensor.view_src = std::ptr::null_mut();
-            tensor.view_offs = 0;
-            let source = bytes.as_ptr().cast();
-            ffi::ggml_backend_tensor_set_async(self.backend.get(), &raw mut tensor, source, offset, bytes.len());
+/// The nodes of a block once more, over the same memory, but with copies and entries.
+fn rebuild(sketch: &mut Sketch<'_>, block: &Block, ids: Node, copies: &Entries) -> Option<()> {
+    let mut made: Vec<(Node, Node)> = Vec::with_capacity(block.nodes.len());
+    for node in block.sequence.iter().copied() {
+        if !block.nodes.contains(&node) {
+            // Scales are gathered by the numbers of experts: as the main graph would.
+            sketch.add(node)?;
+            continue;
         }
+        let twin = |of: Node| made.iter().find(|(old, _)| *old == of).map_or(of, |(_, new)| *new);
+        let new = sketch.over(node, twin)?;
+        if let Some(weights) = node.expert_weights() {
+            let position = usize::from(node.op() == ggml_op::GGML_OP_ADD_ID);
+            sketch.set_source(new, position, copies.of(weights)?);
+            sketch.set_source(new, 2, ids);
+        }
+        made.push((node, new));
+        sketch.add(new)?;
     }
+    Some(())
 }

@@ -1,26 +1,29 @@
 //! The backend of one context: computes the nodes that llama.cpp's scheduler gives it.
 
 use std::collections::HashMap;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::block::{self, Block, MOST_TOKENS};
+use super::backend::Backend;
+use super::block::{self, Block};
+use super::buffer;
 use super::cold::{Cold, Pair};
-use super::copies::Copies;
-use super::ffi::{self, ggml_status, ggml_tensor};
+use super::copies::Entries;
+use super::ffi::{self, ggml_status};
 use super::hot::Hot;
-use super::layer::Layer;
-use super::tensors::{Backend, context};
-use super::{buffer, device, registered};
+use super::node::{Node, nodes_of};
+use super::registry::registered;
+use super::sketch::{Paper, Sketch};
 use crate::experts::ExpertCache;
 use crate::experts::handover;
+use crate::experts::layer::Layer;
 use crate::experts::policy::Overhead;
-use crate::experts::settings::Step;
+use crate::experts::selection;
 
-const SUCCESS: ggml_status::Type = ggml_status::GGML_STATUS_SUCCESS;
-const FAILED: ggml_status::Type = ggml_status::GGML_STATUS_FAILED;
+/// Nodes of a graph after which a projection belongs to no block any more.
+const BLOCK_AHEAD: usize = 24;
 
 /// What one context computes with.
 struct Instance {
@@ -30,29 +33,30 @@ struct Instance {
     hot: Hot,
     /// Whether the tensors of the graph are on the cache device, a GPU, instead of in main memory.
     on_gpu: bool,
-    set_threads: Option<SetThreads>,
-    /// By the address of the weights that stand for a layer.
-    layers: HashMap<usize, Known>,
-    /// Experts that were selected, token by token; and as they came from the GPU.
+    /// By the weights that stand for a layer.
+    layers: HashMap<Node, Known>,
+    /// Experts that were selected, token by token; and as they came from the device.
     ids: Vec<u32>,
-    selected: Vec<u8>,
-    slots: Vec<Option<u32>>,
+    raw_ids: Vec<u8>,
+    /// The entries of those that have a copy, and the entries that stand in for the others.
+    entries: Vec<Option<u32>>,
+    stand_ins: Vec<u32>,
     pairs: Vec<Pair>,
-    /// The block's input, if it is not in main memory.
+    /// The block's input.
     input: Vec<u8>,
-    /// Room for the description of a partial graph.
-    graph: Vec<u64>,
+    /// For the description of a partial graph.
+    paper: Paper,
     overhead: Overhead,
 }
 
 /// A layer as this context knows it, until its cache changes.
+#[derive(Clone)]
 struct Known {
     cache: Arc<ExpertCache>,
     version: u64,
     layer: Arc<Layer>,
+    copies: Arc<Entries>,
 }
-
-type SetThreads = unsafe extern "C" fn(ffi::ggml_backend_t, c_int);
 
 /// Tells our backends apart from others.
 static GUID: [u8; 16] = *b"hearth experts 1";
@@ -68,26 +72,7 @@ pub(super) extern "C" fn create(device: ffi::ggml_backend_dev_t, _: *const c_cha
     let (Some(cold), Some(hot)) = (unsafe { (Backend::new(plugin.cpu), Backend::new(cache_device)) }) else {
         return std::ptr::null_mut();
     };
-    // SAFETY: the registry of ggml's CPU device, and a name that ends with a zero. The function, if it is there, has this type.
-    let set_threads = unsafe {
-        let registry = ffi::ggml_backend_dev_backend_reg(plugin.cpu);
-        let function = ffi::ggml_backend_reg_get_proc_address(registry, c"ggml_backend_set_n_threads".as_ptr());
-        (!function.is_null()).then(|| std::mem::transmute::<*mut c_void, SetThreads>(function))
-    };
-    let instance = Box::new(Instance {
-        cold: Cold::new(cold),
-        hot: Hot::new(hot),
-        on_gpu,
-        set_threads,
-        layers: HashMap::new(),
-        ids: Vec::new(),
-        selected: Vec::new(),
-        slots: Vec::new(),
-        pairs: Vec::new(),
-        input: Vec::new(),
-        graph: Vec::new(),
-        overhead: Overhead::default(),
-    });
+    let instance = Box::new(Instance::new(cold, hot, on_gpu));
     Box::into_raw(Box::new(ffi::ggml_backend {
         guid: (&raw const GUID).cast_mut(),
         iface: ffi::ggml_backend_i {
@@ -102,8 +87,8 @@ pub(super) extern "C" fn create(device: ffi::ggml_backend_dev_t, _: *const c_cha
 }
 
 extern "C" fn name(backend: ffi::ggml_backend_t) -> *const c_char {
-    // SAFETY: ggml passes a backend of ours.
-    device::name(unsafe { (*backend).device })
+    // SAFETY: ggml passes a backend of ours, whose device is registered.
+    unsafe { ffi::ggml_backend_dev_name((*backend).device) }
 }
 
 extern "C" fn free(backend: ffi::ggml_backend_t) {
@@ -118,305 +103,307 @@ extern "C" fn free(backend: ffi::ggml_backend_t) {
 pub(super) extern "C" fn set_threads(backend: ffi::ggml_backend_t, threads: c_int) {
     // SAFETY: llama.cpp passes a backend of ours.
     let instance = unsafe { &*(*backend).context.cast::<Instance>() };
-    if let Some(set) = instance.set_threads {
-        // SAFETY: backends of ggml's CPU device.
-        unsafe {
-            set(instance.cold.backend.get(), threads);
-            if !instance.on_gpu {
-                set(instance.hot.backend.get(), threads);
-            }
-        }
-    }
+    instance.cold.backend.set_threads(threads);
+    instance.hot.backend.set_threads(threads);
 }
 
 extern "C" fn compute(backend: ffi::ggml_backend_t, graph: *mut ffi::ggml_cgraph) -> ggml_status::Type {
     // SAFETY: ggml computes on one thread at a time per backend.
     let instance = unsafe { &mut *(*backend).context.cast::<Instance>() };
-    // SAFETY: ggml passes a graph whose sources are complete.
+    // SAFETY: ggml passes a graph whose sources are complete, and which stays until this returns.
     let result = catch_unwind(AssertUnwindSafe(|| unsafe { instance.compute(graph) }));
     match result {
-        Ok(Some(())) => SUCCESS,
-        _ => FAILED,
+        Ok(Some(())) => ggml_status::GGML_STATUS_SUCCESS,
+        _ => ggml_status::GGML_STATUS_FAILED,
     }
 }
 
 impl Instance {
+    fn new(cold: Backend, hot: Backend, on_gpu: bool) -> Self {
+        Self {
+            cold: Cold::new(cold),
+            hot: Hot::new(hot),
+            on_gpu,
+            layers: HashMap::new(),
+            ids: Vec::new(),
+            raw_ids: Vec::new(),
+            entries: Vec::new(),
+            stand_ins: Vec::new(),
+            pairs: Vec::new(),
+            input: Vec::new(),
+            paper: Paper::default(),
+            overhead: Overhead::default(),
+        }
+    }
+
     /// # Safety
-    /// `graph` is a graph whose sources are complete.
+    /// `graph` is a graph whose sources are complete, and nobody else computes with it.
     unsafe fn compute(&mut self, graph: *mut ffi::ggml_cgraph) -> Option<()> {
         // SAFETY: as the caller says.
-        unsafe {
-            let count = usize::try_from(ffi::ggml_graph_n_nodes(graph)).unwrap_or(0);
-            let nodes = std::slice::from_raw_parts(ffi::ggml_graph_nodes(graph), count);
-            // Nodes before this one are done.
-            let mut done = 0;
-            for at in 0..count {
-                // Part of a block that is done.
-                if at < done {
-                    continue;
-                }
-                let Some(block) = self.block(nodes, at) else { continue };
-                let layer = self.layer(&block);
-                if layer.is_none() && !self.on_gpu {
-                    continue;
-                }
-                // The ids may come from this very graph.
-                self.pass_on(graph, nodes, done, block.first)?;
-                done = block.first;
-                let computed = match layer {
-                    Some((cache, layer)) => self.cached(&block, &cache, &layer)?,
-                    None => self.uncached(&block)?,
-                };
-                if computed {
-                    done = block.last + 1;
-                }
+        let nodes = unsafe { nodes_of(graph) };
+        // Nodes before this one are done.
+        let mut done = 0;
+        for at in 0..nodes.len() {
+            // Part of a block that is done.
+            if at < done {
+                continue;
             }
-            self.pass_on(graph, nodes, done, count)?;
-            if self.on_gpu {
-                self.hot.backend.synchronize();
+            let Some(block) = self.block(nodes, at) else { continue };
+            let layer = self.layer(&block);
+            if layer.is_none() && !self.on_gpu {
+                continue;
             }
+            // The ids may come from this very graph.
+            self.pass_on(nodes, done, block.first)?;
+            done = block.first;
+            let computed = match layer {
+                Some(known) => self.cached(&block, &known)?,
+                None => self.uncached(&block)?,
+            };
+            if computed {
+                done = block.last + 1;
+            }
+        }
+        if done == 0 {
+            self.pass_on_all(nodes, graph)?;
+        } else {
+            self.pass_on(nodes, done, nodes.len())?;
+        }
+        if self.on_gpu {
+            self.hot.backend.synchronize();
         }
         Some(())
     }
 
     /// The block that ends here. Without a GPU, what is no block can be passed on as it is; with one, each node with experts
     /// is a block.
-    ///
-    /// # Safety
-    /// `nodes` are the nodes of a graph that is being computed.
-    unsafe fn block(&self, nodes: &[*mut ggml_tensor], at: usize) -> Option<Block> {
-        // SAFETY: as the caller says.
-        unsafe {
-            let block = block::ending_at(nodes, at);
-            if block.is_some() || !self.on_gpu {
-                return block;
-            }
-            let alone = block::alone(nodes, at)?;
-            // It may be the beginning of a block that ends further on.
-            let inner = (at + 1..nodes.len().min(at + 24))
-                .filter_map(|end| block::ending_at(nodes, end))
-                .any(|block| block.nodes.contains(&nodes[at]));
-            (!inner).then_some(alone)
+    fn block(&self, nodes: &[Node], at: usize) -> Option<Block> {
+        let block = block::ending_at(nodes, at);
+        if block.is_some() || !self.on_gpu {
+            return block;
+        }
+        let alone = block::alone(nodes, at)?;
+        // It may be the beginning of a block that ends further on.
+        let inner = (at + 1..nodes.len().min(at + BLOCK_AHEAD))
+            .filter_map(|end| block::ending_at(nodes, end))
+            .any(|block| block.nodes.contains(&nodes[at]));
+        (!inner).then_some(alone)
+    }
+
+    /// The backend on whose device the graph's tensors are.
+    fn main_backend(&self) -> &Backend {
+        if self.on_gpu {
+            &self.hot.backend
+        } else {
+            &self.cold.backend
         }
     }
 
-    /// Computes some of a graph's nodes, on the device where its tensors are.
-    ///
-    /// # Safety
-    /// `nodes` are the nodes of `graph`, and the sources of those from `start` to `end` are complete.
-    unsafe fn pass_on(
-        &mut self,
-        graph: *mut ffi::ggml_cgraph,
-        nodes: &[*mut ggml_tensor],
-        start: usize,
-        end: usize,
-    ) -> Option<()> {
-        // SAFETY: as the caller says; the partial graph lives as long as the memory that it is described in.
-        let status = unsafe {
-            if nodes[start.min(end)..end].iter().all(|node| block::is_view(*node)) {
-                return Some(());
-            }
-            let backend = match self.on_gpu {
-                true => self.hot.backend.get(),
-                false => self.cold.backend.get(),
-            };
-            if start == 0 && end == nodes.len() {
-                ffi::ggml_backend_graph_compute(backend, graph)
-            } else {
-                let size = ffi::ggml_graph_overhead_custom(end - start, false) + 1024;
-                self.graph.resize(size.div_ceil(8).max(self.graph.len()), 0);
-                let context = context(self.graph.as_mut_ptr().cast(), self.graph.len() * 8);
-                let part = ffi::ggml_new_graph_custom(context, end - start, false);
-                for node in &nodes[start..end] {
-                    ffi::ggml_graph_add_node(part, *node);
-                }
-                ffi::ggml_backend_graph_compute(backend, part)
-            }
-        };
-        (status == SUCCESS).then_some(())
+    /// Computes a graph's nodes from `start` to `end`, on the device where its tensors are.
+    fn pass_on(&mut self, nodes: &[Node], start: usize, end: usize) -> Option<()> {
+        let nodes = nodes.get(start..end).unwrap_or_default();
+        if nodes.iter().all(|node| node.is_view()) {
+            return Some(());
+        }
+        let mut paper = std::mem::take(&mut self.paper);
+        let part = Sketch::of(&mut paper, nodes);
+        // SAFETY: the scheduler gives us nodes with memory that this device reads and writes; what comes before is done.
+        let done = unsafe { self.main_backend().compute(part.graph()) };
+        drop(part);
+        self.paper = paper;
+        done
+    }
+
+    /// The same for all nodes of a graph.
+    fn pass_on_all(&mut self, nodes: &[Node], graph: *mut ffi::ggml_cgraph) -> Option<()> {
+        if nodes.iter().all(|node| node.is_view()) {
+            return Some(());
+        }
+        // SAFETY: as in `pass_on`.
+        unsafe { self.main_backend().compute(graph) }
     }
 
     /// The layer of a block, made when it is first seen; `None` if the weights belong to no cache.
-    ///
-    /// # Safety
-    /// The block is one of the graph that is being computed.
-    unsafe fn layer(&mut self, block: &Block) -> Option<(Arc<ExpertCache>, Arc<Layer>)> {
-        let known = self.layers.get(&(block.down as usize));
-        if let Some(known) = known.filter(|known| known.version == known.cache.version()) {
-            return Some((known.cache.clone(), known.layer.clone()));
+    fn layer(&mut self, block: &Block) -> Option<Known> {
+        let down = block.down?;
+        if let Some(known) = self.layers.get(&down)
+            && known.version == known.cache.version()
+        {
+            return Some(known.clone());
         }
         // The old copies go before the new ones come.
-        self.layers.remove(&(block.down as usize));
-        // SAFETY: as the caller says; the weights stand for the layer.
-        unsafe {
-            let number = block.layer()?;
-            let cache = buffer::cache_of((*block.down).buffer)?;
-            let experts = usize::try_from((*block.down).ne[2]).ok()?;
-            let version = cache.version();
-            let layer = cache.layer(number, experts, |slots, state| Layer::new(block, slots, state))?;
-            let known = Known {
-                cache: cache.clone(),
-                version,
-                layer: layer.clone(),
-            };
-            self.layers.insert(block.down as usize, known);
-            Some((cache, layer))
-        }
+        self.layers.remove(&down);
+        let cache = buffer::cache_of(down.buffer()?)?;
+        let version = cache.version();
+        let layer = cache.layer(block.layer()?, down.size(2), |capacity| {
+            Entries::allocate(block, capacity)
+        })?;
+        let copies: Arc<dyn std::any::Any + Send + Sync> = layer.copies.clone();
+        let known = Known {
+            cache,
+            version,
+            layer,
+            copies: copies.downcast().ok()?,
+        };
+        self.layers.insert(down, known.clone());
+        Some(known)
     }
 
-    /// Computes a block with its layer's cache; false if nothing was computed, and the nodes are to be passed on.
-    ///
-    /// # Safety
-    /// As [`Instance::layer`]; the ids are complete.
-    unsafe fn cached(&mut self, block: &Block, cache: &Arc<ExpertCache>, layer: &Arc<Layer>) -> Option<bool> {
-        // SAFETY: as the caller says. Slots stay pinned until the device has read them.
-        unsafe {
-            let begin = Instant::now();
-            self.read_ids(block)?;
-            let per_token = usize::try_from((*block.ids).ne[0]).ok()?;
-            let step = cache.step();
-            cache.record(layer.number, step, per_token, &self.ids);
-            self.slots.clear();
-            let large = (*block.ids).ne[1] > MOST_TOKENS;
-            let zero = {
-                let mut state = layer.state.lock();
-                if !large && state.cache.in_use() && layer.copies.exist() {
-                    handover::pin(&mut state.cache, &self.ids, &mut self.slots);
-                } else {
-                    self.slots.resize(self.ids.len(), None);
-                }
-                for token in self.ids.chunks_exact(per_token.max(1)) {
-                    state.note(token);
-                    match step {
-                        Step::Decode => state.cache.decoded(token),
-                        Step::Prefill => state.cache.prefilled(token),
-                    }
-                }
-                cache.upload_wanted(layer, &mut state.cache);
-                state.cache.slots().slots()
-            };
-            let any_hot = self.slots.iter().any(Option::is_some);
-            if !any_hot && !self.on_gpu {
-                return Some(false);
-            }
-            let hot = any_hot.then_some((&layer.copies, layer.number, zero));
-            let result = self.split(block, hot);
-            // The device has finished, whether or not it went well.
-            self.hot.backend.synchronize();
-            let mut state = layer.state.lock();
-            handover::unpin(&mut state.cache, &self.slots);
-            if self.on_gpu {
-                let cold = self.slots.iter().filter(|slot| slot.is_none()).count();
-                self.overhead.observe(begin.elapsed(), result?, cold, any_hot);
-                state.cache.set_break_even(self.overhead.break_even(self.slots.len()));
-            } else {
-                result?;
-            }
+    /// Computes a block with its layer's cache; false if nothing was computed, and the nodes are to be passed on. The ids of
+    /// the block are complete.
+    fn cached(&mut self, block: &Block, known: &Known) -> Option<bool> {
+        let begin = Instant::now();
+        self.read_ids(block)?;
+        let acquired = self.acquire(block, known);
+        let any_hot = acquired
+            && self.entries.iter().any(Option::is_some)
+            && self.hot.assign(&self.entries, block, &self.stand_ins, &known.copies);
+        if !any_hot {
+            self.release(known);
+            self.entries.fill(None);
+        }
+        if !any_hot && !self.on_gpu {
+            return Some(false);
+        }
+        let took = self.split(block, any_hot.then_some(known));
+        // The device has finished, whether or not it went well: nobody reads the entries any more.
+        self.hot.backend.synchronize();
+        if any_hot {
+            self.release(known);
+        }
+        let took = took?;
+        if self.on_gpu {
+            let cold = self.entries.iter().filter(|entry| entry.is_none()).count();
+            self.overhead.observe(begin.elapsed(), took, cold, any_hot);
+            let break_even = self.overhead.break_even(self.entries.len());
+            known.layer.state.lock().cache.set_break_even(break_even);
         }
         Some(true)
+    }
+
+    /// Takes note of what was selected, asks for uploads, and acquires what a hot half would need; false if it may not be
+    /// computed.
+    fn acquire(&mut self, block: &Block, known: &Known) -> bool {
+        let experts_per_token = block.experts_per_token();
+        let Known {
+            cache, layer, copies, ..
+        } = known;
+        let step = cache.step();
+        cache.record(layer.number, step, experts_per_token, &self.ids);
+        let possible = block.is_small() && copies.count() > 0;
+        let probe = self.on_gpu && possible && self.overhead.probe();
+        self.entries.clear();
+        self.stand_ins.clear();
+        let mut state = layer.state.lock();
+        let wanted = possible && state.cache.in_use() != probe;
+        if wanted {
+            handover::acquire(&mut state.cache, &self.ids, &mut self.entries);
+        } else {
+            self.entries.resize(self.ids.len(), None);
+        }
+        state.observe(step, &self.ids, experts_per_token);
+        cache.upload_wanted(layer, &mut state.cache);
+        // After the uploads were chosen: an entry that only stands in keeps no expert from leaving.
+        let spare = copies.spare();
+        let missing = selection::missing_stand_ins(&self.entries, experts_per_token, spare.len());
+        let complete = wanted && state.cache.entries_mut().acquire_any(missing, &mut self.stand_ins);
+        // Those that need not be acquired stand last; `release` knows them by their numbers.
+        self.stand_ins.extend(spare);
+        complete
+    }
+
+    /// Ends what [`Instance::acquire`] began.
+    fn release(&mut self, known: &Known) {
+        let spare = known.copies.spare();
+        let stand_ins = self.stand_ins.iter().copied().filter(|entry| !spare.contains(entry));
+        let entries = self.entries.iter().flatten().copied().chain(stand_ins);
+        handover::release(&mut known.layer.state.lock().cache, entries);
+        self.stand_ins.clear();
     }
 
     /// Computes a block whose weights belong to no cache: all of it on the CPU.
-    ///
-    /// # Safety
-    /// As [`Instance::cached`].
-    unsafe fn uncached(&mut self, block: &Block) -> Option<bool> {
-        // SAFETY: as the caller says.
-        unsafe {
-            self.read_ids(block)?;
-            self.slots.clear();
-            self.slots.resize(self.ids.len(), None);
-            self.split(block, None)?;
-            self.hot.backend.synchronize();
-        }
+    fn uncached(&mut self, block: &Block) -> Option<bool> {
+        self.read_ids(block)?;
+        self.entries.clear();
+        self.entries.resize(self.ids.len(), None);
+        self.split(block, None)?;
+        self.hot.backend.synchronize();
         Some(true)
     }
 
-    /// Reads which experts were selected, token by token.
-    ///
-    /// # Safety
-    /// As [`Instance::cached`].
-    unsafe fn read_ids(&mut self, block: &Block) -> Option<()> {
-        // SAFETY: indices stay within the tensor's shape. It may be a view with rows far apart.
-        unsafe {
-            let ids = block.ids;
-            let [per_token, tokens] = [(*ids).ne[0], (*ids).ne[1]].map(|size| usize::try_from(size).unwrap_or(0));
-            let [step, row] = [(*ids).nb[0], (*ids).nb[1]];
-            self.ids.clear();
-            if per_token == 0 || tokens == 0 {
-                return Some(());
-            }
-            let mut base = (*ids).data.cast::<u8>().cast_const();
-            if self.on_gpu {
-                let copy = &mut self.selected;
-                copy.resize(row * (tokens - 1) + step * (per_token - 1) + 4, 0u8);
-                ffi::ggml_backend_tensor_get(ids, copy.as_mut_ptr().cast(), 0, copy.len());
-                base = copy.as_ptr();
-            }
-            for token in 0..tokens {
-                for index in 0..per_token {
-                    let id = base.add(token * row + index * step).cast::<i32>().read_unaligned();
-                    self.ids.push(u32::try_from(id).ok()?);
-                }
+    /// Reads which experts were selected, token by token. The ids may be a view with rows far apart.
+    fn read_ids(&mut self, block: &Block) -> Option<()> {
+        let [experts_per_token, tokens] = [0, 1].map(|dimension| block.ids.size(dimension));
+        let [step, row, ..] = block.ids.strides();
+        self.ids.clear();
+        if experts_per_token == 0 || tokens == 0 {
+            return Some(());
+        }
+        self.raw_ids
+            .resize(row * (tokens - 1) + step * (experts_per_token - 1) + 4, 0);
+        block.ids.read(0, &mut self.raw_ids)?;
+        for token in 0..tokens {
+            for index in 0..experts_per_token {
+                let bytes = self.raw_ids.get(token * row + index * step..)?.first_chunk()?;
+                self.ids.push(u32::try_from(i32::from_ne_bytes(*bytes)).ok()?);
             }
         }
         Some(())
     }
 
-    /// Computes the hot and the cold half at the same time; returns how long the cold one took.
-    ///
-    /// # Safety
-    /// As [`Instance::cached`], after [`Instance::read_ids`]; hot slots are pinned.
-    unsafe fn split(&mut self, block: &Block, hot: Option<(&Copies, u32, usize)>) -> Option<std::time::Duration> {
-        let Self { cold, pairs, .. } = self;
-        // SAFETY: as the caller says. The hot half may overwrite the input once it has read it, so the cold one's rows are
-        // gathered first; the results of the cold half are written when the hot one has left its zeros.
-        unsafe {
-            let input = &*block.input;
-            let per_token = usize::try_from((*block.ids).ne[0]).ok()?.max(1);
-            pairs.clear();
-            let any_cold = self.slots.iter().any(Option::is_none);
-            if any_cold {
-                self.input.resize(ffi::ggml_nbytes(input), 0);
-                ffi::ggml_backend_tensor_get(input, self.input.as_mut_ptr().cast(), 0, self.input.len());
-                for (row, slot) in self.slots.iter().enumerate() {
-                    if slot.is_none() {
-                        let (token, index) = (row / per_token, row % per_token);
-                        let index = if input.ne[1] == 1 { 0 } else { index };
-                        pairs.push(Pair {
-                            expert: i32::try_from(self.ids[row]).ok()?,
-                            row,
-                            input: self.input.as_ptr().add(token * input.nb[2] + index * input.nb[1]),
-                        });
-                    }
-                }
-            }
-            if let Some((copies, layer, zero)) = hot {
-                self.hot.start(block, layer, copies, &self.slots, zero)?;
-            }
-            let begin = Instant::now();
-            if any_cold {
-                let rows = cold.compute(block, pairs)?;
-                let took = begin.elapsed();
-                if !self.on_gpu {
-                    self.hot.backend.synchronize();
-                }
-                let result = *block.nodes.last()?;
-                let width = usize::try_from((*result).ne[0]).ok()? * 4;
-                for (pair, bytes) in pairs.iter().zip(rows.chunks_exact(width.max(1))) {
-                    let (token, index) = (pair.row / per_token, pair.row % per_token);
-                    let offset = token * (*result).nb[2] + index * (*result).nb[1];
-                    match self.on_gpu {
-                        true => self.hot.write(result, offset, bytes),
-                        false => {
-                            let place = (*result).data.cast::<u8>().add(offset);
-                            std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, width);
-                        }
-                    }
-                }
-                return Some(took);
-            }
-            Some(std::time::Duration::ZERO)
+    /// Computes the hot and the cold half of a block at the same time; returns how long the cold one took. With a layer, the
+    /// hot half was assigned, and its entries are acquired.
+    fn split(&mut self, block: &Block, hot: Option<&Known>) -> Option<Duration> {
+        // The hot half may overwrite the input once it has read it, so the cold one's is read first.
+        self.choose_pairs(block)?;
+        if let Some(known) = hot {
+            // SAFETY: blocks are nodes of the graph that is being computed, whose sources are complete; `cached` waits for
+            // this before it releases the entries and before it starts the next.
+            unsafe { self.hot.start(block, known.layer.number, &known.copies)? };
         }
+        if self.pairs.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let begin = Instant::now();
+        // SAFETY: as above; the router selects experts that exist.
+        let rows = unsafe { self.cold.compute(block, &self.pairs, &self.input)? };
+        let took = begin.elapsed();
+        if !self.on_gpu {
+            self.hot.backend.synchronize();
+        }
+        let result = block.result()?;
+        let experts_per_token = block.experts_per_token().max(1);
+        let [_, column, token, _] = result.strides();
+        for (pair, row) in self.pairs.iter().zip(rows.chunks_exact((result.size(0) * 4).max(1))) {
+            let offset = pair.row / experts_per_token * token + pair.row % experts_per_token * column;
+            // SAFETY: the result is on the main device, in whose queue this stands behind the hot half; the rows stay until the
+            // next block, which is after this one is synchronized.
+            unsafe { self.hot.backend.write_aliased(result, offset, row)? };
+        }
+        Some(took)
+    }
+
+    /// Collects the experts without a copy, and reads the block's input for them.
+    fn choose_pairs(&mut self, block: &Block) -> Option<()> {
+        self.pairs.clear();
+        if self.entries.iter().all(Option::is_some) {
+            return Some(());
+        }
+        self.input.resize(block.input.bytes(), 0);
+        block.input.read(0, &mut self.input)?;
+        let experts_per_token = block.experts_per_token().max(1);
+        let [_, column, token, _] = block.input.strides();
+        let shared = block.input.size(1) == 1;
+        for (row, (entry, expert)) in self.entries.iter().zip(&self.ids).enumerate() {
+            if entry.is_none() {
+                let index = if shared { 0 } else { row % experts_per_token };
+                self.pairs.push(Pair {
+                    expert: i32::try_from(*expert).ok()?,
+                    row,
+                    input: row / experts_per_token * token + index * column,
+                });
+            }
+        }
+        Some(())
     }
 }

@@ -5,6 +5,7 @@
 //! no others. See `device.rs` for the two designs, with and without a GPU.
 #![allow(unsafe_code)]
 
+mod backend;
 mod block;
 mod buffer;
 mod cold;
@@ -13,111 +14,75 @@ mod device;
 mod ffi;
 mod hot;
 mod instance;
-mod layer;
-mod tensors;
+mod node;
+mod registry;
+mod sketch;
 
-use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use self::registry::{Plugin, registered};
 use super::ExpertCache;
 use super::settings::Device;
 
-pub(super) use layer::{Layer, LayerState, Uploader};
-
-thread_local! {
-    /// The cache of the model that this thread is loading: llama.cpp asks for buffers on the thread that loads.
-    static LOADING: RefCell<Option<Arc<ExpertCache>>> = const { RefCell::new(None) };
+/// Why the backend cannot be registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PluginError {
+    #[error(
+        "ggml has no CPU device: with dynamic backends, their modules lie beside the executable or in GGML_BACKEND_PATH"
+    )]
+    NoCpu,
 }
 
-/// Runs `load`, which loads a model on this thread; the weights of its experts come to `cache`. The caller adds
-/// `add_cpu_moe_override` to the model's parameters.
+/// Runs `load`, which loads a model on this thread; the weights of its experts come to `cache`. The caller names them in the
+/// model's parameters, with [`in_main_memory`](super::in_main_memory) as the pattern of a CPU override.
 ///
 /// # Errors
 /// When ggml has no CPU device.
-pub fn load_with<T>(cache: &Arc<ExpertCache>, load: impl FnOnce() -> T) -> Result<T, String> {
+pub fn load_with<T>(cache: &Arc<ExpertCache>, load: impl FnOnce() -> T) -> Result<T, PluginError> {
     let plugin = plugin(cache.device())?;
     if matches!(cache.device(), Device::Gpu(_)) && plugin.gpu.is_none() {
         tracing::warn!("copies of experts stay in main memory: no GPU was found, or another model chose so before");
     }
-    LOADING.with(|loading| *loading.borrow_mut() = Some(cache.clone()));
+    registry::set_loading(Some(cache.clone()));
     let result = load();
-    LOADING.with(|loading| *loading.borrow_mut() = None);
+    registry::set_loading(None);
     Ok(result)
 }
 
-/// What callbacks need. ggml keeps pointers to our structs for the life of the process.
-struct Plugin {
-    devices: Vec<ffi::ggml_backend_dev_t>,
-    /// The device that computes where there is a GPU; else the store does.
-    compute: Option<ffi::ggml_backend_dev_t>,
-    /// The type of the buffers that hold experts in main memory.
-    host_buffers: ffi::ggml_backend_buffer_type_t,
-    /// ggml's own CPU device: it computes the cold experts, and holds the copies where there is no GPU.
-    cpu: ffi::ggml_backend_dev_t,
-    /// The cache device, if it is a GPU.
-    gpu: Option<ffi::ggml_backend_dev_t>,
-    /// Whether large batches come to us as well: without a GPU nobody would compute them faster, and we learn from them.
-    takes_prefill: bool,
-}
-
-// SAFETY: the structs behind the pointers are written before the first use and only read afterwards.
-unsafe impl Send for Plugin {}
-// SAFETY: as above.
-unsafe impl Sync for Plugin {}
-
-impl Plugin {
-    /// Whether a tensor lies in a buffer of ours.
-    ///
-    /// # Safety
-    /// `tensor` is null or a tensor.
-    unsafe fn owns(&self, tensor: *const ffi::ggml_tensor) -> bool {
-        // SAFETY: as the caller says.
-        unsafe { !tensor.is_null() && !(*tensor).buffer.is_null() && (*(*tensor).buffer).buft == self.host_buffers }
-    }
-
-    /// Where copies are.
-    fn cache_device(&self) -> ffi::ggml_backend_dev_t {
-        self.gpu.unwrap_or(self.cpu)
-    }
-}
-
-static PLUGIN: OnceLock<Plugin> = OnceLock::new();
-
-/// The plugin, for callbacks: ggml calls none before there is one.
-fn registered() -> Option<&'static Plugin> {
-    PLUGIN.get()
-}
-
 /// Registers the backend at the first call, which decides about the cache device.
-fn plugin(wanted: Device) -> Result<&'static Plugin, String> {
+fn plugin(wanted: Device) -> Result<&'static Plugin, PluginError> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock();
-    if let Some(plugin) = PLUGIN.get() {
+    if let Some(plugin) = registered() {
         return Ok(plugin);
     }
     let (plugin, registry) = build(wanted)?;
-    let plugin = PLUGIN.get_or_init(|| plugin);
+    let plugin = registry::register(plugin);
     // SAFETY: the structs are complete and live for ever.
     unsafe { ffi::ggml_backend_register(registry) };
     Ok(plugin)
 }
 
-fn build(wanted: Device) -> Result<(Plugin, ffi::ggml_backend_reg_t), String> {
+/// ggml's CPU device, if it has one, and its GPUs.
+fn devices_of_ggml() -> (Option<ffi::ggml_backend_dev_t>, Vec<ffi::ggml_backend_dev_t>) {
     use ffi::ggml_backend_dev_type::GGML_BACKEND_DEVICE_TYPE_IGPU as INTEGRATED;
     use ffi::ggml_backend_dev_type::{GGML_BACKEND_DEVICE_TYPE_CPU as CPU, GGML_BACKEND_DEVICE_TYPE_GPU as GPU};
     // SAFETY: asks ggml's registry, which is made at its first use.
-    let (cpu, gpus) = unsafe {
+    unsafe {
         let devices = (0..ffi::ggml_backend_dev_count()).map(|index| ffi::ggml_backend_dev_get(index));
         let gpus = devices.filter(|device| matches!(ffi::ggml_backend_dev_type(*device), GPU | INTEGRATED));
-        (ffi::ggml_backend_dev_by_type(CPU), gpus.collect::<Vec<_>>())
-    };
-    if cpu.is_null() {
-        return Err("ggml has no CPU device".into());
+        let cpu = ffi::ggml_backend_dev_by_type(CPU);
+        ((!cpu.is_null()).then_some(cpu), gpus.collect())
     }
+}
+
+fn build(wanted: Device) -> Result<(Plugin, ffi::ggml_backend_reg_t), PluginError> {
+    let (cpu, gpus) = devices_of_ggml();
+    let cpu = cpu.ok_or(PluginError::NoCpu)?;
     let gpu = match wanted {
         // SAFETY: asks ggml's registry; a number that it does not have would be null.
         Device::Gpu(gpu) => Some(unsafe { ffi::ggml_backend_dev_get(gpu.ggml_index()) }),

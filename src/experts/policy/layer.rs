@@ -1,9 +1,9 @@
-//! The cache of one layer: its slots, its policy, and the bounds that hold for all policies.
+//! The cache of one layer: its entries, its policy, and the bounds that hold for all policies.
 
 use std::ops::AddAssign;
 
 use super::{Gate, Policy, PolicyConfig};
-use crate::experts::residency::{SlotTable, Upload};
+use crate::experts::residency::{EntryTable, Upload};
 
 /// What has happened in a layer since it was loaded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -16,7 +16,7 @@ pub struct LayerCounts {
     pub hits: u64,
     /// Uploads that were begun.
     pub uploads: u64,
-    /// Experts that lost their slot to another one.
+    /// Experts that lost their entry to another one.
     pub evictions: u64,
 }
 
@@ -58,14 +58,14 @@ impl AddAssign for LayerCounts {
 /// let mut layer = LayerCache::new(32, 8, PolicyConfig::default(), None);
 /// layer.decoded(&[3, 5, 7, 11]);
 /// while let Some(upload) = layer.next_upload() {
-///     // Copy the expert's bytes into the slot, then:
+///     // Copy the expert's bytes into the entry, then:
 ///     layer.complete(upload);
 /// }
-/// assert!(layer.slots().slot_of(3).is_some());
+/// assert!(layer.entries().entry_of(3).is_some());
 /// ```
 #[derive(Debug)]
 pub struct LayerCache {
-    slots: SlotTable,
+    entries: EntryTable,
     policy: Box<dyn Policy>,
     config: PolicyConfig,
     gate: Gate,
@@ -75,16 +75,19 @@ pub struct LayerCache {
     prompt_tokens: u32,
     /// Experts that should be uploaded, the best one last, with the value that they had.
     wanted: Vec<(f64, u32)>,
-    /// By expert: whether it shall always have a slot. Empty if none shall.
-    kept: Vec<bool>,
+    /// Experts that [`LayerCache::fill`] chose and that wait for their upload, the best one last. What tokens want comes
+    /// first, and does not take anything away here.
+    filling: Vec<u32>,
+    /// By expert: whether it shall always have an entry. Empty if none shall.
+    pinned: Vec<bool>,
 }
 
 impl LayerCache {
-    /// An empty cache of `slots` slots, at most one per expert. `heat` is what earlier runs know about the experts.
+    /// An empty cache of `capacity` entries, at most one per expert. `heat` is what earlier runs know about the experts.
     #[must_use]
-    pub fn new(experts: usize, slots: usize, config: PolicyConfig, heat: Option<&[f32]>) -> Self {
+    pub fn new(experts: usize, capacity: usize, config: PolicyConfig, heat: Option<&[f32]>) -> Self {
         Self {
-            slots: SlotTable::new(experts, slots),
+            entries: EntryTable::new(experts, capacity),
             policy: config.build(experts, heat),
             config,
             gate: Gate::new(config.gate),
@@ -92,20 +95,21 @@ impl LayerCache {
             prompt: vec![0; experts],
             prompt_tokens: 0,
             wanted: Vec::with_capacity(experts),
-            kept: Vec::new(),
+            filling: Vec::new(),
+            pinned: Vec::new(),
         }
     }
 
-    /// Experts that shall always have a slot, whatever the policy thinks of them. Unknown ones are ignored.
-    pub fn keep(&mut self, experts: &[u32]) {
-        let count = self.slots.experts();
-        self.kept.clear();
+    /// Experts that shall always have an entry, whatever the policy thinks of them. Unknown ones are ignored.
+    pub fn pin(&mut self, experts: &[u32]) {
+        let count = self.entries.experts();
+        self.pinned.clear();
         if !experts.is_empty() {
-            self.kept.resize(count, false);
+            self.pinned.resize(count, false);
         }
         for expert in experts {
-            if let Some(kept) = self.kept.get_mut(*expert as usize) {
-                *kept = true;
+            if let Some(pinned) = self.pinned.get_mut(*expert as usize) {
+                *pinned = true;
             }
         }
     }
@@ -115,12 +119,15 @@ impl LayerCache {
     pub fn values(&self) -> Vec<f32> {
         #[expect(clippy::cast_possible_truncation, reason = "half as many digits are enough")]
         let value = |expert| self.policy.value(expert) as f32;
-        (0..).take(self.slots.experts()).map(value).collect()
+        (0..).take(self.entries.experts()).map(value).collect()
     }
 
-    /// Wants the best experts for all slots: for the start with a heat map, and after a change.
+    /// Chooses the best experts for all entries: for the start with a heat map, and after a change. They are uploaded as fast
+    /// as uploads are carried out, however many tokens that takes.
     pub fn fill(&mut self) {
-        self.want_any(self.slots.slots());
+        self.want_any(self.entries.capacity());
+        self.filling.clear();
+        self.filling.extend(self.wanted.drain(..).map(|(_, expert)| expert));
     }
 
     /// Changes the hit rate below which the cache is not used.
@@ -128,15 +135,15 @@ impl LayerCache {
         self.gate.set_break_even(break_even);
     }
 
-    /// The slots, to see who is where.
+    /// The entries, to see who is where.
     #[must_use]
-    pub fn slots(&self) -> &SlotTable {
-        &self.slots
+    pub fn entries(&self) -> &EntryTable {
+        &self.entries
     }
 
-    /// The slots, to pin and unpin.
-    pub fn slots_mut(&mut self) -> &mut SlotTable {
-        &mut self.slots
+    /// The entries, for readers.
+    pub fn entries_mut(&mut self) -> &mut EntryTable {
+        &mut self.entries
     }
 
     #[must_use]
@@ -160,8 +167,7 @@ impl LayerCache {
         }
     }
 
-    /// A prompt is over: what it selected is wanted first. Without this call the next decoded token does the same, but
-    /// misses what it could have hit.
+    /// A prompt is over: what it selected is wanted first.
     pub fn prompt_ended(&mut self) {
         if self.prompt_tokens == 0 {
             return;
@@ -175,26 +181,27 @@ impl LayerCache {
 
     /// Wants the best of all experts.
     fn want_any(&mut self, limit: usize) {
-        let experts = u32::try_from(self.slots.experts()).unwrap_or(u32::MAX);
+        let experts = u32::try_from(self.entries.experts()).unwrap_or(u32::MAX);
         self.want(0..experts, limit);
     }
 
     /// Takes in what one decoded token selected, and wants the best of what missed. Unknown experts are ignored.
     pub fn decoded(&mut self, experts: &[u32]) {
-        self.prompt_ended();
         let known = experts
             .iter()
-            .filter(|expert| (**expert as usize) < self.slots.experts());
+            .filter(|expert| (**expert as usize) < self.entries.experts());
         let selections = known.count();
-        let resident = experts.iter().filter(|expert| self.slots.slot_of(**expert).is_some());
+        let resident = experts
+            .iter()
+            .filter(|expert| self.entries.entry_of(**expert).is_some());
         let hits = resident.count();
         self.counts.tokens += 1;
         self.counts.selections += selections as u64;
         self.counts.hits += hits as u64;
         self.gate.observe(hits, selections);
         self.policy.observe(experts);
-        // As long as there is room, experts get it that are known to be good, selected now or not.
-        let any = self.slots.free() > 0 || self.policy.looks_ahead();
+        // Free entries go to experts that are known to be good, selected now or not.
+        let any = self.entries.free() > 0 || self.policy.looks_ahead();
         if hits == selections && !any {
             return;
         }
@@ -204,7 +211,7 @@ impl LayerCache {
             return;
         }
         // Within the capacity, whatever a caller reports: nothing is allocated per token.
-        self.want(experts.iter().copied().take(self.slots.experts()), limit);
+        self.want(experts.iter().copied().take(self.entries.experts()), limit);
     }
 
     /// Wants the best `limit` of those that are not there yet.
@@ -215,7 +222,7 @@ impl LayerCache {
             self.wanted = wanted;
             return;
         }
-        let absent = experts.filter(|expert| self.slots.place_of(*expert).is_none());
+        let absent = experts.filter(|expert| self.entries.place_of(*expert).is_none());
         wanted.extend(absent.map(|expert| (self.value(expert), expert)));
         wanted.retain(|(value, _)| *value > 0.0);
         // Equal ones in the order of their numbers, so that the same trace gives the same uploads.
@@ -232,43 +239,126 @@ impl LayerCache {
         self.wanted = wanted;
     }
 
-    /// What a slot for an expert is worth: to those that shall always have one, everything.
+    /// What an entry for an expert is worth: for pinned ones, everything.
     fn value(&self, expert: u32) -> f64 {
-        match self.kept.get(expert as usize) {
+        match self.pinned.get(expert as usize) {
             Some(true) => f64::INFINITY,
             _ => self.policy.value(expert),
         }
     }
 
-    /// The next upload to carry out; the slot is reserved until [`LayerCache::complete`] or [`LayerCache::abandon`].
+    /// The next upload to carry out; the entry is reserved until [`LayerCache::complete`] or [`LayerCache::abandon`].
     pub fn next_upload(&mut self) -> Option<Upload> {
-        let (_, newcomer) = self.wanted.pop()?;
-        if self.slots.place_of(newcomer).is_some() {
-            return None;
+        self.next_wanted().or_else(|| self.next_filling())
+    }
+
+    /// The next one that tokens or a prompt want.
+    pub fn next_wanted(&mut self) -> Option<Upload> {
+        while let Some((_, newcomer)) = self.wanted.pop() {
+            if self.entries.place_of(newcomer).is_some() {
+                continue;
+            }
+            if let Some(upload) = self.admit(newcomer) {
+                return Some(upload);
+            }
+            // The others are worth less.
+            self.wanted.clear();
         }
-        if self.slots.free() == 0 {
-            let idle = self.slots.idle().map(|expert| (self.value(expert), expert));
-            let (worth, victim) = idle.min_by(|a, b| a.0.total_cmp(&b.0))?;
-            if self.value(newcomer) <= worth * self.policy.hysteresis() {
-                // The others are worth less.
-                self.wanted.clear();
+        None
+    }
+
+    /// The next one that [`LayerCache::fill`] chose.
+    pub fn next_filling(&mut self) -> Option<Upload> {
+        while let Some(newcomer) = self.filling.last().copied() {
+            if self.entries.free() == 0 && self.entries.idle().next().is_none() {
                 return None;
             }
-            self.slots.evict(victim);
+            self.filling.pop();
+            if self.entries.place_of(newcomer).is_some() {
+                continue;
+            }
+            if let Some(upload) = self.admit(newcomer) {
+                return Some(upload);
+            }
+            // Tokens have chosen better ones meanwhile.
+            self.filling.clear();
+        }
+        None
+    }
+
+    /// Gives an expert a free entry, or that of an idle one which is worth so much less that the change pays.
+    fn admit(&mut self, newcomer: u32) -> Option<Upload> {
+        if self.entries.free() == 0 {
+            let idle = self.entries.idle().map(|expert| (self.value(expert), expert));
+            let (worth, victim) = idle.min_by(|a, b| a.0.total_cmp(&b.0))?;
+            if self.value(newcomer) <= worth * self.policy.hysteresis() {
+                return None;
+            }
+            self.entries.evict(victim);
             self.counts.evictions += 1;
         }
-        let upload = self.slots.load(newcomer)?;
+        let upload = self.entries.load(newcomer)?;
         self.counts.uploads += 1;
         Some(upload)
     }
 
     /// The upload is complete: the next token finds the expert. Returns `false` for one that is not under way.
     pub fn complete(&mut self, upload: Upload) -> bool {
-        self.slots.complete(upload)
+        self.entries.complete(upload)
     }
 
     /// The upload failed. Returns `false` for one that is not under way.
     pub fn abandon(&mut self, upload: Upload) -> bool {
-        self.slots.abandon(upload)
+        self.entries.abandon(upload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experts::policy::PolicyKind;
+
+    fn upload(layer: &mut LayerCache, most: usize) {
+        for _ in 0..most {
+            let Some(upload) = layer.next_upload() else { return };
+            assert!(layer.complete(upload));
+        }
+    }
+
+    /// Uploads take their time, and tokens go on: what the heat map chose comes nevertheless, after what tokens want.
+    #[test]
+    fn a_warm_start_outlives_the_first_tokens() {
+        for kind in PolicyKind::ALL {
+            let config = PolicyConfig {
+                kind,
+                ..PolicyConfig::default()
+            };
+            let heat: Vec<f32> = (0..64u8).map(|expert| f32::from(expert) + 1.0).collect();
+            let mut layer = LayerCache::new(64, 32, config, Some(&heat));
+            layer.fill();
+            upload(&mut layer, 4);
+            for _ in 0..2 {
+                layer.decoded(&[63, 62, 61, 60]);
+                upload(&mut layer, 3);
+            }
+            upload(&mut layer, usize::MAX);
+            let mut residents: Vec<u32> = layer.entries().residents().collect();
+            residents.sort_unstable();
+            assert_eq!(residents, (32..64).collect::<Vec<_>>(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_tokens_want_comes_before_the_rest_of_a_warm_start() {
+        let heat = [8.0, 7.0, 6.0, 5.0, 0.0, 0.0, 0.0, 0.0];
+        let mut layer = LayerCache::new(8, 4, PolicyConfig::default(), Some(&heat));
+        layer.pin(&[7]);
+        layer.fill();
+        let next = |layer: &mut LayerCache| layer.next_upload().map(|upload| upload.expert);
+        assert_eq!(next(&mut layer), Some(7), "pinned ones are first");
+        (0..9).for_each(|_| layer.decoded(&[5]));
+        assert_eq!(next(&mut layer), Some(5));
+        let rest: Vec<u32> = std::iter::from_fn(|| next(&mut layer)).collect();
+        assert_eq!(rest, [0, 1], "and then the entries are full");
     }
 }

@@ -1,7 +1,7 @@
-//! Who gets a slot: policies over plain data, one object per layer.
+//! Who gets an entry: policies over plain data, one object per layer.
 //!
 //! A [`Policy`] sees which experts the tokens of its layer select and gives each expert a value. What to do with the values
-//! is the same for all of them, and in [`LayerCache`]: an expert that missed takes a free slot, or that of the resident
+//! is the same for all of them, and in [`LayerCache`]: an expert that missed takes a free entry, or that of the resident
 //! with the least value if its own is larger by the policy's hysteresis, and only so many per token. Misses are computed
 //! on the CPU and never waited for; an admission pays off from a later token on.
 //!
@@ -12,16 +12,16 @@ mod gate;
 mod layer;
 mod lfu_decay;
 mod lru;
-mod pinned;
 mod predictive;
+mod static_heat;
 
 pub use counts::DecayingCounts;
 pub use gate::{Gate, GateConfig, Overhead, break_even};
 pub use layer::{LayerCache, LayerCounts};
 pub use lfu_decay::LfuDecay;
 pub use lru::Lru;
-pub use pinned::Pinned;
 pub use predictive::Predictive;
+pub use static_heat::StaticHeat;
 
 /// Gives the experts of one layer their value.
 pub trait Policy: std::fmt::Debug + Send {
@@ -31,13 +31,13 @@ pub trait Policy: std::fmt::Debug + Send {
     /// Takes in a prompt: `counts[expert]` of its `tokens` tokens selected the expert.
     fn observe_prompt(&mut self, counts: &[u32], tokens: u32);
 
-    /// What a slot for this expert is worth, in a unit of the policy's own; 0 is nothing.
+    /// What an entry for this expert is worth, in a unit of the policy's own; 0 is nothing.
     fn value(&self, expert: u32) -> f64;
 
     /// How many times a newcomer's value must exceed that of the resident it replaces; at least 1.
     fn hysteresis(&self) -> f64;
 
-    /// Whether an expert may become worth a slot without being selected.
+    /// Whether an expert may become worth an entry without being selected.
     fn looks_ahead(&self) -> bool {
         false
     }
@@ -70,8 +70,8 @@ impl PolicyKind {
     /// What is best for a model of which one expert in each layer takes so many bytes together. To look ahead pays where it
     /// is cheap: it uploads about two experts per layer and token, far more than counting does.
     #[must_use]
-    pub fn for_model(slot_bytes: u64) -> Self {
-        match slot_bytes.saturating_mul(2) <= CHEAP_PER_TOKEN {
+    pub fn for_model(entry_bytes: u64) -> Self {
+        match entry_bytes.saturating_mul(2) <= CHEAP_PER_TOKEN {
             true => Self::Predictive,
             false => Self::LfuDecay,
         }
@@ -89,7 +89,7 @@ impl PolicyKind {
     }
 }
 
-/// How slots are given away in one layer.
+/// How entries are given away in one layer.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub struct PolicyConfig {
@@ -128,7 +128,7 @@ impl PolicyConfig {
     #[must_use]
     pub fn build(&self, experts: usize, heat: Option<&[f32]>) -> Box<dyn Policy> {
         match self.kind {
-            PolicyKind::Static => Box::new(Pinned::new(experts, heat.unwrap_or_default())),
+            PolicyKind::Static => Box::new(StaticHeat::new(experts, heat.unwrap_or_default())),
             PolicyKind::Lru => Box::new(Lru::new(experts, heat.unwrap_or_default())),
             PolicyKind::LfuDecay => Box::new(LfuDecay::new(experts, heat.unwrap_or_default(), self)),
             PolicyKind::Predictive => Box::new(Predictive::new(experts, heat.unwrap_or_default(), self)),

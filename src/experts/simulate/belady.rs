@@ -6,7 +6,7 @@ use crate::experts::trace::{Phase, Trace};
 /// what is selected again soonest (Belady, *A study of replacement algorithms for a virtual-storage computer*, IBM Systems
 /// Journal 5, 1966). What is not kept is computed on the CPU, so a miss need not be admitted. Nothing is fetched before
 /// it was selected once; uploads are not bounded.
-pub(super) fn hits(trace: &Trace, layer: usize, slots: usize, warm_up: usize) -> u64 {
+pub(super) fn hits(trace: &Trace, layer: usize, capacity: usize, warm_up: usize) -> u64 {
     let tokens: Vec<usize> = (0..)
         .zip(trace.phases())
         .filter(|(_, phase)| **phase == Phase::Decode)
@@ -14,15 +14,15 @@ pub(super) fn hits(trace: &Trace, layer: usize, slots: usize, warm_up: usize) ->
         .collect();
     // For each selection the position at which its expert is selected next.
     let mut next_of = vec![usize::MAX; trace.experts()];
-    let mut next = vec![0; tokens.len() * trace.active()];
+    let mut next = vec![0; tokens.len() * trace.experts_per_token()];
     for (position, token) in tokens.iter().enumerate().rev() {
-        let row = &mut next[position * trace.active()..];
+        let row = &mut next[position * trace.experts_per_token()..];
         for (next, id) in row.iter_mut().zip(trace.selection(*token, layer)) {
             *next = std::mem::replace(&mut next_of[usize::from(*id)], position);
         }
     }
     let mut hits = 0;
-    // (next position, expert): sorted, and at most `slots` after each token.
+    // (next position, expert): sorted, and at most `capacity` after each token.
     let mut kept: Vec<(usize, u16)> = Vec::new();
     for (position, token) in tokens.iter().enumerate() {
         // Who is selected now was kept for just that.
@@ -31,11 +31,11 @@ pub(super) fn hits(trace: &Trace, layer: usize, slots: usize, warm_up: usize) ->
             hits += resident as u64;
         }
         kept.drain(..resident);
-        let row = &next[position * trace.active()..];
+        let row = &next[position * trace.experts_per_token()..];
         let selected = row.iter().copied().zip(trace.selection(*token, layer).iter().copied());
         kept.extend(selected.filter(|(next, _)| *next != usize::MAX));
         kept.sort_unstable();
-        kept.truncate(slots);
+        kept.truncate(capacity);
     }
     hits
 }

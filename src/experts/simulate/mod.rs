@@ -18,7 +18,7 @@ pub use synthetic::Synthetic;
 pub struct SimulationConfig {
     /// One run each.
     pub policies: Vec<PolicyKind>,
-    /// Slots per layer, as shares of the experts, 0 to 1. One run each.
+    /// Copies per layer, as shares of the experts, 0 to 1. One run each.
     pub capacities: Vec<f64>,
     /// For all policies; its kind is not used.
     pub policy: PolicyConfig,
@@ -46,8 +46,9 @@ pub struct Row {
     pub policy: PolicyKind,
     /// Number of the layer in the model; `None` is all together.
     pub layer: Option<u32>,
-    /// Per layer.
-    pub slots: usize,
+    /// Copies per layer.
+    #[serde(rename = "slots")]
+    pub capacity: usize,
     /// After the warm-up; a token counts in each layer.
     #[serde(flatten)]
     pub counts: LayerCounts,
@@ -65,10 +66,10 @@ pub struct Row {
 #[must_use]
 pub fn simulate(trace: &Trace, config: &SimulationConfig) -> Vec<Row> {
     let mut rows = Vec::new();
-    for capacity in &config.capacities {
-        let slots = slots(trace.experts(), *capacity);
+    for share in &config.capacities {
+        let capacity = capacity(trace.experts(), *share);
         let optima: Vec<u64> = (0..trace.layers().len())
-            .map(|layer| belady::hits(trace, layer, slots, config.warm_up))
+            .map(|layer| belady::hits(trace, layer, capacity, config.warm_up))
             .collect();
         for kind in &config.policies {
             let policy = PolicyConfig {
@@ -77,36 +78,36 @@ pub fn simulate(trace: &Trace, config: &SimulationConfig) -> Vec<Row> {
             };
             let mut total = LayerCounts::default();
             for (layer, number) in trace.layers().iter().enumerate() {
-                let counts = replay(trace, layer, slots, policy, config);
-                rows.push(row(*kind, Some(*number), slots, counts, optima[layer]));
+                let counts = replay(trace, layer, capacity, policy, config);
+                rows.push(row(*kind, Some(*number), capacity, counts, optima[layer]));
                 total += counts;
             }
-            rows.push(row(*kind, None, slots, total, optima.iter().sum()));
+            rows.push(row(*kind, None, capacity, total, optima.iter().sum()));
         }
     }
     rows
 }
 
-/// Slots per layer for a share of the experts.
+/// Copies per layer for a share of the experts.
 #[must_use]
-pub fn slots(experts: usize, share: f64) -> usize {
+pub fn capacity(experts: usize, share: f64) -> usize {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         clippy::cast_precision_loss,
         reason = "a share of a small number; saturates"
     )]
-    let slots = (experts as f64 * share.clamp(0.0, 1.0)).round() as usize;
-    slots.min(experts)
+    let capacity = (experts as f64 * share.clamp(0.0, 1.0)).round() as usize;
+    capacity.min(experts)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts for people")]
-fn row(policy: PolicyKind, layer: Option<u32>, slots: usize, counts: LayerCounts, best: u64) -> Row {
+fn row(policy: PolicyKind, layer: Option<u32>, capacity: usize, counts: LayerCounts, best: u64) -> Row {
     let ratio = |a: u64, b: u64| if b == 0 { 0.0 } else { a as f64 / b as f64 };
     Row {
         policy,
         layer,
-        slots,
+        capacity,
         counts,
         hit_rate: ratio(counts.hits, counts.selections),
         optimum: ratio(best, counts.selections),
@@ -116,13 +117,19 @@ fn row(policy: PolicyKind, layer: Option<u32>, slots: usize, counts: LayerCounts
 }
 
 /// What one layer's cache did after the warm-up.
-fn replay(trace: &Trace, layer: usize, slots: usize, policy: PolicyConfig, config: &SimulationConfig) -> LayerCounts {
+fn replay(
+    trace: &Trace,
+    layer: usize,
+    capacity: usize,
+    policy: PolicyConfig,
+    config: &SimulationConfig,
+) -> LayerCounts {
     let heat = (policy.kind == PolicyKind::Static).then(|| profile(trace, layer, config.warm_up));
-    let mut cache = LayerCache::new(trace.experts(), slots, policy, heat.as_deref());
+    let mut cache = LayerCache::new(trace.experts(), capacity, policy, heat.as_deref());
     let mut on_the_way = VecDeque::new();
     let mut before = LayerCounts::default();
-    let mut ids = Vec::with_capacity(trace.active());
-    let mut pinned = Vec::with_capacity(trace.active());
+    let mut ids = Vec::with_capacity(trace.experts_per_token());
+    let mut acquired = Vec::with_capacity(trace.experts_per_token());
     let mut decoded = 0;
     for (token, phase) in trace.phases().iter().enumerate() {
         ids.clear();
@@ -147,11 +154,11 @@ fn replay(trace: &Trace, layer: usize, slots: usize, policy: PolicyConfig, confi
                     before = cache.counts();
                 }
                 // As the engine does: what a token reads is not overwritten for its own next token.
-                pinned.clear();
-                handover::pin(&mut cache, &ids, &mut pinned);
+                acquired.clear();
+                handover::acquire(&mut cache, &ids, &mut acquired);
                 cache.decoded(&ids);
                 upload(&mut cache, &mut on_the_way, decoded + config.latency);
-                handover::unpin(&mut cache, &pinned);
+                handover::release(&mut cache, acquired.iter().flatten().copied());
                 decoded += 1;
             }
         }

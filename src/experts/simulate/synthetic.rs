@@ -10,7 +10,7 @@ pub struct Synthetic {
     pub layers: u32,
     pub experts: u32,
     /// Experts per token.
-    pub active: u32,
+    pub experts_per_token: u32,
     /// Exponent of the Zipf law: 0 makes all experts equally popular.
     pub skew: f64,
     /// Standard deviation of the affinities, in nats: 0 makes tokens independent of each other.
@@ -27,13 +27,13 @@ pub struct Synthetic {
 }
 
 impl Synthetic {
-    /// The built-in reasoner's shape: 32 experts, 4 active, six layers.
+    /// The built-in reasoner's shape: 32 experts, 4 per token, six layers.
     #[must_use]
     pub fn small() -> Self {
         Self {
             layers: 6,
             experts: 32,
-            active: 4,
+            experts_per_token: 4,
             skew: 0.8,
             locality: 1.5,
             topic: 24.0,
@@ -44,14 +44,14 @@ impl Synthetic {
         }
     }
 
-    /// The shape of Qwen3-Next-80B-A3B, in a few layers: 512 experts, 10 active. Little skew, most of it locality: LRU
+    /// The shape of Qwen3-Next-80B-A3B, in a few layers: 512 experts, 10 per token. Little skew, most of it locality: LRU
     /// lands near the published 67 % at 12.5 % of the experts and 81 % at 25 %.
     #[must_use]
     pub fn large() -> Self {
         Self {
             layers: 2,
             experts: 512,
-            active: 10,
+            experts_per_token: 10,
             skew: 0.3,
             locality: 2.5,
             topic: 64.0,
@@ -67,7 +67,7 @@ impl Synthetic {
     /// # Errors
     /// When no model has this shape.
     pub fn trace(&self) -> Result<Trace, TraceError> {
-        let mut trace = Trace::new((0..self.layers).collect(), self.experts, self.active)?;
+        let mut trace = Trace::new((0..self.layers).collect(), self.experts, self.experts_per_token)?;
         let mut random = fastrand::Rng::with_seed(self.seed);
         let (layers, experts) = (trace.layers().len(), trace.experts());
         let popularity: Vec<f64> = (0..layers).flat_map(|_| self.popularity(&mut random)).collect();
@@ -87,9 +87,9 @@ impl Synthetic {
                         *topic = keep * *topic + fresh * normal(&mut random);
                         scores.push((popularity + self.locality * *topic + gumbel(&mut random), id));
                     }
-                    let active = trace.active();
-                    scores.select_nth_unstable_by(active - 1, |a, b| b.0.total_cmp(&a.0));
-                    ids.extend(scores[..active].iter().map(|(_, id)| *id));
+                    let count = trace.experts_per_token();
+                    scores.select_nth_unstable_by(count - 1, |a, b| b.0.total_cmp(&a.0));
+                    ids.extend(scores[..count].iter().map(|(_, id)| *id));
                 }
                 let phase = match position < self.prompt {
                     true => Phase::Prefill,

@@ -19,7 +19,7 @@ fn policies_compared() {
             println!(
                 "| {name} | {:>10} | {:>3} | {:.3} | {:.3} | {:.3} | {:.2} |",
                 row.policy.name(),
-                row.slots,
+                row.capacity,
                 row.hit_rate,
                 row.optimum,
                 row.of_optimum,
@@ -29,7 +29,7 @@ fn policies_compared() {
         // Where there is nothing to foresee, foreseeing costs nothing, and counting is as good.
         for counting in [PolicyKind::LfuDecay, PolicyKind::Predictive] {
             for row in rows.iter().filter(|row| row.policy == counting) {
-                let others = rows.iter().filter(|other| other.slots == row.slots);
+                let others = rows.iter().filter(|other| other.capacity == row.capacity);
                 let best = others.map(|row| row.hit_rate).fold(0.0, f64::max);
                 assert!(row.hit_rate > best - 0.02, "{name}: {row:?}");
             }
@@ -67,7 +67,7 @@ fn all_or_nothing() {
 }
 
 /// Hits of the best sequence of cache contents, by trying all of them.
-fn best_by_force(tokens: &[Vec<u16>], kept: &[u16], slots: usize) -> u64 {
+fn best_by_force(tokens: &[Vec<u16>], kept: &[u16], capacity: usize) -> u64 {
     let Some((token, rest)) = tokens.split_first() else {
         return 0;
     };
@@ -75,14 +75,14 @@ fn best_by_force(tokens: &[Vec<u16>], kept: &[u16], slots: usize) -> u64 {
     let mut all: Vec<u16> = kept.iter().chain(token).copied().collect();
     all.sort_unstable();
     all.dedup();
-    let subsets = (0u32..1 << all.len()).filter(|set| set.count_ones() as usize <= slots);
+    let subsets = (0u32..1 << all.len()).filter(|set| set.count_ones() as usize <= capacity);
     let best = subsets.map(|set| {
         let next: Vec<u16> = (0..)
             .zip(&all)
             .filter(|(bit, _)| set >> bit & 1 == 1)
             .map(|(_, id)| *id)
             .collect();
-        best_by_force(rest, &next, slots)
+        best_by_force(rest, &next, capacity)
     });
     hits + best.max().unwrap_or(0)
 }
@@ -93,20 +93,20 @@ proptest! {
     #[test]
     fn belady_is_the_best(
         tokens in prop::collection::vec(prop::sample::subsequence(vec![0u16, 1, 2, 3], 2), 0..7),
-        slots in 0usize..4,
+        capacity in 0usize..4,
     ) {
         let mut trace = Trace::new(vec![0], 4, 2).unwrap();
         for ids in &tokens {
             trace.push(Phase::Decode, ids).unwrap();
         }
-        prop_assert_eq!(belady::hits(&trace, 0, slots, 0), best_by_force(&tokens, &[], slots));
+        prop_assert_eq!(belady::hits(&trace, 0, capacity, 0), best_by_force(&tokens, &[], capacity));
     }
 
     #[test]
     fn policies_keep_their_bounds(
         skew in 0.0f64..2.0,
         locality in 0.0f64..3.0,
-        slots in 0usize..20,
+        capacity in 0usize..20,
         kind in prop::sample::select(PolicyKind::ALL.to_vec()),
         latency in 1usize..5,
         seed in any::<u64>(),
@@ -114,7 +114,7 @@ proptest! {
         let shape = Synthetic { layers: 1, experts: 16, requests: 2, prompt: 8, decode: 40, skew, locality, seed, ..Synthetic::small() };
         let trace = shape.trace().unwrap();
         let policy = PolicyConfig { kind, ..PolicyConfig::default() };
-        let mut cache = LayerCache::new(16, slots, policy, Some(&[1.0; 16]));
+        let mut cache = LayerCache::new(16, capacity, policy, Some(&[1.0; 16]));
         let mut on_the_way = VecDeque::new();
         for (token, phase) in trace.phases().iter().enumerate() {
             let ids: Vec<u32> = trace.selection(token, 0).iter().copied().map(u32::from).collect();
@@ -127,7 +127,7 @@ proptest! {
                     upload(&mut cache, &mut on_the_way, token + latency);
                     prop_assert!(on_the_way.len() - waiting <= policy.uploads_per_prompt);
                     while let Some(upload) = arrived(&mut on_the_way, token) {
-                        prop_assert!(cache.slots().slot_of(upload.expert).is_none());
+                        prop_assert!(cache.entries().entry_of(upload.expert).is_none());
                         prop_assert!(cache.complete(upload));
                     }
                     let waiting = on_the_way.len();
@@ -137,7 +137,7 @@ proptest! {
                 }
             }
             prop_assert!(cache.counts().hits - before.hits <= ids.len() as u64);
-            prop_assert!(cache.slots().residents().count() <= slots);
+            prop_assert!(cache.entries().residents().count() <= capacity);
         }
     }
 }

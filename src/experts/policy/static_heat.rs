@@ -2,15 +2,15 @@
 
 use super::Policy;
 
-/// An expert's value is what a profile says about it. Nothing that happens changes it: the slots fill up with the best
+/// An expert's value is what a profile says about it. Nothing that happens changes it: the entries fill up with the best
 /// experts and stay as they are.
 #[derive(Debug)]
-pub struct Pinned {
+pub struct StaticHeat {
     heat: Vec<f32>,
 }
 
-impl Pinned {
-    /// `heat` is by expert, in any unit. Without any, nothing ever gets a slot.
+impl StaticHeat {
+    /// `heat` is by expert, in any unit. Without any, nothing ever gets an entry.
     #[must_use]
     pub fn new(experts: usize, heat: &[f32]) -> Self {
         let mut heat = heat.to_vec();
@@ -19,7 +19,7 @@ impl Pinned {
     }
 }
 
-impl Policy for Pinned {
+impl Policy for StaticHeat {
     fn observe(&mut self, _experts: &[u32]) {}
 
     fn observe_prompt(&mut self, _counts: &[u32], _tokens: u32) {}

@@ -1,0 +1,198 @@
+//! A backend of ggml, and memory on its device.
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+use super::ffi::{self, ggml_status};
+use super::node::Node;
+use super::sketch::Sketch;
+
+/// One queue of a device, freed with this.
+#[derive(Debug)]
+pub(super) struct Backend {
+    backend: ffi::ggml_backend_t,
+    set_threads: Option<SetThreads>,
+}
+
+type SetThreads = unsafe extern "C" fn(ffi::ggml_backend_t, c_int);
+
+impl Backend {
+    /// `None` if the device has no more.
+    ///
+    /// # Safety
+    /// `device` is a device of ggml's registry.
+    pub(super) unsafe fn new(device: ffi::ggml_backend_dev_t) -> Option<Self> {
+        // SAFETY: as the caller says.
+        let backend = unsafe { ffi::ggml_backend_dev_init(device, ptr::null()) };
+        if backend.is_null() {
+            return None;
+        }
+        // SAFETY: a device has a registry; the function, if it is there, has this type.
+        let set_threads = unsafe {
+            let registry = ffi::ggml_backend_dev_backend_reg(device);
+            let function = ffi::ggml_backend_reg_get_proc_address(registry, c"ggml_backend_set_n_threads".as_ptr());
+            (!function.is_null()).then(|| std::mem::transmute::<*mut c_void, SetThreads>(function))
+        };
+        Some(Self { backend, set_threads })
+    }
+
+    /// How many threads compute, where that can be chosen.
+    pub(super) fn set_threads(&self, threads: c_int) {
+        if let Some(set) = self.set_threads {
+            // SAFETY: a live backend, and its own function.
+            unsafe { set(self.backend, threads) }
+        }
+    }
+
+    /// The type of its own memory.
+    pub(super) fn buffers(&self) -> ffi::ggml_backend_buffer_type_t {
+        // SAFETY: a live backend.
+        unsafe { ffi::ggml_backend_get_default_buffer_type(self.backend) }
+    }
+
+    /// Waits until everything that was started is done.
+    pub(super) fn synchronize(&self) {
+        // SAFETY: a live backend.
+        unsafe { ffi::ggml_backend_synchronize(self.backend) }
+    }
+
+    /// Computes a graph and waits for it; `None` if that fails.
+    ///
+    /// # Safety
+    /// All tensors of the graph have memory that this device reads and writes, and that nobody else uses now.
+    pub(super) unsafe fn compute(&self, graph: *mut ffi::ggml_cgraph) -> Option<()> {
+        // SAFETY: as the caller says.
+        let status = unsafe { ffi::ggml_backend_graph_compute(self.backend, graph) };
+        (status == ggml_status::GGML_STATUS_SUCCESS).then_some(())
+    }
+
+    /// Computes a graph behind what was started before; `None` if that fails.
+    ///
+    /// # Safety
+    /// As [`Backend::compute`], until this is synchronized.
+    pub(super) unsafe fn start(&self, graph: &Sketch<'_>) -> Option<()> {
+        // SAFETY: as the caller says.
+        let status = unsafe { ffi::ggml_backend_graph_compute_async(self.backend, graph.graph()) };
+        (status == ggml_status::GGML_STATUS_SUCCESS).then_some(())
+    }
+
+    /// Writes bytes of a tensor on this device, behind what was started before; `None` if the tensor is shorter.
+    ///
+    /// # Safety
+    /// The tensor lies in this device's memory. The bytes stay where they are, and nobody else uses that part of the
+    /// tensor, until this is synchronized.
+    pub(super) unsafe fn write(&self, tensor: Node, offset: usize, bytes: &[u8]) -> Option<()> {
+        tensor.check(offset, bytes.len())?;
+        let source = bytes.as_ptr().cast();
+        // SAFETY: the range was checked; otherwise as the caller says.
+        unsafe { ffi::ggml_backend_tensor_set_async(self.backend, tensor.as_ptr(), source, offset, bytes.len()) };
+        Some(())
+    }
+
+    /// The same for a tensor of the main graph. Backends compare the buffer's type by its address before they queue
+    /// anything, and do not know our alias: for this call alone the tensor is described as lying in a buffer of their own.
+    ///
+    /// # Safety
+    /// As [`Backend::write`].
+    pub(super) unsafe fn write_aliased(&self, tensor: Node, offset: usize, bytes: &[u8]) -> Option<()> {
+        let owner = tensor.buffer()?;
+        // SAFETY: copies of two plain structs, which live until the call is over; its data already begins where a view does.
+        unsafe {
+            let mut buffer = ptr::read(owner.as_ptr());
+            buffer.buft = self.buffers();
+            let mut alias = ptr::read(tensor.as_ptr());
+            alias.buffer = &raw mut buffer;
+            alias.view_src = ptr::null_mut();
+            self.write(Node::new(&raw const alias)?, offset, bytes)
+        }
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, freed once.
+        unsafe { ffi::ggml_backend_free(self.backend) }
+    }
+}
+
+/// Memory of a device that only grows.
+#[derive(Debug)]
+pub(super) struct Arena(ffi::ggml_backend_buffer_t);
+
+impl Arena {
+    pub(super) const fn new() -> Self {
+        Self(ptr::null_mut())
+    }
+
+    /// Gives tensors their places, one after the other, and then their views; `None` if the device has not that much memory.
+    ///
+    /// # Safety
+    /// All are fresh descriptions without data, the views look into the tensors, nothing that uses this arena is being
+    /// computed, and `buffers` is always the same type.
+    pub(super) unsafe fn place(
+        &mut self,
+        buffers: ffi::ggml_backend_buffer_type_t,
+        tensors: &[Node],
+        views: &[Node],
+    ) -> Option<()> {
+        let size = tensors.iter().map(|tensor| padded(buffers, *tensor)).sum();
+        // SAFETY: nothing uses the old buffer any more.
+        unsafe { self.grow(buffers, size)? };
+        let mut offset = 0;
+        for tensor in tensors {
+            // SAFETY: the buffer is large enough for all of them.
+            unsafe {
+                let place = ffi::ggml_backend_buffer_get_base(self.0).cast::<u8>().add(offset);
+                ffi::ggml_backend_tensor_alloc(self.0, tensor.as_ptr(), place.cast());
+            }
+            offset += padded(buffers, *tensor);
+        }
+        for view in views {
+            // SAFETY: what it looks into has its place now.
+            unsafe { ffi::ggml_backend_view_init(view.as_ptr()) };
+        }
+        Some(())
+    }
+
+    /// Makes sure that there are so many bytes.
+    ///
+    /// # Safety
+    /// Nothing uses what is in the arena.
+    unsafe fn grow(&mut self, buffers: ffi::ggml_backend_buffer_type_t, size: usize) -> Option<()> {
+        // SAFETY: its own buffer, which is freed before the next one is made, or null.
+        unsafe {
+            if self.0.is_null() || ffi::ggml_backend_buffer_get_size(self.0) < size {
+                ffi::ggml_backend_buffer_free(self.0);
+                self.0 = ffi::ggml_backend_buft_alloc_buffer(buffers, size);
+            }
+        }
+        (!self.0.is_null()).then_some(())
+    }
+
+    /// Zeros everything.
+    ///
+    /// # Safety
+    /// Nothing that uses this arena is being computed.
+    pub(super) unsafe fn clear(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: as the caller says.
+            unsafe { ffi::ggml_backend_buffer_clear(self.0, 0) }
+        }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: its own buffer, or null, which ggml accepts.
+        unsafe { ffi::ggml_backend_buffer_free(self.0) }
+    }
+}
+
+/// Bytes of a tensor in a buffer, with what keeps the next one aligned.
+fn padded(buffers: ffi::ggml_backend_buffer_type_t, tensor: Node) -> usize {
+    // SAFETY: a type of buffers of a live device, and a tensor.
+    unsafe {
+        let alignment = ffi::ggml_backend_buft_get_alignment(buffers).max(1);
+        ffi::ggml_backend_buft_get_alloc_size(buffers, tensor.as_ptr()).next_multiple_of(alignment)
+    }
+}
