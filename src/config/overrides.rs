@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgGroup, ArgMatches, Command};
 
 use super::diagnostic::{Diagnostic, Origin, Problems};
 use super::keys::{PartialConfig, PartialModel, keys};
@@ -28,6 +28,9 @@ pub struct Overrides {
 }
 
 impl Overrides {
+    /// The name of the group that all these flags are in, for flags that conflict with them.
+    pub const GROUP: &'static str = "configuration";
+
     /// With a flag of a key, if there is something to set it to.
     #[must_use]
     pub fn with(mut self, flag: &'static str, value: Option<impl ToString>) -> Self {
@@ -74,9 +77,12 @@ impl clap::Args for Overrides {
                 .action(clap::ArgAction::Append)
                 .conflicts_with(CONFIG),
         ];
-        all.into_iter()
-            .chain(of_keys)
-            .fold(command, |command, arg| command.arg(arg.help_heading("Configuration")))
+        let all: Vec<Arg> = all.into_iter().chain(of_keys).collect();
+        let group = ArgGroup::new(Self::GROUP).multiple(true);
+        let group = group.args(all.iter().map(Arg::get_id));
+        command
+            .args(all.into_iter().map(|arg| arg.help_heading("Configuration")))
+            .group(group)
     }
 
     fn augment_args_for_update(command: Command) -> Command {

@@ -24,7 +24,7 @@ use super::prompts::seed;
 use super::streams::{Measured, run_all};
 use crate::cli::machine::Machine;
 use crate::cli::output;
-use crate::config;
+use crate::config::{self, Overrides};
 
 /// Arguments for servers that run already.
 #[derive(Debug, clap::Args)]
@@ -34,7 +34,7 @@ pub(super) struct Args {
     /// Measure the OpenAI-compatible server at this address, such as http://127.0.0.1:8080, instead of a model in this
     /// process. Repeat it to compare servers: ratios are to the first.
     #[arg(long = "url", value_name = "URL", value_parser = client::root,
-        conflicts_with_all = ["overhead", "placements", "Overrides"])]
+        conflicts_with_all = ["overhead", "placements", Overrides::GROUP])]
     pub(super) urls: Vec<Url>,
 
     /// What the report calls a server: one for each --url, in their order; host and port if not given.
