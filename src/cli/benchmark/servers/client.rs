@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow, bail};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde_json::{Value, json};
 
-use super::events::{Events, Usage};
+use super::events::{Events, Usage, excerpt};
 use crate::cli::benchmark::streams::{Arrivals, Stream};
 
 /// A server on the same network answers a connection within this time.
@@ -76,19 +76,6 @@ pub(super) fn root(text: &str) -> Result<Url, String> {
     let path = path.strip_suffix("/v1").unwrap_or(path).to_owned();
     url.set_path(&path);
     Ok(url)
-}
-
-/// The beginning of a text that a server sent, on one line.
-pub(super) fn excerpt(text: &str) -> String {
-    const LENGTH: usize = 300;
-    let line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(LENGTH)
-        .collect();
-    let line = line.trim();
-    let more = if text.chars().nth(LENGTH).is_some() { "..." } else { "" };
-    format!("{line}{more}")
 }
 
 impl Server {
@@ -360,12 +347,6 @@ mod tests {
         assert!(root("https://host").unwrap_err().contains("https is not supported"));
         assert!(root("ftp://host").unwrap_err().contains("scheme"));
         assert!(root("localhost:8080").unwrap_err().contains("http://HOST:PORT"));
-    }
-
-    #[test]
-    fn excerpts_are_short_and_on_one_line() {
-        assert_eq!(excerpt(" a\n\u{1b}b "), "a  b");
-        assert!(excerpt(&"x".repeat(5000)).len() < 310);
     }
 
     #[test]

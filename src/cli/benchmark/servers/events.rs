@@ -96,12 +96,12 @@ impl Chunk {
             });
         }
         let Ok(wire) = serde_json::from_str::<Wire>(data) else {
-            bail!("an event is not a completion: {}", super::client::excerpt(data));
+            bail!("an event is not a completion: {}", excerpt(data));
         };
         if let Some(error) = wire.error {
             let message = error["message"].as_str().map(str::to_owned);
             let message = message.unwrap_or_else(|| error.to_string());
-            bail!("the server gave up: {}", super::client::excerpt(&message));
+            bail!("the server gave up: {}", excerpt(&message));
         }
         Ok(Self {
             text: wire.choices.iter().any(Choice::has_text),
@@ -143,9 +143,28 @@ impl Events {
     }
 }
 
+/// The beginning of a text that a server sent, on one line.
+pub(super) fn excerpt(text: &str) -> String {
+    const LENGTH: usize = 300;
+    let line: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(LENGTH)
+        .collect();
+    let line = line.trim();
+    let more = if text.chars().nth(LENGTH).is_some() { "..." } else { "" };
+    format!("{line}{more}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn excerpts_are_short_and_on_one_line() {
+        assert_eq!(excerpt(" a\n\u{1b}b "), "a  b");
+        assert!(excerpt(&"x".repeat(5000)).len() < 310);
+    }
 
     const STREAM: &str = concat!(
         ": ping\r\n\r\n",

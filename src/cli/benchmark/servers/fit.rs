@@ -142,7 +142,8 @@ async fn fit(
             std::cmp::Ordering::Greater => high = Some((at, tokens)),
         }
         at = match high {
-            None => at + characters(target - tokens, characters_per_token),
+            // What was seen counts more than the guess, which may be far too small.
+            None => at + characters(target - tokens, per_token(at, tokens.max(1)).max(characters_per_token)),
             Some((high, _)) if high <= low.0 + 1 => return Ok(low.0),
             Some((high, tokens)) => {
                 let slope = per_token(high - low.0, tokens - low.1);
