@@ -9,7 +9,7 @@ use hearth::config::{ModelConfig, ModelSource};
 use hearth::demo::DemoModel;
 use hearth::engine::local::text::TextAssembler;
 use hearth::engine::local::{LoadSpec, LocalEngine, Placement, argmax};
-use hearth::engine::{Engine, Event, GenerateRequest, Prompt, SamplingOverrides, Token};
+use hearth::engine::{Event, GenerateRequest, Prompt, SamplingOverrides, Token, TokenEngine};
 use hearth::gguf::Gguf;
 use hearth::models::describe;
 use hearth::telemetry::Metrics;
@@ -31,7 +31,7 @@ static ENGINE: LazyLock<LocalEngine> = LazyLock::new(|| {
     let path = DemoModel::Reasoner.unpack().expect("the built-in model");
     let config = ModelConfig::new("bench", ModelSource::File(path.clone()));
     let gguf = Gguf::open(&path).expect("a sound file");
-    let card = describe(&config, &gguf).expect("a model");
+    let info = describe(&config, &gguf).expect("a model");
     let spec = LoadSpec {
         path,
         context: 1024,
@@ -41,7 +41,7 @@ static ENGINE: LazyLock<LocalEngine> = LazyLock::new(|| {
         placement: Placement::default(),
         experts: None,
     };
-    let engine = LocalEngine::start(card, spec, 8, Metrics::new().model("bench")).expect("a thread");
+    let engine = LocalEngine::start(info, spec, 8, Metrics::new().model("bench")).expect("a thread");
     engine.wait_until_loaded(|_| ()).expect("the model loads");
     engine
 });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::error::ApiError;
-use crate::engine::{Engine, Health};
+use crate::engine::{Health, TokenEngine};
 use crate::models::{Model, Registry};
 use crate::telemetry::Metrics;
 
@@ -30,7 +30,7 @@ impl State {
     }
 
     /// The engines of all listeners.
-    pub(super) fn engines(&self) -> impl Iterator<Item = &dyn Engine> {
+    pub(super) fn engines(&self) -> impl Iterator<Item = &dyn TokenEngine> {
         self.models.all().iter().map(|model| &*model.engine)
     }
 

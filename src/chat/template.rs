@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::json::{Style, dumps};
 use super::python;
-use crate::engine::ModelCard;
+use crate::engine::ModelInfo;
 
 /// For models whose file has no template; most instruction-tuned models without one were trained on ChatML.
 const CHATML: &str = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n\
@@ -57,9 +57,9 @@ impl Template {
     ///
     /// # Errors
     /// [`TemplateError::Broken`] when it cannot be compiled.
-    pub fn of(card: &ModelCard) -> Result<Self, TemplateError> {
-        let source = card.chat_template.as_deref().unwrap_or(CHATML);
-        Self::compile(source, &card.bos_token, &card.eos_token)
+    pub fn of(info: &ModelInfo) -> Result<Self, TemplateError> {
+        let source = info.chat_template.as_deref().unwrap_or(CHATML);
+        Self::compile(source, &info.bos_token, &info.eos_token)
     }
 
     /// Compiles a template.

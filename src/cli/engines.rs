@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::output;
 use crate::api::{self, State};
 use crate::config::{self, Config, Loaded, ModelConfig, Overrides, ServerConfig};
-use crate::engine::Engine;
+use crate::engine::TokenEngine;
 use crate::models::{self, Registry, Started, UnknownModel};
 
 /// Reads the configuration and tells its warnings.
@@ -56,7 +56,7 @@ pub(super) fn start_as(model: &ModelConfig, config: &Config, experts_in_ram: Opt
 pub(super) fn serve_in_background(started: &Started) -> anyhow::Result<SocketAddr> {
     let bound = api::bind(IpAddr::V4(Ipv4Addr::LOCALHOST), 0, &[])?;
     let address = bound.address;
-    let models = Registry::new([started.engine.clone() as Arc<dyn Engine>], false);
+    let models = Registry::new([started.engine.clone() as Arc<dyn TokenEngine>], false);
     let state = State::new(models, started.metrics.clone());
     std::thread::Builder::new().name("http".into()).spawn(move || {
         actix_web::rt::System::new().block_on(async move {

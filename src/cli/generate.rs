@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{engines, output};
 use crate::config::Overrides;
-use crate::engine::{Engine, FinishReason, ModelCard, SamplingOverrides};
+use crate::engine::{FinishReason, ModelInfo, SamplingOverrides, TokenEngine};
 use crate::generation::{
     ChatBackend, ChatRequest, Completion, Conversation, GenerationError, LocalBackend, Message, Options, Output,
     OutputStream, Role, TextRequest, Totals,
@@ -102,7 +102,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         }],
     };
     let started = engines::start_one(&args.overrides, args.model.as_deref())?;
-    let model = started.engine.card();
+    let model = started.engine.info();
     let mut asker = Asker::new(started.engine.clone());
     asker.chat = !args.raw && (asker.chat || args.chat || args.system.is_some());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
@@ -123,9 +123,9 @@ pub(super) struct Asker {
 
 impl Asker {
     /// Prompts are messages where the model has a chat template.
-    pub(super) fn new(engine: Arc<dyn Engine>) -> Self {
+    pub(super) fn new(engine: Arc<dyn TokenEngine>) -> Self {
         Self {
-            chat: engine.card().chat_template.is_some(),
+            chat: engine.info().chat_template.is_some(),
             backend: LocalBackend::new(engine),
         }
     }
@@ -168,7 +168,7 @@ async fn ask(args: &Args, asker: &Asker, item: &Item) -> Result<OutputStream, Ge
 }
 
 /// Streams one answer to the terminal, or prints it as JSON.
-async fn single(args: &Args, model: &ModelCard, asker: &Asker, item: &Item) -> anyhow::Result<()> {
+async fn single(args: &Args, model: &ModelInfo, asker: &Asker, item: &Item) -> anyhow::Result<()> {
     let mut outputs = ask(args, asker, item).await?;
     if args.json {
         return output::print_json(&Answer::new(model, None, outputs.collect().await?)?);
@@ -197,7 +197,7 @@ async fn single(args: &Args, model: &ModelCard, asker: &Asker, item: &Item) -> a
 }
 
 /// Answers all items, as many at once as the model has slots, and prints them in order.
-async fn batch(args: &Args, model: &ModelCard, asker: &Asker, items: Vec<Item>) -> anyhow::Result<()> {
+async fn batch(args: &Args, model: &ModelInfo, asker: &Asker, items: Vec<Item>) -> anyhow::Result<()> {
     let bar = output::progress_bar(items.len() as u64, "prompts");
     let at_once = model.parallel as usize;
     let mut answers = futures_util::stream::iter(items.into_iter().enumerate().map(|(index, item)| async move {
@@ -215,7 +215,7 @@ async fn batch(args: &Args, model: &ModelCard, asker: &Asker, items: Vec<Item>) 
 }
 
 impl Answer {
-    fn new(model: &ModelCard, index: Option<usize>, completion: Completion) -> anyhow::Result<Self> {
+    fn new(model: &ModelInfo, index: Option<usize>, completion: Completion) -> anyhow::Result<Self> {
         let Completion { choices, totals } = completion;
         let choice = choices.into_iter().next().context("the answer has no text")?;
         let Totals { usage, timings } = totals;

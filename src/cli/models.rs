@@ -24,16 +24,16 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let mut listed = Vec::new();
     for model in &loaded.config.models {
         let prepared = models::prepare(model)?;
-        listed.push((prepared.card, prepared.path, model.port));
+        listed.push((prepared.info, prepared.path, model.port));
     }
     if args.json {
         let models: Vec<Value> = listed
             .iter()
-            .map(|(card, path, port)| {
+            .map(|(info, path, port)| {
                 json!({
-                    "name": card.name, "role": card.role, "aliases": card.aliases, "path": path, "port": port,
-                    "architecture": card.architecture, "parameters": card.parameters, "bytes": card.size_bytes,
-                    "context": card.context, "parallel": card.parallel,
+                    "name": info.name, "role": info.role, "aliases": info.aliases, "path": path, "port": port,
+                    "architecture": info.architecture, "parameters": info.parameters, "bytes": info.size_bytes,
+                    "context": info.context, "parallel": info.parallel,
                 })
             })
             .collect();
@@ -42,14 +42,14 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(["name", "role", "architecture", "size", "slots", "context", "port"]);
-    for (card, _, port) in listed {
+    for (info, _, port) in listed {
         table.add_row([
-            card.name,
-            card.role.unwrap_or_default(),
-            card.architecture,
-            output::bytes(card.size_bytes),
-            card.parallel.to_string(),
-            card.context.to_string(),
+            info.name,
+            info.role.unwrap_or_default(),
+            info.architecture,
+            output::bytes(info.size_bytes),
+            info.parallel.to_string(),
+            info.context.to_string(),
             port.map(|port| port.to_string()).unwrap_or_default(),
         ]);
     }

@@ -53,15 +53,15 @@ fn announce(bound: &api::Bound, models: &Registry) -> std::io::Result<()> {
         bound.address
     )?;
     for model in models.all() {
-        let card = model.info();
-        let own = bound.own.iter().find(|(own, _)| *own == card.name);
+        let info = model.info();
+        let own = bound.own.iter().find(|(own, _)| *own == info.name);
         let own = own
             .map(|(_, address)| format!(", also alone on http://{address}"))
             .unwrap_or_default();
         writeln!(
             out,
             "  {} ({}, {} slots of {} tokens){own}",
-            card.name, card.architecture, card.parallel, card.context
+            info.name, info.architecture, info.parallel, info.context
         )?;
     }
     out.flush()

@@ -90,11 +90,6 @@ impl EventStream {
     pub async fn next(&mut self) -> Option<Event> {
         self.receiver.recv().await
     }
-
-    /// The next event, for callers without an async runtime (`hearth generate`, benchmarks).
-    pub fn blocking_next(&mut self) -> Option<Event> {
-        self.receiver.blocking_recv()
-    }
 }
 
 impl futures_util::Stream for EventStream {

@@ -1,18 +1,18 @@
 //! What stands between the HTTP layer and whatever computes tokens.
 //!
-//! [`Engine`] is the one trait: the local llama.cpp engine ([`local`]) implements it, remote engines will. The types
+//! [`TokenEngine`] is the one trait: the local llama.cpp engine ([`local`]) implements it, remote engines will. The types
 //! here are plain data: they know neither HTTP nor llama.cpp.
 
-mod card;
 mod error;
 mod event;
+mod info;
 pub mod local;
 mod memory;
 mod request;
 
-pub use card::{Health, ModelCard, SlotCounts};
 pub use error::EngineError;
 pub use event::{Event, EventStream, FinishReason, PrefillProgress, Timings, Usage};
+pub use info::{Health, ModelInfo, SlotCounts};
 pub use memory::{Buffers, MemoryUse};
 pub use request::{GenerateRequest, Prompt, Token};
 
@@ -25,9 +25,9 @@ pub use crate::sampling::{DryParams, SamplerKind, Sampling, SamplingOverrides};
 /// A model that answers.
 ///
 /// All methods may be called from an async worker: none blocks it.
-pub trait Engine: Send + Sync + 'static {
+pub trait TokenEngine: Send + Sync + 'static {
     /// What is known about the model; complete before the weights are loaded.
-    fn card(&self) -> &ModelCard;
+    fn info(&self) -> &ModelInfo;
 
     /// Whether the model can take requests, now and from now on.
     fn watch_health(&self) -> watch::Receiver<Health>;

@@ -13,7 +13,7 @@ use super::output::OutputStream;
 use super::prompt::render;
 use super::request::{BiasTarget, ChatRequest, Options, Segment, TextPrompt, TextRequest};
 use crate::chat::{Template, TemplateError};
-use crate::engine::{Engine, EngineError, GenerateRequest, Prompt, Token};
+use crate::engine::{EngineError, GenerateRequest, Prompt, Token, TokenEngine};
 
 /// Conversations up to these sizes are rendered where they arrive; longer ones would block an async worker for too long.
 const INLINE_MESSAGES: usize = 128;
@@ -22,14 +22,14 @@ const INLINE_BYTES: usize = 64 * 1024;
 /// A token engine and the template of its model. Cheap to clone.
 #[derive(Clone)]
 pub struct LocalBackend {
-    engine: Arc<dyn Engine>,
+    engine: Arc<dyn TokenEngine>,
     /// Compiled when it is first used.
     template: Arc<OnceLock<Result<Template, TemplateError>>>,
 }
 
 impl LocalBackend {
     #[must_use]
-    pub fn new(engine: Arc<dyn Engine>) -> Self {
+    pub fn new(engine: Arc<dyn TokenEngine>) -> Self {
         Self {
             engine,
             template: Arc::new(OnceLock::new()),
@@ -38,14 +38,14 @@ impl LocalBackend {
 
     fn template(&self) -> Result<&Template, GenerationError> {
         let compiled = self.template.get_or_init(|| {
-            let card = self.engine.card();
-            if card.chat_template.is_none() {
+            let info = self.engine.info();
+            if info.chat_template.is_none() {
                 tracing::warn!(
-                    model = card.name,
+                    model = info.name,
                     "the file has no chat template; conversations use ChatML"
                 );
             }
-            Template::of(card)
+            Template::of(info)
         });
         compiled.as_ref().map_err(|error| error.clone().into())
     }
@@ -109,9 +109,9 @@ impl LocalBackend {
     }
 
     async fn submit(&self, prompts: Vec<Prompt>, options: Options) -> Result<OutputStream, GenerationError> {
-        let sampling = options.sampling.or(&self.engine.card().sampling);
+        let sampling = options.sampling.or(&self.engine.info().sampling);
         let logit_bias = self.logit_bias(options.logit_bias).await?;
-        refuse_to_ban_all(&logit_bias, self.engine.card().vocabulary)?;
+        refuse_to_ban_all(&logit_bias, self.engine.info().vocabulary)?;
         let template = GenerateRequest {
             prompt: Prompt::Tokens(Vec::new()),
             max_tokens: sampling.max_tokens,

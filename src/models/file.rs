@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::error::ModelError;
 use super::info::describe;
 use crate::config::{ModelConfig, ModelSource};
-use crate::engine::ModelCard;
+use crate::engine::ModelInfo;
 use crate::gguf::{Gguf, GgufError};
 use crate::plan::{Context, ModelRequest, ModelShape};
 
@@ -15,7 +15,7 @@ pub struct Prepared<'c> {
     pub config: &'c ModelConfig,
     pub path: PathBuf,
     pub gguf: Gguf,
-    pub card: ModelCard,
+    pub info: ModelInfo,
     /// What it asks of a plan.
     pub request: ModelRequest,
 }
@@ -47,13 +47,13 @@ pub fn prepare(config: &ModelConfig) -> Result<Prepared<'_>, ModelError> {
     let path = path(config)?;
     let broken = |error| in_file(config, error);
     let gguf = Gguf::open(&path).map_err(broken)?;
-    let card = describe(config, &gguf).map_err(broken)?;
+    let info = describe(config, &gguf).map_err(broken)?;
     let request = ModelRequest {
         name: config.name.clone(),
         shape: ModelShape::read(&gguf).map_err(broken)?,
         context: Context {
-            tokens: card.context,
-            parallel: card.parallel,
+            tokens: info.context,
+            parallel: info.parallel,
             kv_type: config.kv_type,
         },
         experts: config.experts,
@@ -63,7 +63,7 @@ pub fn prepare(config: &ModelConfig) -> Result<Prepared<'_>, ModelError> {
         config,
         path,
         gguf,
-        card,
+        info,
         request,
     })
 }

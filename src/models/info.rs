@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::ModelConfig;
-use crate::engine::ModelCard;
+use crate::engine::ModelInfo;
 use crate::gguf::{Gguf, GgufError};
 
 /// Without a configured context a model gets what it was trained for, but no more than this: long contexts cost memory
@@ -14,11 +14,11 @@ const DEFAULT_CONTEXT: u32 = 32_768;
 ///
 /// # Errors
 /// [`GgufError::Model`] when the header does not describe a model.
-pub fn describe(config: &ModelConfig, gguf: &Gguf) -> Result<ModelCard, GgufError> {
+pub fn describe(config: &ModelConfig, gguf: &Gguf) -> Result<ModelInfo, GgufError> {
     let geometry = gguf.geometry()?;
     let context = config.context.unwrap_or_else(|| geometry.context.min(DEFAULT_CONTEXT));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(ModelCard {
+    Ok(ModelInfo {
         name: config.name.clone(),
         role: config.role.clone(),
         aliases: config.aliases.clone(),

@@ -8,7 +8,7 @@ use super::file::{Prepared, in_file, prepare};
 use super::registry::Registry;
 use crate::config::{Config, MemoryConfig, ModelConfig, ServerConfig};
 use crate::engine::local::{self, ALL_LAYERS, LoadSpec, LocalEngine, Placement};
-use crate::engine::{Engine, ModelCard};
+use crate::engine::{ModelInfo, TokenEngine};
 use crate::experts::heat::{Fingerprint, HeatMap};
 use crate::experts::policy::{PolicyConfig, PolicyKind};
 use crate::experts::{CacheConfig, Capacity, Device, ExpertCache};
@@ -67,7 +67,7 @@ pub fn start_all(config: &Config, metrics: &Metrics) -> Result<Registry, ModelEr
     let engines = models
         .map(|(model, planned)| {
             let engine = start_planned(model, &config.server, planned, &plan, metrics)?;
-            Ok(Arc::new(engine) as Arc<dyn Engine>)
+            Ok(Arc::new(engine) as Arc<dyn TokenEngine>)
         })
         .collect::<Result<Vec<_>, ModelError>>()?;
     Ok(Registry::new(engines, config.server.strict_models))
@@ -82,7 +82,7 @@ pub fn start(model: &ModelConfig, config: &Config, experts_in_ram: Option<u32>) 
     let metrics = Metrics::new();
     let prepared = prepare(model)?;
     let plan = plan_one(&prepared, &config.memory)?;
-    let (card, mut spec) = load_spec(prepared, &config.server, &plan.models[0], &plan)?;
+    let (info, mut spec) = load_spec(prepared, &config.server, &plan.models[0], &plan)?;
     if let Some(layers) = experts_in_ram {
         spec.experts = None;
         spec.placement.experts_in_ram = layers;
@@ -90,8 +90,8 @@ pub fn start(model: &ModelConfig, config: &Config, experts_in_ram: Option<u32>) 
         spec.placement.planned.clear();
     }
     let threads = spec.threads;
-    let series = metrics.model(&card.name);
-    let engine = LocalEngine::start(card, spec, model.queue, series).map_err(ModelError::Thread)?;
+    let series = metrics.model(&info.name);
+    let engine = LocalEngine::start(info, spec, model.queue, series).map_err(ModelError::Thread)?;
     Ok(Started {
         engine: Arc::new(engine),
         metrics,
@@ -107,9 +107,9 @@ fn start_planned(
     metrics: &Metrics,
 ) -> Result<LocalEngine, ModelError> {
     let queue = model.config.queue;
-    let (card, spec) = load_spec(model, server, planned, plan)?;
-    let metrics = metrics.model(&card.name);
-    LocalEngine::start(card, spec, queue, metrics).map_err(ModelError::Thread)
+    let (info, spec) = load_spec(model, server, planned, plan)?;
+    let metrics = metrics.model(&info.name);
+    LocalEngine::start(info, spec, queue, metrics).map_err(ModelError::Thread)
 }
 
 /// What the engine of a model is to do.
@@ -118,30 +118,30 @@ fn load_spec(
     server: &ServerConfig,
     planned: &ModelPlan,
     plan: &Plan,
-) -> Result<(ModelCard, LoadSpec), ModelError> {
+) -> Result<(ModelInfo, LoadSpec), ModelError> {
     let Prepared {
         config,
         path,
         gguf,
-        card,
+        info,
         request,
     } = model;
-    if card.context > card.context_train {
+    if info.context > info.context_train {
         tracing::warn!(
-            model = card.name,
-            context = card.context,
-            trained = card.context_train,
+            model = info.name,
+            context = info.context,
+            trained = info.context_train,
             "the context is longer than the model was trained for"
         );
     }
     for reason in &planned.reasons {
-        tracing::info!(model = card.name, "{reason}");
+        tracing::info!(model = info.name, "{reason}");
     }
     let gpu = plan.device.and_then(|device| plan.machine.devices.get(device)?.id);
     let spec = LoadSpec {
         path,
-        context: card.context,
-        parallel: card.parallel,
+        context: info.context,
+        parallel: info.parallel,
         threads: match config.threads {
             Some(threads) => threads.into(),
             None => plan::threads(&request.shape, plan.machine.cores, plan.on_cpu()),
@@ -160,7 +160,7 @@ fn load_spec(
         },
         experts: expert_cache(config, &gguf, planned, gpu)?,
     };
-    Ok((card, spec))
+    Ok((info, spec))
 }
 
 /// The cache that the plan has room for.

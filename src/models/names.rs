@@ -1,7 +1,7 @@
 //! Which model a name means.
 
 use crate::config::ModelConfig;
-use crate::engine::ModelCard;
+use crate::engine::ModelInfo;
 
 /// What a model answers to.
 pub trait Named {
@@ -24,7 +24,7 @@ impl Named for ModelConfig {
     }
 }
 
-impl Named for ModelCard {
+impl Named for ModelInfo {
     fn name(&self) -> &str {
         &self.name
     }

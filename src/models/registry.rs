@@ -7,19 +7,19 @@ use std::time::Duration;
 use futures_util::future::{join_all, select_all};
 
 use super::names::find;
-use crate::engine::{Engine, Health, ModelCard};
+use crate::engine::{Health, ModelInfo, TokenEngine};
 use crate::generation::{ChatBackend, LocalBackend};
 
 /// A model that is served: what answers conversations, and the engine below it.
 pub struct Model {
-    pub engine: Arc<dyn Engine>,
+    pub engine: Arc<dyn TokenEngine>,
     pub chat: Arc<dyn ChatBackend>,
 }
 
 impl Model {
     /// A model whose conversations are rendered with its own template.
     #[must_use]
-    pub fn new(engine: Arc<dyn Engine>) -> Self {
+    pub fn new(engine: Arc<dyn TokenEngine>) -> Self {
         Self {
             chat: Arc::new(LocalBackend::new(engine.clone())),
             engine,
@@ -27,8 +27,8 @@ impl Model {
     }
 
     #[must_use]
-    pub fn info(&self) -> &ModelCard {
-        self.engine.card()
+    pub fn info(&self) -> &ModelInfo {
+        self.engine.info()
     }
 
     #[must_use]
@@ -60,7 +60,7 @@ impl Registry {
     /// These models, the first of them for who names none. `strict`: a name that nobody has is refused even where there is
     /// only one model.
     #[must_use]
-    pub fn new(engines: impl IntoIterator<Item = Arc<dyn Engine>>, strict: bool) -> Self {
+    pub fn new(engines: impl IntoIterator<Item = Arc<dyn TokenEngine>>, strict: bool) -> Self {
         Self {
             all: engines.into_iter().map(|engine| Arc::new(Model::new(engine))).collect(),
             only: None,

@@ -146,7 +146,7 @@ fn buffers(shape: &ModelShape, context: Context, layout: Layout, gpu: bool) -> [
     let output = layout.output() == Tier::Gpu;
     let device = context.compute(shape, &shape.layers, output, copied);
     let host = if output {
-        let embedded = shape.width * super::memory::BATCH * 4;
+        let embedded = shape.width * u64::from(super::BATCH) * 4;
         context.masks(shape) + embedded
     } else {
         context.compute(shape, on(Tier::Ram).map(|(_, layer)| layer), true, 0)

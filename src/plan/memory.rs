@@ -11,8 +11,9 @@ use super::shape::{LayerShape, ModelShape};
 use crate::gguf::TensorType;
 use crate::memory::KvType;
 
-/// Tokens that are computed in one pass; llama.cpp reserves its buffers for as many.
-pub const BATCH: u64 = 512;
+/// Tokens that are computed in one pass at most, llama.cpp's default: it reserves its buffers for as many, and a batch of the
+/// engine is one pass over the weights.
+pub const BATCH: u32 = 512;
 /// Bytes of an F32, the type of all that is computed.
 const F32: u64 = 4;
 /// Bytes of an element of the attention mask (F16: flash attention).
@@ -130,7 +131,7 @@ impl Context {
 
     /// Tokens of the largest batch.
     fn batch(&self) -> u64 {
-        let tokens = BATCH.min(self.cells());
+        let tokens = u64::from(BATCH).min(self.cells());
         tokens.next_multiple_of(u64::from(self.parallel.max(1)))
     }
 

@@ -20,7 +20,7 @@ mod table;
 mod tests;
 mod threads;
 
-pub use memory::{Context, Prediction, predict};
+pub use memory::{BATCH, Context, Prediction, predict};
 pub use outcome::{Estimate, Experts, ModelPlan, Plan, PlanError, TierUse};
 pub use request::ModelRequest;
 pub use shape::{Component, LayerShape, ModelShape};

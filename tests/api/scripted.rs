@@ -11,8 +11,8 @@ use futures_util::future::BoxFuture;
 use hearth::api::{State, bind};
 use hearth::config::ServerConfig;
 use hearth::engine::{
-    Engine, EngineError, Event, EventStream, FinishReason, GenerateRequest, Health, ModelCard, PrefillProgress, Prompt,
-    SamplingOverrides, SlotCounts, Timings, Token, Usage,
+    EngineError, Event, EventStream, FinishReason, GenerateRequest, Health, ModelInfo, PrefillProgress, Prompt,
+    SamplingOverrides, SlotCounts, Timings, Token, TokenEngine, Usage,
 };
 use hearth::models::Registry;
 use hearth::telemetry::Metrics;
@@ -28,7 +28,7 @@ pub const CHAT: &str = "/v1/chat/completions";
 pub const TEXT: &str = "Hello, \"wörld\"\n🦙";
 
 struct Scripted {
-    card: ModelCard,
+    info: ModelInfo,
     health: Health,
     /// Hears when the API let go of a request.
     left: Sender<Instant>,
@@ -68,7 +68,7 @@ fn finished(reason: FinishReason) -> Event {
 
 impl Scripted {
     fn play(&self, text: &str, events: &UnboundedSender<Event>) -> Result<(), EngineError> {
-        let model = self.card.name.clone();
+        let model = self.info.name.clone();
         let send = |event| {
             let _ = events.send(event);
         };
@@ -170,9 +170,9 @@ fn told(request: &GenerateRequest) -> String {
     .to_string()
 }
 
-impl Engine for Scripted {
-    fn card(&self) -> &ModelCard {
-        &self.card
+impl TokenEngine for Scripted {
+    fn info(&self) -> &ModelInfo {
+        &self.info
     }
 
     fn watch_health(&self) -> watch::Receiver<Health> {
@@ -225,8 +225,8 @@ impl Engine for Scripted {
     }
 }
 
-fn engine(name: &str, health: Health, left: Sender<Instant>) -> Arc<dyn Engine> {
-    let card = ModelCard {
+fn engine(name: &str, health: Health, left: Sender<Instant>) -> Arc<dyn TokenEngine> {
+    let info = ModelInfo {
         name: name.into(),
         role: Some(format!("{name}-role")),
         aliases: vec![format!("{name}-alias")],
@@ -243,7 +243,7 @@ fn engine(name: &str, health: Health, left: Sender<Instant>) -> Arc<dyn Engine> 
         sampling: SamplingOverrides::default(),
         created: 1,
     };
-    Arc::new(Scripted { card, health, left })
+    Arc::new(Scripted { info, health, left })
 }
 
 /// The API on a free port, with two models of which the second has a port of its own.

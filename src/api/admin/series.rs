@@ -4,7 +4,7 @@ use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
 
-use crate::engine::Engine;
+use crate::engine::TokenEngine;
 
 const HITS: &str = "hearth_expert_hits_total";
 const MISSES: &str = "hearth_expert_misses_total";
@@ -17,7 +17,7 @@ const HIT_RATIO: &str = "hearth_expert_hit_ratio";
 const MEMORY: &str = "hearth_memory_bytes";
 
 /// The series of these engines, as they are now.
-pub(super) fn families<'e>(engines: impl Iterator<Item = &'e dyn Engine>) -> Vec<MetricFamily> {
+pub(super) fn families<'e>(engines: impl Iterator<Item = &'e dyn TokenEngine>) -> Vec<MetricFamily> {
     let names = "metric names and labels are valid constants";
     let per_layer = &["model", "layer"];
     let counter = |name: &str, help: &str| IntCounterVec::new(Opts::new(name, help), per_layer).expect(names);
@@ -38,7 +38,7 @@ pub(super) fn families<'e>(engines: impl Iterator<Item = &'e dyn Engine>) -> Vec
     );
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     for engine in engines {
-        let model = engine.card().name.as_str();
+        let model = engine.info().name.as_str();
         if let Some(stats) = engine.experts() {
             for layer in &stats.layers {
                 let (counts, number) = (layer.counts, layer.layer.to_string());

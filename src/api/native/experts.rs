@@ -13,7 +13,7 @@ use crate::api::error::ApiError;
 use crate::api::routing::get;
 use crate::api::state::State;
 use crate::config::CacheSize;
-use crate::engine::Engine;
+use crate::engine::TokenEngine;
 use crate::experts::policy::{LayerCounts, PolicyKind};
 use crate::experts::{Capacity, Change, ExpertStats, LayerStats};
 
@@ -172,9 +172,9 @@ async fn stats(state: Data<State>, wanted: Query<Wanted>) -> Result<HttpResponse
 }
 
 impl ModelExperts {
-    fn of(engine: &dyn Engine, detail: Detail) -> Self {
+    fn of(engine: &dyn TokenEngine, detail: Detail) -> Self {
         Self {
-            model: engine.card().name.clone(),
+            model: engine.info().name.clone(),
             cache: engine.experts().map(|stats| Cache::of(&stats, detail)),
         }
     }

@@ -15,7 +15,7 @@ use crate::api::error::ApiError;
 use crate::api::limits;
 use crate::api::state::State;
 use crate::engine::local::text::TextAssembler;
-use crate::engine::{Engine, EngineError, Token};
+use crate::engine::{EngineError, Token, TokenEngine};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -124,7 +124,11 @@ fn write_items(out: &mut Vec<u8>, items: &[impl Serialize]) {
     }
 }
 
-async fn entries(engine: &dyn Engine, tokens: Vec<Token>, with_pieces: bool) -> Result<Vec<TokenEntry>, EngineError> {
+async fn entries(
+    engine: &dyn TokenEngine,
+    tokens: Vec<Token>,
+    with_pieces: bool,
+) -> Result<Vec<TokenEntry>, EngineError> {
     if !with_pieces {
         return Ok(tokens.into_iter().map(TokenEntry::Id).collect());
     }
@@ -162,7 +166,7 @@ async fn detokenize(state: Data<State>, body: Body) -> Result<HttpResponse, ApiE
     let engine = state.resolve(body.model()?)?.engine.clone();
     drop(body);
     let tokens = Arc::new(request.tokens);
-    let vocabulary = engine.card().vocabulary;
+    let vocabulary = engine.info().vocabulary;
     let known = |token: Token| u32::try_from(token).is_ok_and(|token| token < vocabulary);
     if let Some(token) = tokens.iter().find(|token| !known(**token)) {
         let message = format!("token {token} is not in the model's vocabulary of {vocabulary} tokens");
@@ -199,7 +203,7 @@ async fn detokenize(state: Data<State>, body: Body) -> Result<HttpResponse, ApiE
     Ok(HttpResponse::Ok().content_type("application/json").streaming(parts))
 }
 
-async fn text_of(engine: &dyn Engine, text: &mut TextAssembler, tokens: &[Token]) -> Result<String, EngineError> {
+async fn text_of(engine: &dyn TokenEngine, text: &mut TextAssembler, tokens: &[Token]) -> Result<String, EngineError> {
     let pieces = engine.token_pieces(tokens.to_vec()).await?;
     let released = tokens
         .iter()

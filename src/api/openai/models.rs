@@ -9,7 +9,7 @@ use crate::api::admin::ModelStatus;
 use crate::api::error::ApiError;
 use crate::api::routing::get;
 use crate::api::state::State;
-use crate::engine::Engine;
+use crate::engine::TokenEngine;
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -68,26 +68,26 @@ async fn one(state: Data<State>, name: Path<String>) -> Result<HttpResponse, Api
 }
 
 impl Model {
-    fn of(engine: &dyn Engine) -> Self {
-        let card = engine.card();
+    fn of(engine: &dyn TokenEngine) -> Self {
+        let info = engine.info();
         let slots = engine.slots();
         Self {
-            id: card.name.clone(),
+            id: info.name.clone(),
             object: "model",
-            created: card.created,
+            created: info.created,
             owned_by: "hearth",
-            role: card.role.clone(),
-            aliases: card.aliases.clone(),
-            context_length: card.context,
-            max_model_len: card.context,
+            role: info.role.clone(),
+            aliases: info.aliases.clone(),
+            context_length: info.context,
+            max_model_len: info.context,
             status: engine.health().into(),
             meta: Meta {
-                architecture: card.architecture.clone(),
-                n_ctx: card.context,
-                n_ctx_train: card.context_train,
-                n_vocab: card.vocabulary,
-                n_params: card.parameters,
-                size: card.size_bytes,
+                architecture: info.architecture.clone(),
+                n_ctx: info.context,
+                n_ctx_train: info.context_train,
+                n_vocab: info.vocabulary,
+                n_params: info.parameters,
+                size: info.size_bytes,
                 slots: slots.total,
                 slots_busy: slots.busy,
                 requests_waiting: slots.waiting,

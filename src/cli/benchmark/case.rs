@@ -5,7 +5,7 @@ use std::fmt;
 use anyhow::bail;
 use serde::Serialize;
 
-use crate::engine::ModelCard;
+use crate::engine::ModelInfo;
 
 /// One combination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -48,26 +48,26 @@ pub(super) fn combine(prompt_tokens: &[u32], generate: &[u32], concurrency: &[u3
 }
 
 /// Checks that the configured model has the context and the slots for all cases.
-pub(super) fn check(cases: &[Case], card: &ModelCard) -> anyhow::Result<()> {
+pub(super) fn check(cases: &[Case], info: &ModelInfo) -> anyhow::Result<()> {
     for case in cases {
         let needed = u64::from(case.prompt_tokens) + u64::from(case.generate);
-        if needed > u64::from(card.context) {
+        if needed > u64::from(info.context) {
             bail!(
                 "--prompt-tokens {} and --generate {} need a context of {needed} tokens, but that of model `{}` holds {}; \
                  raise --context (or `context` of the model in models.toml), or measure less",
                 case.prompt_tokens,
                 case.generate,
-                card.name,
-                card.context
+                info.name,
+                info.context
             );
         }
-        if case.concurrency > card.parallel {
+        if case.concurrency > info.parallel {
             bail!(
                 "--concurrency {} needs as many slots, but model `{}` has {}; raise --parallel (or `parallel` of the \
                  model in models.toml), or measure fewer streams",
                 case.concurrency,
-                card.name,
-                card.parallel
+                info.name,
+                info.parallel
             );
         }
     }

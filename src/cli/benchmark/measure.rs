@@ -7,11 +7,11 @@ use anyhow::bail;
 use super::case::Case;
 use super::prompts::Prompts;
 use super::streams::{Arrivals, Measured, Stream, run_all};
-use crate::engine::{Engine, Event, GenerateRequest, Prompt, SamplingOverrides, Token};
+use crate::engine::{Event, GenerateRequest, Prompt, SamplingOverrides, Token, TokenEngine};
 
 /// Runs all streams of a case. `round` makes the prompts differ from those of other rounds.
 pub(super) async fn run(
-    engine: &dyn Engine,
+    engine: &dyn TokenEngine,
     prompts: &Prompts,
     case: Case,
     round: u32,
@@ -52,7 +52,7 @@ pub(super) fn request(prompt: Vec<Token>, tokens: u32) -> anyhow::Result<Generat
     })
 }
 
-async fn stream(engine: &dyn Engine, request: GenerateRequest, case: Case) -> anyhow::Result<Stream> {
+async fn stream(engine: &dyn TokenEngine, request: GenerateRequest, case: Case) -> anyhow::Result<Stream> {
     let submitted = Instant::now();
     let mut events = engine.submit(request).await?;
     let mut arrivals = Arrivals::default();

@@ -33,7 +33,7 @@ use super::engines;
 use super::machine::Machine;
 use super::output;
 use crate::config::{self, Overrides};
-use crate::engine::Engine;
+use crate::engine::TokenEngine;
 use crate::models::{self, Started};
 use crate::report::Page;
 
@@ -143,7 +143,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         command: output::command_line(std::env::args()),
         machine: Machine::this(),
         model: ModelFacts::new(
-            started.engine.card(),
+            started.engine.info(),
             &file,
             started.threads.decode,
             experts.unwrap_or_default(),
@@ -165,7 +165,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 
 /// The counted runs of each case.
 fn measure_all(started: &Started, cases: &[Case], args: &Args) -> anyhow::Result<Vec<Vec<Measured>>> {
-    let engine: &dyn Engine = &*started.engine;
+    let engine: &dyn TokenEngine = &*started.engine;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let prompts = runtime.block_on(Prompts::of(engine))?;
     let bar = output::progress_bar(cases.len() as u64 * (u64::from(args.repeat) + 1), "runs");

@@ -14,7 +14,7 @@ use super::measure::request;
 use super::statistics::median;
 use crate::cli::engines;
 use crate::cli::output;
-use crate::engine::{Engine, Event, GenerateRequest, Token};
+use crate::engine::{Event, GenerateRequest, Token, TokenEngine};
 use crate::models::Started;
 
 /// The result. Rates are tokens per second, medians over the rounds; ratios are medians of each round's ratio.
@@ -44,14 +44,14 @@ struct Round {
 
 pub(super) fn run(args: &super::Args) -> anyhow::Result<()> {
     let started = engines::start_one(&args.overrides, args.one_model()?)?;
-    let card = started.engine.card();
+    let info = started.engine.info();
     let prompt_text = "Once upon a time";
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()?;
     let prompt = runtime.block_on(started.engine.tokenize(prompt_text.into(), true, true))?;
-    let room = card.context.saturating_sub(u32::try_from(prompt.len())?);
+    let room = info.context.saturating_sub(u32::try_from(prompt.len())?);
     if args.tokens < 2 || args.tokens > room {
         bail!("--tokens must be between 2 and {room}, the rest of the context");
     }
@@ -69,7 +69,7 @@ pub(super) fn run(args: &super::Args) -> anyhow::Result<()> {
 
     let median_of = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
     let report = Report {
-        model: card.name.clone(),
+        model: info.name.clone(),
         tokens: args.tokens,
         rounds: rounds.len(),
         threads: started.threads.decode,
@@ -78,7 +78,7 @@ pub(super) fn run(args: &super::Args) -> anyhow::Result<()> {
         http_per_second: median_of(|round| round.http),
         engine_to_bare: median_of(|round| round.engine / round.bare),
         http_to_bare: median_of(|round| round.http / round.bare),
-        streams: card.parallel,
+        streams: info.parallel,
         streams_per_second: median_of(|round| round.streams),
         streams_to_engine: median_of(|round| round.streams / round.engine),
     };
@@ -119,8 +119,8 @@ fn round(
         / runtime
             .block_on(decode(&*started.engine, request.clone()))?
             .as_secs_f64();
-    let http = steps / over_http(address, &started.engine.card().name, prompt, tokens)?.as_secs_f64();
-    let count = started.engine.card().parallel;
+    let http = steps / over_http(address, &started.engine.info().name, prompt, tokens)?.as_secs_f64();
+    let count = started.engine.info().parallel;
     let begin = Instant::now();
     runtime.block_on(futures_util::future::try_join_all(
         (0..count).map(|_| decode(&*started.engine, request.clone())),
@@ -135,7 +135,7 @@ fn round(
 }
 
 /// Time from the first token to the last.
-async fn decode(engine: &dyn Engine, request: GenerateRequest) -> anyhow::Result<Duration> {
+async fn decode(engine: &dyn TokenEngine, request: GenerateRequest) -> anyhow::Result<Duration> {
     let mut events = engine.submit(request).await?;
     let mut first = None;
     while let Some(event) = events.next().await {

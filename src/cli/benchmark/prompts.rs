@@ -2,7 +2,7 @@
 //!
 //! They are text and not random tokens: random tokens would route to experts that no real text uses.
 
-use crate::engine::{Engine, Token};
+use crate::engine::{Token, TokenEngine};
 
 /// Prompts consist of these, in random order.
 const SENTENCES: [&str; 20] = [
@@ -41,7 +41,7 @@ pub(super) struct Prompts {
 }
 
 impl Prompts {
-    pub(super) async fn of(engine: &dyn Engine) -> anyhow::Result<Self> {
+    pub(super) async fn of(engine: &dyn TokenEngine) -> anyhow::Result<Self> {
         let beginning = engine.tokenize(String::new(), true, false).await?;
         let mut sentences = Vec::new();
         for sentence in SENTENCES {
@@ -52,7 +52,7 @@ impl Prompts {
         }
         if sentences.is_empty() {
             // The vocabulary cannot encode the sentences: use any token.
-            let vocabulary = Token::try_from(engine.card().vocabulary).unwrap_or(Token::MAX);
+            let vocabulary = Token::try_from(engine.info().vocabulary).unwrap_or(Token::MAX);
             sentences.extend((0..vocabulary).map(|token| vec![token]));
         }
         Ok(Self { beginning, sentences })

@@ -7,7 +7,7 @@ use super::case::Case;
 use super::statistics::{Percentiles, Spread, mean, worst};
 use super::streams::Measured;
 use crate::cli::machine::Machine;
-use crate::engine::{MemoryUse, ModelCard};
+use crate::engine::{MemoryUse, ModelInfo};
 use crate::gguf::{self, Gguf, file_type_name};
 
 /// The report of one invocation of `hearth benchmark`.
@@ -90,18 +90,18 @@ pub(super) struct ExpertsReport {
 }
 
 impl ModelFacts {
-    pub(super) fn new(card: &ModelCard, file: &Gguf, threads: u32, experts: Value) -> Self {
+    pub(super) fn new(info: &ModelInfo, file: &Gguf, threads: u32, experts: Value) -> Self {
         let file_type = file.get("general.file_type").and_then(|number| number.as_u64());
         let name = file.path().file_name().unwrap_or(file.path().as_os_str());
         Self {
-            name: card.name.clone(),
+            name: info.name.clone(),
             file: gguf::printable(&name.to_string_lossy()),
-            architecture: card.architecture.clone(),
+            architecture: info.architecture.clone(),
             file_type: file_type.and_then(file_type_name),
-            bytes: card.size_bytes,
-            parameters: card.parameters,
-            context: card.context,
-            slots: card.parallel,
+            bytes: info.size_bytes,
+            parameters: info.parameters,
+            context: info.context,
+            slots: info.parallel,
             threads,
             experts,
         }

@@ -15,14 +15,13 @@ use llama_cpp_2::{LogOptions, send_logs_to_tracing};
 
 use super::error::LoadError;
 use super::queue::Shared;
-use super::schedule::BATCH;
 use crate::engine::Health;
 use crate::experts::{self, ExpertCache};
 use crate::gguf::TensorType;
 use crate::host::{self, GpuId};
 use crate::llama::log::Listener;
 use crate::memory::{KvType, Row};
-use crate::plan::Threads;
+use crate::plan::{BATCH, Threads};
 
 /// Everything the engine thread needs to load a model.
 #[derive(Debug, Clone)]
@@ -141,11 +140,10 @@ pub(super) fn new_context<'m>(
     let threads = |count: u32| i32::try_from(count).unwrap_or(1);
     let kv_type = TensorType::from_name(spec.placement.kv_type.name());
     let kv_type = kv_type.map_or(KvCacheType::F16, |kind| KvCacheType::Unknown(kind.id));
-    let batch = u32::try_from(BATCH).unwrap_or(512);
     let params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(total))
-        .with_n_batch(batch)
-        .with_n_ubatch(batch)
+        .with_n_batch(BATCH)
+        .with_n_ubatch(BATCH)
         .with_n_seq_max(spec.parallel)
         .with_kv_unified(false)
         .with_type_k(kv_type)

@@ -34,7 +34,8 @@ use self::queue::{QueuedRequest, Refused, Shared, fail};
 use self::tokenize::{aside, longest_piece, split};
 use self::worker::Worker;
 use super::{
-    Buffers, Engine, EngineError, EventStream, GenerateRequest, Health, MemoryUse, ModelCard, Prompt, SlotCounts, Token,
+    Buffers, EngineError, EventStream, GenerateRequest, Health, MemoryUse, ModelInfo, Prompt, SlotCounts, Token,
+    TokenEngine,
 };
 use crate::experts::{Change, ChangeError, Device, ExpertCache, ExpertStats};
 use crate::llama::log::Listener;
@@ -44,7 +45,7 @@ use crate::telemetry::ModelMetrics;
 /// A model that llama.cpp computes in this process.
 #[derive(Debug)]
 pub struct LocalEngine {
-    card: ModelCard,
+    info: ModelInfo,
     spec: LoadSpec,
     shared: Arc<Shared>,
     model: Arc<OnceLock<Arc<LlamaModel>>>,
@@ -62,13 +63,13 @@ impl LocalEngine {
     ///
     /// # Errors
     /// When the system does not give a thread.
-    pub fn start(card: ModelCard, spec: LoadSpec, queue: usize, metrics: ModelMetrics) -> std::io::Result<Self> {
+    pub fn start(info: ModelInfo, spec: LoadSpec, queue: usize, metrics: ModelMetrics) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::new(spec.parallel, queue));
         let model = Arc::new(OnceLock::new());
         let buffers = Arc::new(OnceLock::new());
         metrics.slots.set(i64::from(spec.parallel));
         let thread = Thread {
-            name: card.name.clone(),
+            name: info.name.clone(),
             spec: spec.clone(),
             shared: shared.clone(),
             model: model.clone(),
@@ -76,10 +77,10 @@ impl LocalEngine {
             metrics,
         };
         let thread = std::thread::Builder::new()
-            .name(format!("engine {}", card.name))
+            .name(format!("engine {}", info.name))
             .spawn(move || thread.main())?;
         Ok(Self {
-            card,
+            info,
             spec,
             shared,
             model,
@@ -120,7 +121,7 @@ impl LocalEngine {
     /// [`EngineError::Compute`] when llama.cpp fails, or the model is not loaded.
     pub fn bare_decode(&self, prompt: &[Token], steps: u32) -> Result<Duration, EngineError> {
         bare::decode(&self.spec, &*self.model()?, prompt, steps).map_err(|error| EngineError::Compute {
-            model: self.card.name.clone(),
+            model: self.info.name.clone(),
             reason: error.to_string(),
         })
     }
@@ -131,7 +132,7 @@ impl LocalEngine {
             Health::Ready => {}
             Health::Loading { progress } => {
                 return Err(EngineError::Loading {
-                    model: self.card.name.clone(),
+                    model: self.info.name.clone(),
                     progress,
                 });
             }
@@ -152,7 +153,7 @@ impl LocalEngine {
 
     fn unavailable(&self, reason: String) -> EngineError {
         EngineError::Unavailable {
-            model: self.card.name.clone(),
+            model: self.info.name.clone(),
             reason,
         }
     }
@@ -182,7 +183,7 @@ impl LocalEngine {
     async fn refuse_endless(&self, model: &Arc<LlamaModel>, text: &str) -> Result<(), EngineError> {
         /// Texts up to so many bytes per token of the context are counted.
         const ORDINARY: usize = 16;
-        let context = usize::try_from(self.card.context).unwrap_or(usize::MAX);
+        let context = usize::try_from(self.info.context).unwrap_or(usize::MAX);
         if text.len() <= context.saturating_mul(ORDINARY) {
             return Ok(());
         }
@@ -199,10 +200,10 @@ impl LocalEngine {
             return Ok(());
         }
         Err(EngineError::PromptTooLong {
-            model: self.card.name.clone(),
+            model: self.info.name.clone(),
             bytes: text.len(),
             least_tokens: least,
-            context: self.card.context,
+            context: self.info.context,
         })
     }
 
@@ -225,14 +226,14 @@ impl LocalEngine {
             return Err(invalid("stop", "a stop string is empty"));
         }
         let prompt = self.prompt_tokens(model, request.prompt).await?;
-        let context = self.card.context;
+        let context = self.info.context;
         let room = usize::try_from(context)
             .unwrap_or(usize::MAX)
             .saturating_sub(prompt.len());
         let room = u32::try_from(room).unwrap_or(u32::MAX);
         if room == 0 {
             return Err(EngineError::ContextExceeded {
-                model: self.card.name.clone(),
+                model: self.info.name.clone(),
                 prompt_tokens: prompt.len(),
                 context,
             });
@@ -254,7 +255,7 @@ impl LocalEngine {
         match self.shared.push(request) {
             Ok(()) => Ok(EventStream::new(receiver)),
             Err(Refused::Full { retry_after }) => Err(EngineError::QueueFull {
-                model: self.card.name.clone(),
+                model: self.info.name.clone(),
                 limit: self.shared.limit(),
                 retry_after,
             }),
@@ -263,9 +264,9 @@ impl LocalEngine {
     }
 }
 
-impl Engine for LocalEngine {
-    fn card(&self) -> &ModelCard {
-        &self.card
+impl TokenEngine for LocalEngine {
+    fn info(&self) -> &ModelInfo {
+        &self.info
     }
 
     fn watch_health(&self) -> watch::Receiver<Health> {

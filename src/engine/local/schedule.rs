@@ -6,9 +6,8 @@
 
 use std::time::Duration;
 
-/// Tokens of one `llama_decode` call at most. Equal to llama.cpp's default physical batch, so that one call is one
-/// pass over the weights.
-pub(super) const BATCH: usize = 512;
+/// Tokens of one `llama_decode` call at most.
+pub(super) const BATCH: usize = crate::plan::BATCH as usize;
 
 /// While nobody decodes, a pass should not take much longer than this where that costs little: a client that leaves is
 /// only noticed between two passes.

@@ -4,7 +4,7 @@ use super::SamplingOverrides;
 
 /// Facts about a model, known from its configuration and its GGUF header before any weight is loaded.
 #[derive(Debug, Clone)]
-pub struct ModelCard {
+pub struct ModelInfo {
     /// Name under which clients ask for the model.
     pub name: String,
     /// Free-form role such as `reasoning` or `narrator`; requests may name it instead of the model.
