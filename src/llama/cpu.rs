@@ -7,6 +7,7 @@
 use std::ffi::{CStr, c_char};
 use std::sync::Mutex;
 
+// SAFETY: the declaration is that of cpu.c.
 unsafe extern "C" {
     fn hearth_cpu_features() -> *const c_char;
 }

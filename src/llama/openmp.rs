@@ -4,8 +4,8 @@
 //! them spin for many milliseconds before they sleep. On a machine that is busy with something else that costs most of the
 //! speed: while one of them has lost its core, the others burn the time that the system gave them.
 
-/// Turns of the waiting loop before a thread sleeps: a few times what threads wait for each other on an idle machine
-/// (measured in docs/performance.md).
+/// Turns of the waiting loop before a thread sleeps. docs/performance.md has the speeds with this and other numbers, on an idle
+/// and on a busy machine.
 #[cfg(target_os = "linux")]
 const SPINS: &str = "10000";
 
