@@ -66,6 +66,11 @@ impl Body {
         &self.value[name]
     }
 
+    /// Sets a field.
+    pub(super) fn set(&mut self, name: &str, value: Value) {
+        self.value[name] = value;
+    }
+
     /// All fields with their values.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.value.as_object().into_iter().flatten()

@@ -66,7 +66,7 @@ impl ApiError {
     /// 403: the request comes from a web page of somebody else.
     pub(super) fn foreign_origin(origin: &str) -> Self {
         let message = format!(
-            "pages of `{}` may not use this server; `allowed_origins` in [server] names those that may",
+            "pages of `{}` may not use this server; `cors` in [server] names those that may",
             excerpt(origin)
         );
         let mut error = Self::new(StatusCode::FORBIDDEN, "permission_error", message);

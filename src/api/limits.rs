@@ -8,9 +8,8 @@ pub(super) const INLINE_MESSAGES: usize = 128;
 pub(super) const PROMPTS: usize = 64;
 /// Tools of a request.
 pub(super) const TOOLS: usize = 128;
-/// Stop strings, and bytes of each.
-pub(super) const STOPS: usize = 16;
-pub(super) const STOP_BYTES: usize = 256;
+/// Stop strings, and bytes of each; a preset may have as many.
+pub(super) use crate::config::{STOP_BYTES, STOPS};
 /// Extra stop tokens.
 pub(super) const STOP_TOKENS: usize = 64;
 /// Entries of `logit_bias`.

@@ -6,6 +6,7 @@
 mod access;
 mod admin;
 mod body;
+mod cors;
 mod error;
 mod limits;
 mod middleware;
@@ -13,6 +14,7 @@ mod native;
 mod openai;
 mod other_fields;
 mod parameters;
+mod presets;
 mod prompts;
 mod respond;
 mod routing;

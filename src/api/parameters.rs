@@ -117,7 +117,9 @@ const READ_ELSEWHERE: &[&str] = &[
     "continue_final_message",
     "messages",
     "prompt",
+    "raw",
     "reasoning_effort",
+    "system",
     "tool_choice",
     "tools",
 ];

@@ -116,7 +116,7 @@ fn what_is_shown_can_be_read_again() {
     );
     let text = format!(
         "[server]\nhost = \"::1\"\nbody_limit = \"10MB\"\nshutdown_grace = \"1500ms\"\nallowed_hosts = [\"box.lan\"]\n\
-         allowed_origins = [\"null\"]\nstrict_models = true\n[memory]\nram = \"1.5GB\"\n{everything}"
+         cors = [\"null\"]\nstrict_models = true\n[memory]\nram = \"1.5GB\"\n{everything}"
     );
     for text in [text, model("")] {
         let loaded = parse(&text).expect("a configuration");

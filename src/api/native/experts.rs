@@ -161,7 +161,7 @@ async fn stats(state: Data<State>, wanted: Query<Wanted>) -> Result<HttpResponse
         }
     };
     let models = match &wanted.model {
-        Some(name) => vec![ModelExperts::of(&*state.named(name)?.engine, detail)],
+        Some(name) => vec![ModelExperts::of(&*state.named(name)?.model.engine, detail)],
         None => state
             .served()
             .iter()
@@ -273,7 +273,7 @@ struct Wish {
 async fn change(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
     let wish: Wish = body.read()?;
     let engine = match body.model()? {
-        Some(name) => &state.named(name)?.engine,
+        Some(name) => &state.named(name)?.model.engine,
         // Whoever has one cache means that one.
         None => {
             let mut with_cache = state.served().iter().filter(|served| served.engine.experts().is_some());

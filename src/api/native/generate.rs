@@ -1,39 +1,80 @@
-//! `POST /api/v1/generate`: the shortest way to a text.
+//! `POST /api/v1/generate`: the shortest way to a text. The prompt is what a user says; with `raw` it is continued as it is.
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::parameters::Parameters;
+use crate::api::presets;
 use crate::api::prompts;
 use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
 use crate::api::wire::{FinishReason, PromptProgress, Timings, Usage};
 use crate::engine::{self, PrefillProgress};
-use crate::generation::{Choice, Completion, TextRequest, Totals};
+use crate::generation::{
+    ChatRequest, Choice, Completion, Conversation, Message, Role, TextRequest, Totals,
+};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/api/v1/generate", post().to(generate));
 }
 
-async fn generate(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+async fn generate(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
+    let target = state.open(&mut body)?;
     let parameters = Parameters::of(&body)?;
-    let served = state.resolve(parameters.model.as_deref())?;
-    let request = TextRequest {
-        prompts: vec![prompts::read_one(body.field("prompt"))?],
-        options: parameters.options()?,
-    };
-    drop(body);
-    let outputs = served.chat.continue_text(request).await;
-    let outputs = outputs.map_err(|error| ApiError::from(error).about("prompt"))?;
     let shape = Text {
-        model: served.name().to_owned(),
+        model: target.name().to_owned(),
     };
+    let options = parameters.options()?;
+    let prompt = body.field("prompt");
+    let outputs = if boolean(&body, "raw")? {
+        let prompts = vec![prompts::read_one(prompt)?];
+        drop(body);
+        target.model.chat.continue_text(TextRequest { prompts, options }).await
+    } else {
+        let conversation = presets::begin(target, conversation(&body)?);
+        drop(body);
+        target.model.chat.chat(ChatRequest { conversation, options }).await
+    };
+    let outputs = outputs.map_err(|error| ApiError::from(error).about("prompt"))?;
     respond(outputs, parameters.streams(), shape).await
+}
+
+/// The prompt as a user's message, after the system message if there is one.
+fn conversation(body: &Body) -> Result<Conversation, ApiError> {
+    let Value::String(prompt) = body.field("prompt") else {
+        let message = "`prompt` must be a string; with `\"raw\": true` it may be a list of token ids, too";
+        return Err(ApiError::field("prompt", message));
+    };
+    let system = match body.field("system") {
+        Value::Null => None,
+        Value::String(text) => Some(Message::new(Role::System, text.as_str())),
+        _ => return Err(ApiError::field("system", "`system` must be a string")),
+    };
+    let user = Message::new(Role::User, prompt.as_str());
+    let variables = match body.field("chat_template_kwargs") {
+        Value::Object(variables) => variables.clone(),
+        _ => Map::new(),
+    };
+    Ok(Conversation {
+        messages: system.into_iter().chain([user]).collect(),
+        variables,
+        ..Conversation::default()
+    })
+}
+
+/// A field that is off unless it is there.
+fn boolean(body: &Body, field: &str) -> Result<bool, ApiError> {
+    match body.field(field) {
+        Value::Null => Ok(false),
+        Value::Bool(value) => Ok(*value),
+        _ => Err(ApiError::field(field, format!("`{field}` must be true or false"))),
+    }
 }
 
 struct Text {

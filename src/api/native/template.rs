@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::openai::conversation;
+use crate::api::presets;
 use crate::api::state::State;
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -19,9 +20,9 @@ struct Applied {
     prompt: String,
 }
 
-async fn apply(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
-    let served = state.resolve(body.model()?)?;
-    let conversation = conversation::read(body).await?;
-    let prompt = served.chat.render(conversation).await?;
+async fn apply(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
+    let target = state.open(&mut body)?;
+    let conversation = presets::begin(target, conversation::read(body).await?);
+    let prompt = target.model.chat.render(conversation).await?;
     Ok(HttpResponse::Ok().json(Applied { prompt }))
 }

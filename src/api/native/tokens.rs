@@ -72,9 +72,9 @@ impl From<Vec<u8>> for Piece {
     }
 }
 
-async fn tokenize(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+async fn tokenize(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
     let request: Tokenize = body.read()?;
-    let engine = state.resolve(body.model()?)?.engine.clone();
+    let engine = state.open(&mut body)?.model.engine.clone();
     drop(body);
     let bytes = request.content.len();
     if bytes > limits::TOKENIZE_BYTES {
@@ -153,7 +153,7 @@ struct Detokenized {
     content: String,
 }
 
-async fn detokenize(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+async fn detokenize(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
     let count = body.field("tokens").as_array().map_or(0, Vec::len);
     if count > limits::DETOKENIZE_TOKENS {
         let message = format!(
@@ -163,7 +163,7 @@ async fn detokenize(state: Data<State>, body: Body) -> Result<HttpResponse, ApiE
         return Err(ApiError::field("tokens", message));
     }
     let request: Detokenize = body.read()?;
-    let engine = state.resolve(body.model()?)?.engine.clone();
+    let engine = state.open(&mut body)?.model.engine.clone();
     drop(body);
     let tokens = Arc::new(request.tokens);
     let vocabulary = engine.info().vocabulary;

@@ -9,6 +9,7 @@ use super::conversation;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::parameters::Parameters;
+use crate::api::presets;
 use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
@@ -22,19 +23,19 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .route("/api/v1/chat/completions", post().to(complete));
 }
 
-async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+async fn complete(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
+    let target = state.open(&mut body)?;
     let parameters = Parameters::of(&body)?;
-    let served = state.resolve(parameters.model.as_deref())?;
     let shape = Chat {
-        envelope: Envelope::new("chatcmpl", CHUNK, served.name()),
+        envelope: Envelope::new("chatcmpl", CHUNK, target.name()),
         include_usage: parameters.include_usage(),
     };
     let streams = parameters.streams();
     let request = ChatRequest {
         options: parameters.options()?,
-        conversation: conversation::read(body).await?,
+        conversation: presets::begin(target, conversation::read(body).await?),
     };
-    respond(served.chat.chat(request).await?, streams, shape).await
+    respond(target.model.chat.chat(request).await?, streams, shape).await
 }
 
 const CHUNK: &str = "chat.completion.chunk";

@@ -20,11 +20,11 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/v1/completions", post().to(complete));
 }
 
-async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+async fn complete(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
+    let target = state.open(&mut body)?;
     let parameters = Parameters::of(&body)?;
-    let served = state.resolve(parameters.model.as_deref())?;
     let shape = Text {
-        envelope: Envelope::new("cmpl", "text_completion", served.name()),
+        envelope: Envelope::new("cmpl", "text_completion", target.name()),
         include_usage: parameters.include_usage(),
     };
     let request = TextRequest {
@@ -32,7 +32,7 @@ async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiErr
         options: parameters.options()?,
     };
     drop(body);
-    let outputs = served.chat.continue_text(request).await;
+    let outputs = target.model.chat.continue_text(request).await;
     let outputs = outputs.map_err(|error| ApiError::from(error).about("prompt"))?;
     respond(outputs, parameters.streams(), shape).await
 }
