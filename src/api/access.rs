@@ -261,7 +261,11 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.append(ORIGIN, HeaderValue::from_str(origin).unwrap());
             let reader = access.reader(&headers);
-            assert_eq!(reader.is_some(), asks(&access, Some("localhost:8080"), Some(origin)), "{origin}");
+            assert_eq!(
+                reader.is_some(),
+                asks(&access, Some("localhost:8080"), Some(origin)),
+                "{origin}"
+            );
             reader.is_some_and(|reader| reader == origin)
         };
         for origin in [

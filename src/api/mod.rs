@@ -7,7 +7,9 @@ mod access;
 mod admin;
 mod body;
 mod cors;
+mod docs;
 mod error;
+mod field_types;
 mod limits;
 mod middleware;
 mod native;
@@ -16,6 +18,7 @@ mod other_fields;
 mod parameters;
 mod presets;
 mod prompts;
+mod requests;
 mod respond;
 mod routing;
 mod server;
@@ -35,4 +38,5 @@ fn routes(config: &mut ServiceConfig) {
     openai::routes(config);
     native::routes(config);
     admin::routes(config);
+    docs::routes(config);
 }

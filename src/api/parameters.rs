@@ -4,76 +4,138 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::LazyLock;
 
-use schemars::JsonSchema;
 use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::body::Body;
 use super::error::ApiError;
+use super::field_types::{LogitBias, Samplers, Stop};
 use super::limits;
 use super::other_fields;
 use crate::engine::{SamplerKind, SamplingOverrides, Token};
 use crate::generation::{BiasTarget, Options};
 
 /// Sampling and limits of a request, by the names of OpenAI, llama-server and vLLM.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct Parameters {
-    /// Name, alias or role; the first model if not given.
+    /// Name, alias or role of a model, or the name of a preset; the first model if not given.
     pub(super) model: Option<String>,
+    /// Answer with server-sent events.
+    #[schema(default = false)]
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
     /// Tokens to generate at most; -1 is as many as fit. The first of `n_predict`, `max_completion_tokens` and
     /// `max_tokens` that is given counts.
+    #[schema(value_type = Option<i64>, minimum = -1)]
     max_tokens: Option<Integer>,
+    /// See `max_tokens`.
+    #[schema(value_type = Option<i64>, minimum = -1)]
     max_completion_tokens: Option<Integer>,
+    /// See `max_tokens`.
+    #[schema(value_type = Option<i64>, minimum = -1)]
     n_predict: Option<Integer>,
+    /// 0 is greedy; higher is more varied.
+    #[schema(minimum = 0, maximum = 10, default = 0.8)]
     temperature: Option<f32>,
+    /// The temperature goes from `temperature` - range to `temperature` + range; 0 is off.
+    #[schema(minimum = 0, maximum = 10, default = 0)]
     dynatemp_range: Option<f32>,
+    /// How entropy becomes temperature.
+    #[schema(minimum = 0, maximum = 100, default = 1)]
     dynatemp_exponent: Option<f32>,
+    /// Keep the k likeliest tokens; 0 and below keeps all.
+    #[schema(value_type = Option<i64>, minimum = -2147483648_i64, maximum = 2147483647, default = 40)]
     top_k: Option<Integer>,
+    /// Keep the likeliest tokens that together have this probability.
+    #[schema(minimum = 0, maximum = 1, default = 0.95)]
     top_p: Option<f32>,
+    /// Drop tokens less likely than this share of the likeliest.
+    #[schema(minimum = 0, maximum = 1, default = 0.05)]
     min_p: Option<f32>,
+    /// Keep tokens within so many standard deviations of the largest logit; 0 and below is off.
+    #[schema(minimum = -1, maximum = 100, default = -1)]
     top_n_sigma: Option<f32>,
+    /// Locally typical sampling; 1 is off.
+    #[schema(minimum = 0, maximum = 1, default = 1)]
     typical_p: Option<f32>,
     /// Another name of `typical_p`.
+    #[schema(minimum = 0, maximum = 1)]
     typical: Option<f32>,
+    /// Divides the logits of repeated tokens; 1 is off.
+    #[schema(minimum = 0.01, maximum = 10, default = 1)]
     repeat_penalty: Option<f32>,
     /// Another name of `repeat_penalty`.
+    #[schema(minimum = 0.01, maximum = 10)]
     repetition_penalty: Option<f32>,
+    /// Tokens that the penalties look back upon; -1 is the whole context.
+    #[schema(value_type = Option<i64>, minimum = -1, maximum = 2147483647, default = 64)]
     repeat_last_n: Option<Integer>,
+    /// Lowers the logits of tokens that are there already.
+    #[schema(minimum = -2, maximum = 2, default = 0)]
     presence_penalty: Option<f32>,
+    /// Lowers the logits of tokens by how often they are there already.
+    #[schema(minimum = -2, maximum = 2, default = 0)]
     frequency_penalty: Option<f32>,
+    /// Strength of DRY; 0 is off.
+    #[schema(minimum = 0, maximum = 100, default = 0)]
     dry_multiplier: Option<f32>,
+    /// Growth of DRY's penalty with the length of the repetition.
+    #[schema(minimum = 1, maximum = 100, default = 1.75)]
     dry_base: Option<f32>,
+    /// Repetitions up to this length are free.
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 2147483647, default = 2)]
     dry_allowed_length: Option<Integer>,
+    /// Tokens that DRY looks back upon; -1 is the whole context.
+    #[schema(value_type = Option<i64>, minimum = -1, maximum = 2147483647, default = -1)]
     dry_penalty_last_n: Option<Integer>,
+    /// Texts that end a repetition.
+    #[schema(max_items = 64)]
     dry_sequence_breakers: Option<Vec<String>>,
+    /// Chance of XTC removing the likeliest tokens; 0 is off.
+    #[schema(minimum = 0, maximum = 1, default = 0)]
     xtc_probability: Option<f32>,
+    /// Tokens above this probability may be removed by XTC.
+    #[schema(minimum = 0, maximum = 1, default = 0.1)]
     xtc_threshold: Option<f32>,
-    /// Names of samplers in the order in which they are applied, or llama-server's letters for them in one string.
+    #[schema(value_type = Option<Samplers>)]
     samplers: Value,
+    /// The low 32 bits count; a negative one asks for a random one.
+    #[schema(value_type = Option<i64>)]
     seed: Option<Integer>,
-    /// A string or a list of strings.
+    #[schema(value_type = Option<Stop>)]
     stop: Value,
+    /// Tokens that end an answer, too.
+    #[schema(max_items = 64)]
     stop_token_ids: Option<Vec<Token>>,
-    /// From token ids or texts to numbers: an object, or a list of pairs; `false` bans a token.
+    #[schema(value_type = Option<LogitBias>)]
     logit_bias: Value,
+    /// Go on after the model's end.
+    #[schema(default = false)]
     ignore_eos: Option<bool>,
+    /// Reuse what is held of earlier prompts.
+    #[schema(default = true)]
     cache_prompt: Option<bool>,
+    /// Print control tokens as text.
+    #[schema(default = false)]
     special: Option<bool>,
+    /// In streams: tell how far the prefill is.
+    #[schema(default = false)]
     return_progress: Option<bool>,
 }
 
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 struct StreamOptions {
+    /// End with a chunk that tells the token counts.
     include_usage: Option<bool>,
 }
 
 /// A whole number; `1.0` is one, too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 struct Integer(i64);
 
 impl<'de> Deserialize<'de> for Integer {
@@ -126,10 +188,12 @@ const READ_ELSEWHERE: &[&str] = &[
 
 /// All fields that have an effect.
 static KNOWN: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
-    let schema = schemars::schema_for!(Parameters);
-    let fields = schema.get("properties").and_then(Value::as_object);
-    let fields = fields.into_iter().flat_map(|fields| fields.keys().cloned());
+    let fields = match Parameters::schema() {
+        RefOr::T(Schema::Object(object)) => object.properties.into_keys().collect(),
+        _ => Vec::new(),
+    };
     fields
+        .into_iter()
         .chain(READ_ELSEWHERE.iter().map(|name| (*name).to_owned()))
         .collect()
 });

@@ -64,7 +64,9 @@ pub(super) fn begin(target: Target<'_>, mut conversation: Conversation) -> Conve
         .first()
         .is_some_and(|first| first.role == Role::System);
     if let (Some(system), false) = (system, has_one) {
-        conversation.messages.insert(0, Message::new(Role::System, system.as_str()));
+        conversation
+            .messages
+            .insert(0, Message::new(Role::System, system.as_str()));
     }
     conversation
 }
@@ -110,7 +112,9 @@ mod tests {
     use crate::config::{Environment, Overrides, load_text};
 
     fn preset(lines: &str) -> PresetConfig {
-        let text = format!("[[model]]\nname = \"m\"\npath = \"demo:reasoner\"\n[[preset]]\nname = \"p\"\nmodel = \"m\"\n{lines}");
+        let text = format!(
+            "[[model]]\nname = \"m\"\npath = \"demo:reasoner\"\n[[preset]]\nname = \"p\"\nmodel = \"m\"\n{lines}"
+        );
         let loaded = load_text(&text, Path::new("m.toml"), &Overrides::default(), &Environment::new());
         loaded.unwrap().config.presets.remove(0)
     }
@@ -119,13 +123,17 @@ mod tests {
     fn check(lines: &str, request: Value, expect: Value) {
         let mut body = Body::of_value(request);
         apply(&mut body, &preset(lines));
-        let fields: Map<String, Value> = body.fields().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let fields: Map<String, Value> = body
+            .fields()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
         assert_eq!(Value::Object(fields), expect);
     }
 
     #[test]
     fn what_a_request_says_comes_first() {
-        let lines = "stop = [\"x\"]\nsampling = { temperature = 0.5, top_k = 3, max_tokens = 9, repeat_penalty = 1.5 }\n";
+        let lines =
+            "stop = [\"x\"]\nsampling = { temperature = 0.5, top_k = 3, max_tokens = 9, repeat_penalty = 1.5 }\n";
         check(
             lines,
             json!({}),
@@ -143,7 +151,11 @@ mod tests {
     fn a_format_of_the_request_takes_the_place_of_the_preset_s() {
         let lines = "response_format = { type = \"json_object\" }\n";
         check(lines, json!({}), json!({"response_format": {"type": "json_object"}}));
-        check(lines, json!({"grammar": "root ::= \"a\""}), json!({"grammar": "root ::= \"a\""}));
+        check(
+            lines,
+            json!({"grammar": "root ::= \"a\""}),
+            json!({"grammar": "root ::= \"a\""}),
+        );
         let text = json!({"response_format": {"type": "text"}});
         check(lines, text.clone(), text);
     }
@@ -161,6 +173,10 @@ mod tests {
             json!({"reasoning_effort": "high"}),
             json!({"reasoning_effort": "high", "chat_template_kwargs": {"a": 1, "b": 2, "enable_thinking": false}}),
         );
-        check(lines, json!({"chat_template_kwargs": 5}), json!({"chat_template_kwargs": 5}));
+        check(
+            lines,
+            json!({"chat_template_kwargs": 5}),
+            json!({"chat_template_kwargs": 5}),
+        );
     }
 }

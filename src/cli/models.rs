@@ -90,6 +90,8 @@ fn settings(preset: &PresetConfig) -> Vec<String> {
     let given = given.into_iter().filter(|(_, given)| *given);
     let sampling = serde_json::to_value(&preset.sampling).unwrap_or_default();
     let sampling = sampling.as_object().into_iter().flatten();
-    let sampling = sampling.filter(|(_, value)| !value.is_null()).map(|(name, _)| name.clone());
+    let sampling = sampling
+        .filter(|(_, value)| !value.is_null())
+        .map(|(name, _)| name.clone());
     given.map(|(name, _)| name.to_owned()).chain(sampling).collect()
 }

@@ -55,7 +55,8 @@ fn words(config: &PartialConfig) -> Vec<Word<'_>> {
 fn presets(config: &PartialConfig, problems: &Problems) {
     let words = words(config);
     let roles = || config.models.iter().enumerate();
-    let role = |text: &str| roles().find(|(_, model)| model.role.get().is_some_and(|role| role.as_deref() == Some(text)));
+    let role =
+        |text: &str| roles().find(|(_, model)| model.role.get().is_some_and(|role| role.as_deref() == Some(text)));
     let mut taken: BTreeMap<&str, &Origin> = BTreeMap::new();
     for preset in &config.presets {
         let model = preset.model.get();
@@ -68,7 +69,10 @@ fn presets(config: &PartialConfig, problems: &Problems) {
             let hint = "every name may occur only once; a preset may be called like the role of its model";
             if let Some(word) = words.iter().find(|word| word.text == text) {
                 let place = problems.place(word.origin);
-                let message = format!("the preset `{text}` is called like the {} of a model at {place}", word.kind);
+                let message = format!(
+                    "the preset `{text}` is called like the {} of a model at {place}",
+                    word.kind
+                );
                 problems.push(Diagnostic::error(origin, message).hint(hint.to_owned()));
             } else if let Some(first) = taken.insert(text, origin) {
                 let message = format!("the preset `{text}` is already at {}", problems.place(first));
@@ -94,7 +98,11 @@ fn presets(config: &PartialConfig, problems: &Problems) {
 
 /// Why a preset cannot have this model.
 fn no_base(text: &str, origin: &Origin, config: &PartialConfig) -> Diagnostic {
-    if config.presets.iter().any(|preset| preset.name.get().is_some_and(|name| name == text)) {
+    if config
+        .presets
+        .iter()
+        .any(|preset| preset.name.get().is_some_and(|name| name == text))
+    {
         let message = format!("`model` is `{text}`, which is a preset itself");
         return Diagnostic::error(origin, message).hint("a preset has a [[model]], not a preset".to_owned());
     }
@@ -106,7 +114,10 @@ fn no_base(text: &str, origin: &Origin, config: &PartialConfig) -> Diagnostic {
     });
     let hint = match nearest(text, known.clone().map(String::as_str)) {
         Some(meant) => format!("did you mean `{meant}`?"),
-        None => format!("there are: {}", known.map(String::as_str).collect::<Vec<_>>().join(", ")),
+        None => format!(
+            "there are: {}",
+            known.map(String::as_str).collect::<Vec<_>>().join(", ")
+        ),
     };
     Diagnostic::error(origin, message).hint(hint)
 }

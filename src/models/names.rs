@@ -63,7 +63,7 @@ pub fn find<M: Named>(models: impl Iterator<Item = M> + Clone, name: Option<&str
         return models.into_iter().next().map(|_| 0);
     };
     let exactly = |name: &str| {
-        let named = |test: &dyn Fn(&M) -> bool| models.clone().position(test);
+        let named = |test: &dyn Fn(&M) -> bool| models.clone().position(|model| test(&model));
         named(&|model| model.name() == name)
             .or_else(|| named(&|model| model.aliases().iter().any(|alias| alias == name)))
             .or_else(|| named(&|model| model.role() == Some(name)))

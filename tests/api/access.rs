@@ -140,7 +140,11 @@ fn browsers_are_told_what_pages_may_do() {
             assert_eq!(answer.status(), 204, "{origin}");
             assert_eq!(header(&answer, "access-control-allow-origin").as_deref(), Some(origin));
             assert_eq!(header(&answer, "access-control-allow-headers").as_deref(), Some(ASKED));
-            assert!(header(&answer, "access-control-allow-methods").unwrap().contains("POST"));
+            assert!(
+                header(&answer, "access-control-allow-methods")
+                    .unwrap()
+                    .contains("POST")
+            );
             assert_eq!(header(&answer, "access-control-allow-private-network").unwrap(), "true");
             assert!(header(&answer, "vary").unwrap().contains("origin"));
             assert_eq!(header(&answer, "access-control-allow-credentials"), None);

@@ -50,7 +50,12 @@ fn the_example_is_right_except_for_its_paths() {
     let names = |presets: &[PresetConfig]| presets.iter().map(|preset| preset.name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&loaded.config.presets), names(&pair.presets));
     for (example, built_in) in loaded.config.presets.iter().zip(&pair.presets) {
-        let format = |preset: &PresetConfig| preset.response_format.as_ref().map(|format| format["json_schema"]["schema"].clone());
+        let format = |preset: &PresetConfig| {
+            preset
+                .response_format
+                .as_ref()
+                .map(|format| format["json_schema"]["schema"].clone())
+        };
         assert_eq!(format(example), format(built_in), "{}", example.name);
     }
 }

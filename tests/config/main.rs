@@ -39,7 +39,10 @@ pub fn model(lines: &str) -> String {
 
 /// The same with a preset of the model with these lines.
 pub fn preset(lines: &str) -> String {
-    format!("{}[[preset]]\nname = \"p\"\nmodel = \"a\"\n{lines}\n", model("role = \"r\"\naliases = [\"b\"]"))
+    format!(
+        "{}[[preset]]\nname = \"p\"\nmodel = \"a\"\n{lines}\n",
+        model("role = \"r\"\naliases = [\"b\"]")
+    )
 }
 
 pub fn messages(text: &str) -> Vec<String> {

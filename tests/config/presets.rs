@@ -25,12 +25,18 @@ properties = { z = { type = "string" }, a = { type = "integer" } }"#,
     assert_eq!((preset.name.as_str(), preset.model.as_str()), ("p", "a"));
     assert_eq!(preset.system.as_deref(), Some("Be brief."));
     assert_eq!(preset.stop, ["\n"]);
-    assert_eq!((preset.reasoning_effort, preset.enable_thinking), (Some("low"), Some(false)));
+    assert_eq!(
+        (preset.reasoning_effort, preset.enable_thinking),
+        (Some("low"), Some(false))
+    );
     assert_eq!(
         preset.chat_template_kwargs,
         Some(json!({"a": [1, 2.5, "x"], "b": {"c": true}}))
     );
-    assert_eq!((preset.sampling.temperature, preset.sampling.max_tokens), (Some(0.5), Some(9)));
+    assert_eq!(
+        (preset.sampling.temperature, preset.sampling.max_tokens),
+        (Some(0.5), Some(9))
+    );
     // The order of properties is that of the answer.
     let format = preset.response_format.as_ref().expect("a format");
     assert_eq!(
@@ -68,14 +74,32 @@ fn a_model_may_be_named_in_all_ways() {
 fn mistakes_are_found() {
     let cases = [
         ("model = \"b\"\n", "not valid TOML"),
-        ("stop = [\"\"]", "`stop` must have texts of 1 to 256 bytes, but one has 0"),
-        ("reasoning_effort = \"lots\"", "`reasoning_effort` must be one of \"none\""),
-        ("response_format = \"json\"", "`response_format` must be a JSON object, but"),
-        ("response_format = []", "must be a table, or a JSON object in a string, but is a list"),
+        (
+            "stop = [\"\"]",
+            "`stop` must have texts of 1 to 256 bytes, but one has 0",
+        ),
+        (
+            "reasoning_effort = \"lots\"",
+            "`reasoning_effort` must be one of \"none\"",
+        ),
+        (
+            "response_format = \"json\"",
+            "`response_format` must be a JSON object, but",
+        ),
+        (
+            "response_format = []",
+            "must be a table, or a JSON object in a string, but is a list",
+        ),
         ("response_format = {}", "`response_format` must have a `type`"),
         ("response_format = { type = \"xml\" }", "but is \"xml\""),
-        ("response_format = { type = \"json_schema\" }", "has no `json_schema.schema`"),
-        ("chat_template_kwargs = \"[]\"", "`chat_template_kwargs` must be a table"),
+        (
+            "response_format = { type = \"json_schema\" }",
+            "has no `json_schema.schema`",
+        ),
+        (
+            "chat_template_kwargs = \"[]\"",
+            "`chat_template_kwargs` must be a table",
+        ),
         ("temperature = 0.5", "unknown key `temperature` in [[preset]]"),
         ("sampling = { temperature = 20 }", "`temperature`"),
     ];
@@ -93,8 +117,14 @@ fn names_and_models_are_checked() {
     let more = |lines: &str| messages(&(preset("") + lines));
     let first = |lines: &str| more(lines).into_iter().next().unwrap_or_default();
     assert!(first("[[preset]]\nname = \"p\"\nmodel = \"a\"").starts_with("the preset `p` is already at "));
-    assert!(first("[[preset]]\nname = \"a\"\nmodel = \"a\"").starts_with("the preset `a` is called like the name of a model"));
-    assert!(first("[[preset]]\nname = \"b\"\nmodel = \"a\"").starts_with("the preset `b` is called like the alias of a model"));
+    assert!(
+        first("[[preset]]\nname = \"a\"\nmodel = \"a\"")
+            .starts_with("the preset `a` is called like the name of a model")
+    );
+    assert!(
+        first("[[preset]]\nname = \"b\"\nmodel = \"a\"")
+            .starts_with("the preset `b` is called like the alias of a model")
+    );
     assert_eq!(
         more("[[preset]]\nname = \"q\"\nmodel = \"p\""),
         ["`model` is `p`, which is a preset itself"]
@@ -112,7 +142,8 @@ fn names_and_models_are_checked() {
         ["[[preset]] has no `name`", "[[preset]] has no `model`"]
     );
     // A role of another model would be hidden.
-    let other = "[[model]]\nname = \"c\"\nrole = \"s\"\npath = \"demo:narrator\"\n[[preset]]\nname = \"s\"\nmodel = \"a\"";
+    let other =
+        "[[model]]\nname = \"c\"\nrole = \"s\"\npath = \"demo:narrator\"\n[[preset]]\nname = \"s\"\nmodel = \"a\"";
     let loaded = parse(&(model("") + other)).expect("a configuration");
     let warning = &loaded.warnings.diagnostics()[0];
     assert!(warning.severity == Severity::Warning && warning.message.contains("role of another model"));

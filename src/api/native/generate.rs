@@ -2,29 +2,39 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
-use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::parameters::Parameters;
 use crate::api::presets;
 use crate::api::prompts;
+use crate::api::requests::GenerateRequest;
 use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
 use crate::api::wire::{FinishReason, PromptProgress, Timings, Usage};
 use crate::engine::{self, PrefillProgress};
-use crate::generation::{
-    ChatRequest, Choice, Completion, Conversation, Message, Role, TextRequest, Totals,
-};
+use crate::generation::{ChatRequest, Choice, Completion, Conversation, Message, Role, TextRequest, Totals};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/api/v1/generate", post().to(generate));
 }
 
-async fn generate(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
+/// Answers a prompt: the shortest way to a text.
+#[utoipa::path(
+    post,
+    path = "/api/v1/generate",
+    request_body(content = GenerateRequest, example = json!({"prompt": "Hello, how are you?"})),
+    responses((
+        status = 200,
+        description = "The text; with `stream` events of type `Event`, then `[DONE]`.",
+        content((Generated = "application/json"), (String = "text/event-stream"))
+    ))
+)]
+pub(super) async fn generate(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
     let target = state.open(&mut body)?;
     let parameters = Parameters::of(&body)?;
     let shape = Text {
@@ -82,7 +92,7 @@ struct Text {
 }
 
 /// A whole answer.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Generated {
     #[serde(flatten)]
     end: End,
@@ -90,8 +100,8 @@ struct Generated {
 }
 
 /// What is known when the text is complete; the last event of a stream.
-#[derive(Debug, Serialize, JsonSchema)]
-struct End {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct End {
     model: String,
     finish_reason: FinishReason,
     usage: Usage,
@@ -99,9 +109,9 @@ struct End {
 }
 
 /// One event of a stream.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
-enum Event {
+pub(super) enum Event {
     Text { text: String },
     Progress { prompt_progress: PromptProgress },
     End(End),

@@ -7,6 +7,7 @@ mod template;
 mod tokens;
 
 use actix_web::web::ServiceConfig;
+use utoipa::OpenApi;
 
 /// The resources of this folder: one line each.
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -15,4 +16,24 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     memory::routes(config);
     template::routes(config);
     tokens::routes(config);
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    paths(
+        generate::generate,
+        tokens::tokenize,
+        tokens::detokenize,
+        template::apply,
+        experts::stats,
+        experts::change,
+        memory::memory
+    ),
+    components(schemas(generate::Event))
+)]
+struct Docs;
+
+/// The description of these resources.
+pub(super) fn docs() -> utoipa::openapi::OpenApi {
+    Docs::openapi()
 }

@@ -2,14 +2,15 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
-use schemars::JsonSchema;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::conversation;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::parameters::Parameters;
 use crate::api::presets;
+use crate::api::requests::ChatCompletionRequest;
 use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
@@ -23,7 +24,21 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .route("/api/v1/chat/completions", post().to(complete));
 }
 
-async fn complete(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
+/// Answers a conversation.
+#[utoipa::path(
+    post,
+    path = "/v1/chat/completions",
+    request_body(
+        content = ChatCompletionRequest,
+        example = json!({"messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_tokens": 128})
+    ),
+    responses((
+        status = 200,
+        description = "The answer; with `stream` events of type `ChatChunk`, then `[DONE]`.",
+        content((ChatCompletion = "application/json"), (String = "text/event-stream"))
+    ))
+)]
+pub(super) async fn complete(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
     let target = state.open(&mut body)?;
     let parameters = Parameters::of(&body)?;
     let shape = Chat {
@@ -46,8 +61,8 @@ struct Chat {
 }
 
 /// A whole answer.
-#[derive(Debug, Serialize, JsonSchema)]
-struct ChatCompletion {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ChatCompletion {
     #[serde(flatten)]
     envelope: Envelope,
     choices: Vec<Choice>,
@@ -55,7 +70,8 @@ struct ChatCompletion {
     timings: Timings,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChatChoice)]
 struct Choice {
     index: usize,
     message: Message,
@@ -64,7 +80,8 @@ struct Choice {
     finish_reason: FinishReason,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChatMessage)]
 struct Message {
     role: &'static str,
     content: String,
@@ -73,8 +90,8 @@ struct Message {
 }
 
 /// One event of a streamed answer.
-#[derive(Debug, Serialize, JsonSchema)]
-struct ChatChunk {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ChatChunk {
     #[serde(flatten)]
     envelope: Envelope,
     /// Empty in chunks that tell only usage or progress.
@@ -89,7 +106,7 @@ struct ChatChunk {
     timings: Option<Timings>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ChunkChoice {
     index: usize,
     delta: Delta,
@@ -99,7 +116,7 @@ struct ChunkChoice {
 }
 
 /// What a chunk adds to a choice.
-#[derive(Debug, Default, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct Delta {
     /// Only in the first chunk of a choice.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -2,13 +2,14 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
-use schemars::JsonSchema;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::parameters::Parameters;
 use crate::api::prompts;
+use crate::api::requests::CompletionRequest;
 use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
@@ -20,7 +21,18 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/v1/completions", post().to(complete));
 }
 
-async fn complete(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
+/// Continues texts, without a template.
+#[utoipa::path(
+    post,
+    path = "/v1/completions",
+    request_body(content = CompletionRequest, example = json!({"prompt": "Once upon a time", "max_tokens": 32})),
+    responses((
+        status = 200,
+        description = "The texts; with `stream` events of type `TextCompletion`, then `[DONE]`.",
+        content((TextCompletion = "application/json"), (String = "text/event-stream"))
+    ))
+)]
+pub(super) async fn complete(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
     let target = state.open(&mut body)?;
     let parameters = Parameters::of(&body)?;
     let shape = Text {
@@ -43,7 +55,7 @@ struct Text {
 }
 
 /// A whole answer, or one event of a streamed one.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct TextCompletion {
     #[serde(flatten)]
     envelope: Envelope,
@@ -58,7 +70,8 @@ struct TextCompletion {
     timings: Option<Timings>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TextChoice)]
 struct Choice {
     /// The prompt's place in the request.
     index: usize,

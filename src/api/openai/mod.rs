@@ -6,10 +6,23 @@ pub(super) mod conversation;
 mod models;
 
 use actix_web::web::ServiceConfig;
+use utoipa::OpenApi;
 
 /// The resources of this folder: one line each.
 pub(super) fn routes(config: &mut ServiceConfig) {
     chat_completions::routes(config);
     completions::routes(config);
     models::routes(config);
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    paths(chat_completions::complete, completions::complete, models::list, models::one),
+    components(schemas(chat_completions::ChatChunk, crate::api::error::ErrorBody<'static>))
+)]
+struct Docs;
+
+/// The description of these resources.
+pub(super) fn docs() -> utoipa::openapi::OpenApi {
+    Docs::openapi()
 }

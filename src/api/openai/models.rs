@@ -2,8 +2,8 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path, ServiceConfig};
-use schemars::JsonSchema;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::admin::ModelStatus;
 use crate::api::error::ApiError;
@@ -17,14 +17,14 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .route("/v1/models/{model:.+}", get().to(one));
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ModelList {
     object: &'static str,
     data: Vec<Model>,
 }
 
 /// A model, or a preset of one, with the context it is running with.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Model {
     id: String,
     object: &'static str,
@@ -44,7 +44,7 @@ struct Model {
 }
 
 /// Further facts, by llama-server's names where it has one.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Meta {
     architecture: String,
     n_ctx: u32,
@@ -58,7 +58,13 @@ struct Meta {
     requests_waiting: u32,
 }
 
-async fn list(state: Data<State>) -> HttpResponse {
+/// Lists models and presets.
+#[utoipa::path(
+    get,
+    path = "/v1/models",
+    responses((status = 200, description = "The models of this port, then their presets.", body = ModelList))
+)]
+pub(super) async fn list(state: Data<State>) -> HttpResponse {
     let models = state.served().iter().map(|model| Target { model, preset: None });
     let presets = state.presets().map(|preset| Target {
         model: &preset.model,
@@ -70,7 +76,14 @@ async fn list(state: Data<State>) -> HttpResponse {
     })
 }
 
-async fn one(state: Data<State>, name: Path<String>) -> Result<HttpResponse, ApiError> {
+/// Tells of one model or preset.
+#[utoipa::path(
+    get,
+    path = "/v1/models/{model}",
+    params(("model" = String, Path, description = "Name, alias or role")),
+    responses((status = 200, description = "The model or preset.", body = Model))
+)]
+pub(super) async fn one(state: Data<State>, name: Path<String>) -> Result<HttpResponse, ApiError> {
     Ok(HttpResponse::Ok().json(Model::of(state.named(&name)?)))
 }
 
