@@ -165,6 +165,8 @@ impl Parameters {
             cache_prompt: self.cache_prompt.unwrap_or(true),
             special: self.special.unwrap_or(false),
             progress: self.streams() && self.return_progress.unwrap_or(false),
+            grammar: None,
+            logprobs: None,
         })
     }
 

@@ -1,7 +1,7 @@
 //! What is asked of a model, beside the conversation or text itself.
 
 use super::conversation::Conversation;
-use crate::engine::{SamplingOverrides, Token};
+use crate::engine::{Grammar, SamplingOverrides, Token};
 
 /// A conversation to be answered.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -54,6 +54,10 @@ pub struct Options {
     pub special: bool,
     /// Send [`super::Output::Progress`] during prefill.
     pub progress: bool,
+    /// What the answer must look like.
+    pub grammar: Option<Grammar>,
+    /// Say of each token how likely it was, and so many of the likeliest tokens beside it.
+    pub logprobs: Option<u32>,
 }
 
 /// What a logit bias applies to.
@@ -75,6 +79,8 @@ impl Default for Options {
             cache_prompt: true,
             special: false,
             progress: false,
+            grammar: None,
+            logprobs: None,
         }
     }
 }
