@@ -174,6 +174,7 @@ impl Parameters {
             special: self.special.unwrap_or(false),
             progress: self.streams() && self.return_progress.unwrap_or(false),
             format: self.format.clone(),
+            logprobs: None,
         })
     }
 

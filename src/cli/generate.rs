@@ -218,7 +218,7 @@ impl Answer {
     fn new(model: &ModelInfo, index: Option<usize>, completion: Completion) -> anyhow::Result<Self> {
         let Completion { choices, totals } = completion;
         let choice = choices.into_iter().next().context("the answer has no text")?;
-        let Totals { usage, timings } = totals;
+        let Totals { usage, timings, .. } = totals;
         Ok(Self {
             index,
             model: model.name.clone(),

@@ -1,5 +1,7 @@
 //! What a client asks of an engine.
 
+use std::sync::Arc;
+
 use super::Sampling;
 
 /// A token id: an index into the model's vocabulary.
@@ -32,6 +34,72 @@ pub struct GenerateRequest {
     pub cache_prompt: bool,
     /// Print control tokens (such as `<|im_end|>`) as text.
     pub special: bool,
+    /// Control tokens that are printed as text even so: the parser of the answer needs them.
+    pub preserved: Vec<Token>,
     /// Send [`super::Event::Progress`] during prefill.
     pub progress: bool,
+    /// What the answer must look like.
+    pub grammar: Option<Grammar>,
+    /// Send with each token how likely it was, and so many of the likeliest tokens beside it.
+    pub logprobs: Option<u32>,
+    /// How long the answer may think.
+    pub reasoning_budget: Option<ReasoningBudget>,
+}
+
+/// A grammar that an answer keeps to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Grammar {
+    /// In llama.cpp's GBNF; the rule `root` is the answer.
+    pub text: Arc<str>,
+    /// `None`: the grammar holds from the first token. Otherwise from where one of these comes (lazy).
+    pub triggers: Option<Vec<Trigger>>,
+}
+
+/// What puts a lazy grammar into force. The text that the grammar applies to begins with the trigger.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Trigger {
+    /// This token.
+    Token(Token),
+    /// This text, anywhere.
+    Word(String),
+    /// A regular expression (ECMAScript) that is found anywhere; its first group, or all of it, is where the grammar begins.
+    Pattern(String),
+    /// A regular expression that matches the whole text so far.
+    PatternFull(String),
+}
+
+/// A bound for the tokens of an answer between two sequences, usually `<think>` and `</think>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReasoningBudget {
+    /// What opens the thought; not empty.
+    pub start: Vec<Token>,
+    /// What closes it; forced when the budget is used up. Not empty.
+    pub end: Vec<Token>,
+    /// Tokens of thought.
+    pub budget: u32,
+    /// The prompt ends inside a thought.
+    pub already_open: bool,
+}
+
+impl GenerateRequest {
+    /// A request with nothing special about it: its answer may be as long as the context, and what the slot holds is
+    /// reused.
+    #[must_use]
+    pub fn new(prompt: Prompt, sampling: Sampling) -> Self {
+        Self {
+            prompt,
+            sampling,
+            max_tokens: None,
+            stop: Vec::new(),
+            stop_tokens: Vec::new(),
+            ignore_eos: false,
+            cache_prompt: true,
+            special: false,
+            preserved: Vec::new(),
+            progress: false,
+            grammar: None,
+            logprobs: None,
+            reasoning_budget: None,
+        }
+    }
 }

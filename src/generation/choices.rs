@@ -105,6 +105,7 @@ mod tests {
         Event::Delta {
             text: text.into(),
             tokens: vec![1],
+            logprobs: Vec::new(),
         }
     }
 

@@ -113,15 +113,19 @@ impl LocalBackend {
         let logit_bias = self.logit_bias(options.logit_bias).await?;
         refuse_to_ban_all(&logit_bias, self.engine.info().vocabulary)?;
         let template = GenerateRequest {
-            prompt: Prompt::Tokens(Vec::new()),
             max_tokens: sampling.max_tokens,
-            sampling: sampling.resolve(logit_bias).map_err(EngineError::from)?,
             stop: options.stop,
             stop_tokens: options.stop_tokens,
             ignore_eos: options.ignore_eos,
             cache_prompt: options.cache_prompt,
             special: options.special,
             progress: options.progress,
+            grammar: None,
+            logprobs: options.logprobs,
+            ..GenerateRequest::new(
+                Prompt::Tokens(Vec::new()),
+                sampling.resolve(logit_bias).map_err(EngineError::from)?,
+            )
         };
         let mut streams = Vec::with_capacity(prompts.len());
         for prompt in prompts {

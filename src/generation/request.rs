@@ -58,6 +58,8 @@ pub struct Options {
     pub progress: bool,
     /// What the answer (behind the reasoning) must look like.
     pub format: OutputFormat,
+    /// Say of each token how likely it was, and so many of the likeliest tokens beside it.
+    pub logprobs: Option<u32>,
 }
 
 /// The form of an answer, held by a grammar.
@@ -93,6 +95,7 @@ impl Default for Options {
             special: false,
             progress: false,
             format: OutputFormat::Text,
+            logprobs: None,
         }
     }
 }

@@ -47,6 +47,7 @@ fn delta(text: &str) -> Event {
     Event::Delta {
         text: text.into(),
         tokens: vec![1],
+        logprobs: Vec::new(),
     }
 }
 

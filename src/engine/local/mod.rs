@@ -222,6 +222,15 @@ impl LocalEngine {
                 &format!("token {token} is not in the model's vocabulary"),
             ));
         }
+        for (field, unsupported) in [
+            ("grammar", request.grammar.is_some()),
+            ("logprobs", request.logprobs.is_some()),
+            ("reasoning_budget_tokens", request.reasoning_budget.is_some()),
+        ] {
+            if unsupported {
+                return Err(invalid(field, &format!("`{field}` is not supported yet")));
+            }
+        }
         if request.stop.iter().any(String::is_empty) {
             return Err(invalid("stop", "a stop string is empty"));
         }

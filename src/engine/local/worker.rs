@@ -376,6 +376,7 @@ impl<'m> Worker<'m> {
             let _ = active.events.send(Event::Delta {
                 text: released.text,
                 tokens: released.tokens,
+                logprobs: Vec::new(),
             });
         }
         if let Some(stop) = released.stop {
@@ -399,6 +400,7 @@ impl<'m> Worker<'m> {
                     let _ = active.events.send(Event::Delta {
                         text: released.text,
                         tokens: released.tokens,
+                        logprobs: Vec::new(),
                     });
                 }
                 self.metrics.decode_time.observe(active.timings().decode.as_secs_f64());
