@@ -7,6 +7,7 @@ mod access;
 mod admin;
 mod body;
 mod error;
+mod format;
 mod limits;
 mod middleware;
 mod native;

@@ -39,14 +39,7 @@ pub(super) const REFUSED: &[Refused] = &[
         asks,
     },
     Refused {
-        fields: &["response_format"],
-        what: "any format but text",
-        asks: |value| asks(value) && value["type"] != "text",
-    },
-    Refused {
         fields: &[
-            "grammar",
-            "json_schema",
             "regex",
             "guided_json",
             "guided_regex",

@@ -11,10 +11,11 @@ use serde_json::Value;
 
 use super::body::Body;
 use super::error::ApiError;
+use super::format;
 use super::limits;
 use super::other_fields;
 use crate::engine::{SamplerKind, SamplingOverrides, Token};
-use crate::generation::{BiasTarget, Options};
+use crate::generation::{BiasTarget, Options, OutputFormat};
 
 /// Sampling and limits of a request, by the names of OpenAI, llama-server and vLLM.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -64,6 +65,8 @@ pub(super) struct Parameters {
     cache_prompt: Option<bool>,
     special: Option<bool>,
     return_progress: Option<bool>,
+    #[serde(skip)]
+    format: OutputFormat,
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
@@ -116,8 +119,10 @@ const READ_ELSEWHERE: &[&str] = &[
     "chat_template_kwargs",
     "continue_final_message",
     "messages",
+    "parallel_tool_calls",
     "prompt",
     "reasoning_effort",
+    "reasoning_format",
     "tool_choice",
     "tools",
 ];
@@ -128,7 +133,7 @@ static KNOWN: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     let fields = schema.get("properties").and_then(Value::as_object);
     let fields = fields.into_iter().flat_map(|fields| fields.keys().cloned());
     fields
-        .chain(READ_ELSEWHERE.iter().map(|name| (*name).to_owned()))
+        .chain(READ_ELSEWHERE.iter().chain(&format::FIELDS).map(|name| (*name).to_owned()))
         .collect()
 });
 
@@ -136,7 +141,10 @@ impl Parameters {
     /// Reads the fields from a body.
     pub(super) fn of(body: &Body) -> Result<Self, ApiError> {
         other_fields::judge(body, &KNOWN)?;
-        body.read()
+        Ok(Self {
+            format: format::read(body)?,
+            ..body.read()?
+        })
     }
 
     pub(super) fn streams(&self) -> bool {
@@ -165,7 +173,7 @@ impl Parameters {
             cache_prompt: self.cache_prompt.unwrap_or(true),
             special: self.special.unwrap_or(false),
             progress: self.streams() && self.return_progress.unwrap_or(false),
-            grammar: None,
+            format: self.format.clone(),
             logprobs: None,
         })
     }
@@ -459,8 +467,7 @@ mod tests {
         for body in [
             json!({"n": 1}),
             json!({"logprobs": false, "echo": false}),
-            json!({"response_format": {"type": "text"}}),
-            json!({"grammar": "", "lora": [], "modalities": ["text"], "mirostat": 0}),
+            json!({"lora": [], "modalities": ["text"], "mirostat": 0}),
             json!({"metadata": {"a": 1}, "user": "u", "made_up": true}),
         ] {
             assert!(read(body.clone()).is_ok(), "{body}");

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use futures_util::stream::Stream;
 
 use super::error::GenerationError;
-use super::output::{Output, Totals};
+use super::output::{Output, Piece, Totals};
 use crate::engine::{Event, EventStream, Timings, Usage};
 
 /// Merges event streams; the position of a stream is the index of its choice.
@@ -31,19 +31,22 @@ impl Choices {
     }
 
     fn take(&mut self, choice: usize, event: Option<Event>) -> Result<Output, GenerationError> {
-        match event {
-            Some(Event::Progress(progress)) => Ok(Output::Progress { choice, progress }),
-            Some(Event::Delta { text, .. }) => Ok(Output::Content { choice, text }),
+        let piece = match event {
+            Some(Event::Progress(progress)) => Piece::Progress(progress),
+            Some(Event::Delta { text, .. }) => Piece::Content { text },
             Some(Event::Finished { reason, usage, timings }) => {
                 self.streams[choice] = None;
                 self.unfinished -= 1;
                 self.totals.add(usage, timings);
-                let totals = (self.unfinished == 0).then_some(self.totals);
-                Ok(Output::Finished { choice, reason, totals })
+                Piece::Finished {
+                    reason: reason.into(),
+                    totals: (self.unfinished == 0).then_some(self.totals),
+                }
             }
-            Some(Event::Failed(error)) => Err(self.end(error.into())),
-            None => Err(self.end(GenerationError::Unfinished)),
-        }
+            Some(Event::Failed(error)) => return Err(self.end(error.into())),
+            None => return Err(self.end(GenerationError::Unfinished)),
+        };
+        Ok(Output { choice, piece })
     }
 
     /// Without one choice the answer is not complete: the others end, too.
@@ -158,8 +161,10 @@ mod tests {
             senders[1].send(delta("b")).unwrap();
         }
         let mut order = String::new();
-        while let Some(Some(Ok(Output::Content { text, .. }))) = choices.next().now_or_never() {
-            order += &text;
+        while let Some(Some(Ok(output))) = choices.next().now_or_never() {
+            if let Piece::Content { text } = output.piece {
+                order += &text;
+            }
         }
         assert_eq!(order, "ab".repeat(10));
     }

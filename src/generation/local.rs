@@ -120,7 +120,7 @@ impl LocalBackend {
             cache_prompt: options.cache_prompt,
             special: options.special,
             progress: options.progress,
-            grammar: options.grammar,
+            grammar: None,
             logprobs: options.logprobs,
             ..GenerateRequest::new(
                 Prompt::Tokens(Vec::new()),

@@ -12,11 +12,11 @@ mod output;
 mod prompt;
 mod request;
 
-pub use conversation::{Conversation, Ending, Message, Role, ToolCall};
+pub use conversation::{Conversation, Ending, Message, ReasoningFormat, Role, Tool, ToolCall, ToolChoice};
 pub use error::GenerationError;
 pub use local::LocalBackend;
-pub use output::{Choice, Completion, Output, OutputStream, Totals};
-pub use request::{BiasTarget, ChatRequest, Options, Segment, TextPrompt, TextRequest};
+pub use output::{Choice, Completion, FinishReason, Output, OutputStream, Piece, Totals};
+pub use request::{BiasTarget, ChatRequest, Options, OutputFormat, Segment, TextPrompt, TextRequest};
 
 use futures_util::future::BoxFuture;
 

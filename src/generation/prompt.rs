@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::conversation::{Conversation, Ending, Message, ToolCall};
+use super::conversation::{Conversation, Ending, Message, Tool, ToolCall};
 use super::error::GenerationError;
 use crate::chat::{RenderInput, Template};
 
@@ -20,7 +20,7 @@ pub(super) fn render(template: &Template, conversation: &Conversation) -> Result
     }
     let text = template.render(&RenderInput {
         messages,
-        tools: conversation.tools.clone(),
+        tools: conversation.tools.iter().map(tool).collect(),
         add_generation_prompt: conversation.ending == Ending::Answer,
         variables: conversation.variables.clone(),
     })?;
@@ -47,15 +47,21 @@ fn message(message: &Message) -> Value {
     out.into()
 }
 
+fn tool(tool: &Tool) -> Value {
+    json!({"type": "function", "function": {
+        "name": tool.name, "description": tool.description, "parameters": tool.parameters}})
+}
+
 fn tool_call(call: &ToolCall) -> Value {
     let mut out = Map::new();
-    if let Some(id) = &call.id {
-        out.insert("id".into(), id.as_str().into());
+    if !call.id.is_empty() {
+        out.insert("id".into(), call.id.as_str().into());
     }
     out.insert("type".into(), "function".into());
+    let arguments: Value = serde_json::from_str(&call.arguments).unwrap_or_else(|_| call.arguments.as_str().into());
     out.insert(
         "function".into(),
-        json!({"name": call.name, "arguments": call.arguments}),
+        json!({"name": call.name, "arguments": arguments}),
     );
     out.into()
 }
@@ -88,9 +94,9 @@ mod tests {
         assert_eq!(message(&user), json!({"role": "user", "content": "hi"}));
         let mut assistant = Message::new(Role::Assistant, "");
         assistant.tool_calls.push(ToolCall {
-            id: None,
+            id: String::new(),
             name: "f".into(),
-            arguments: json!({"b": 1, "a": 2}),
+            arguments: r#"{"b": 1, "a": 2}"#.into(),
         });
         assistant.reasoning = Some("so".into());
         assert_eq!(

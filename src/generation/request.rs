@@ -1,7 +1,9 @@
 //! What is asked of a model, beside the conversation or text itself.
 
+use serde_json::Value;
+
 use super::conversation::Conversation;
-use crate::engine::{Grammar, SamplingOverrides, Token};
+use crate::engine::{SamplingOverrides, Token};
 
 /// A conversation to be answered.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -52,12 +54,25 @@ pub struct Options {
     pub cache_prompt: bool,
     /// Print control tokens as text.
     pub special: bool,
-    /// Send [`super::Output::Progress`] during prefill.
+    /// Send [`super::Piece::Progress`] during prefill.
     pub progress: bool,
-    /// What the answer must look like.
-    pub grammar: Option<Grammar>,
+    /// What the answer (behind the reasoning) must look like.
+    pub format: OutputFormat,
     /// Say of each token how likely it was, and so many of the likeliest tokens beside it.
     pub logprobs: Option<u32>,
+}
+
+/// The form of an answer, held by a grammar.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum OutputFormat {
+    #[default]
+    Text,
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that fits a schema.
+    JsonSchema(Value),
+    /// A text of this grammar, in llama.cpp's GBNF.
+    Grammar(String),
 }
 
 /// What a logit bias applies to.
@@ -79,7 +94,7 @@ impl Default for Options {
             cache_prompt: true,
             special: false,
             progress: false,
-            grammar: None,
+            format: OutputFormat::Text,
             logprobs: None,
         }
     }

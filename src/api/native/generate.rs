@@ -13,8 +13,8 @@ use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
 use crate::api::wire::{FinishReason, PromptProgress, Timings, Usage};
-use crate::engine::{self, PrefillProgress};
-use crate::generation::{Choice, Completion, TextRequest, Totals};
+use crate::engine::PrefillProgress;
+use crate::generation::{self, Completion, TextRequest, Totals};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/api/v1/generate", post().to(generate));
@@ -67,7 +67,7 @@ enum Event {
 }
 
 impl Text {
-    fn end(&self, reason: &engine::FinishReason, totals: &Totals) -> End {
+    fn end(&self, reason: &generation::FinishReason, totals: &Totals) -> End {
         End {
             model: self.model.clone(),
             finish_reason: reason.into(),
@@ -84,13 +84,13 @@ impl Shape for Text {
     fn whole(&self, completion: Completion) -> Generated {
         let Completion { choices, totals } = completion;
         // There is one prompt, and so one choice.
-        let choice = choices.into_iter().next().unwrap_or(Choice {
-            content: String::new(),
-            reason: engine::FinishReason::EndOfText,
+        let choice = choices.into_iter().next();
+        let (text, reason) = choice.map_or((String::new(), generation::FinishReason::EndOfText), |choice| {
+            (choice.content, choice.reason)
         });
         Generated {
-            end: self.end(&choice.reason, &totals),
-            text: choice.content,
+            end: self.end(&reason, &totals),
+            text,
         }
     }
 
@@ -104,7 +104,7 @@ impl Shape for Text {
         }
     }
 
-    fn finished(&self, _: usize, reason: &engine::FinishReason, totals: Option<Totals>) -> Vec<Event> {
+    fn finished(&self, _: usize, reason: &generation::FinishReason, totals: Option<Totals>) -> Vec<Event> {
         let totals = totals.unwrap_or_default();
         vec![Event::End(self.end(reason, &totals))]
     }
