@@ -9,11 +9,12 @@ use super::ChatBackend;
 use super::choices::Choices;
 use super::conversation::Conversation;
 use super::error::GenerationError;
+use super::format::text_grammar;
 use super::output::OutputStream;
 use super::prompt::render;
 use super::request::{BiasTarget, ChatRequest, Options, Segment, TextPrompt, TextRequest};
 use crate::chat::{Template, TemplateError};
-use crate::engine::{EngineError, GenerateRequest, Prompt, Token, TokenEngine};
+use crate::engine::{EngineError, GenerateRequest, Grammar, Prompt, Token, TokenEngine};
 
 /// Conversations up to these sizes are rendered where they arrive; longer ones would block an async worker for too long.
 const INLINE_MESSAGES: usize = 128;
@@ -108,7 +109,12 @@ impl LocalBackend {
         Ok(out)
     }
 
-    async fn submit(&self, prompts: Vec<Prompt>, options: Options) -> Result<OutputStream, GenerationError> {
+    async fn submit(
+        &self,
+        prompts: Vec<Prompt>,
+        options: Options,
+        grammar: Option<Grammar>,
+    ) -> Result<OutputStream, GenerationError> {
         let sampling = options.sampling.or(&self.engine.info().sampling);
         let logit_bias = self.logit_bias(options.logit_bias).await?;
         refuse_to_ban_all(&logit_bias, self.engine.info().vocabulary)?;
@@ -120,7 +126,7 @@ impl LocalBackend {
             cache_prompt: options.cache_prompt,
             special: options.special,
             progress: options.progress,
-            grammar: None,
+            grammar,
             logprobs: options.logprobs,
             ..GenerateRequest::new(
                 Prompt::Tokens(Vec::new()),
@@ -160,7 +166,8 @@ impl ChatBackend for LocalBackend {
                 text,
                 add_special: true,
             };
-            self.submit(vec![prompt], request.options).await
+            let grammar = text_grammar(request.options.format.clone()).await?;
+            self.submit(vec![prompt], request.options, grammar).await
         }
         .boxed()
     }
@@ -177,7 +184,8 @@ impl ChatBackend for LocalBackend {
             for prompt in request.prompts {
                 prompts.push(self.text_prompt(prompt).await?);
             }
-            self.submit(prompts, request.options).await
+            let grammar = text_grammar(request.options.format.clone()).await?;
+            self.submit(prompts, request.options, grammar).await
         }
         .boxed()
     }

@@ -7,6 +7,7 @@
 mod choices;
 mod conversation;
 mod error;
+mod format;
 mod local;
 mod output;
 mod prompt;

@@ -18,6 +18,12 @@ pub enum GrammarError {
     TooLarge(String),
     #[error("the grammar's trigger `{pattern}` cannot be used: {reason}")]
     Trigger { pattern: String, reason: String },
+    #[error("the JSON schema is wrong at {path}: {what}")]
+    Schema {
+        /// As in `$ref`.
+        path: String,
+        what: String,
+    },
     #[error("the regular expression cannot be used: {0}")]
     Regex(String),
 }

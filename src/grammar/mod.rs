@@ -11,6 +11,7 @@ mod class;
 mod error;
 mod matcher;
 mod regex;
+mod schema;
 mod syntax;
 mod tables;
 mod trigger;
@@ -19,6 +20,7 @@ mod vocabulary;
 pub use error::{Exhausted, GrammarError};
 pub use matcher::{Compiled, Matcher};
 pub use regex::{choice_to_grammar, regex_to_grammar};
+pub use schema::check_schema;
 pub use trigger::Trigger;
 pub use vocabulary::{Kind, Vocabulary};
 
