@@ -12,6 +12,7 @@ pub mod experts;
 pub mod folders;
 pub mod generation;
 pub mod gguf;
+pub mod grammar;
 pub mod host;
 pub mod llama;
 pub mod memory;

@@ -7,12 +7,14 @@ use serde_json::Value;
 use super::conversation::Conversation;
 use super::error::GenerationError;
 use super::request::OutputFormat;
-use super::schema::Budget;
+use crate::grammar::check_schema;
 
 const MAX_MESSAGES: usize = 4096;
 const MAX_TOOLS: usize = 256;
 /// Bytes of a tool's name.
 const MAX_NAME: usize = 128;
+/// Bytes of the schemas and descriptions of all tools.
+const MAX_TOOL_BYTES: usize = 1 << 20;
 /// Variables of a template, and their depth.
 const MAX_VARIABLES: usize = 64;
 const MAX_VARIABLE_DEPTH: usize = 32;
@@ -38,12 +40,11 @@ pub(super) fn check(conversation: &Conversation, format: &OutputFormat) -> Resul
     check_format(format)
 }
 
-/// The part of [`check`] that is about the answer's form.
-pub(super) fn check_format(format: &OutputFormat) -> Result<(), GenerationError> {
+fn check_format(format: &OutputFormat) -> Result<(), GenerationError> {
     match format {
-        OutputFormat::JsonSchema(schema) => Budget::default()
-            .check(schema)
-            .or_else(|what| refuse("response_format", format!("the JSON schema {what}"))),
+        OutputFormat::JsonSchema(schema) => {
+            check_schema(schema).or_else(|error| refuse("response_format", error.to_string()))
+        }
         OutputFormat::Grammar(grammar) if grammar.len() > MAX_GRAMMAR => {
             refuse("grammar", format!("`grammar` has more than {MAX_GRAMMAR} bytes"))
         }
@@ -55,7 +56,7 @@ fn tools(conversation: &Conversation) -> Result<(), GenerationError> {
     if conversation.tools.len() > MAX_TOOLS {
         return refuse("tools", format!("`tools` has more than {MAX_TOOLS} entries"));
     }
-    let mut budget = Budget::default();
+    let mut bytes = 0;
     let mut names = BTreeSet::new();
     for tool in &conversation.tools {
         let name = tool.name.as_str();
@@ -71,8 +72,12 @@ fn tools(conversation: &Conversation) -> Result<(), GenerationError> {
             return refuse("tools", format!("there are two tools with the name `{name}`"));
         }
         let parameters = &tool.parameters;
-        if let Err(what) = budget.check(parameters) {
-            return refuse("tools", format!("the parameters of the tool `{name}`: the JSON schema {what}"));
+        if let Err(error) = check_schema(parameters) {
+            return refuse("tools", format!("the parameters of the tool `{name}`: {error}"));
+        }
+        bytes += parameters.to_string().len() + tool.description.len();
+        if bytes > MAX_TOOL_BYTES {
+            return refuse("tools", format!("`tools` has more than {MAX_TOOL_BYTES} bytes"));
         }
         let is_object = match &parameters["type"] {
             Value::Null => true,

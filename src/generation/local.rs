@@ -4,21 +4,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt};
-use serde_json::json;
 
 use super::ChatBackend;
 use super::answer::{self, Steps};
 use super::choices::Choices;
 use super::conversation::Conversation;
 use super::error::GenerationError;
-use super::limits;
+use super::format::text_grammar;
 use super::output::OutputStream;
 use super::request::{BiasTarget, ChatRequest, Options, OutputFormat, Segment, TextPrompt, TextRequest};
 use super::template::{Prepared, Templates};
 use crate::engine::{
     EngineError, EventStream, GenerateRequest, Grammar, Prompt, Token, TokenEngine, Trigger,
 };
-use crate::llama::chat::{self, Rendered, TriggerKind};
+use crate::llama::chat::{Rendered, TriggerKind};
 
 /// A token engine and the templates of its model. Cheap to clone.
 #[derive(Clone)]
@@ -84,19 +83,18 @@ impl LocalBackend {
         let logit_bias = self.logit_bias(options.logit_bias).await?;
         refuse_to_ban_all(&logit_bias, self.engine.info().vocabulary)?;
         Ok(GenerateRequest {
-            prompt: Prompt::Tokens(Vec::new()),
             max_tokens: sampling.max_tokens,
-            sampling: sampling.resolve(logit_bias).map_err(EngineError::from)?,
             stop: options.stop,
             stop_tokens: options.stop_tokens,
             ignore_eos: options.ignore_eos,
             cache_prompt: options.cache_prompt,
             special: options.special,
-            preserved: Vec::new(),
             progress: options.progress,
-            grammar: None,
             logprobs: options.logprobs,
-            reasoning_budget: None,
+            ..GenerateRequest::new(
+                Prompt::Tokens(Vec::new()),
+                sampling.resolve(logit_bias).map_err(EngineError::from)?,
+            )
         })
     }
 
@@ -108,10 +106,7 @@ impl LocalBackend {
         let mut generate = self.request(options).await?;
         generate.preserved = self.preserved(&rendered).await?;
         generate.grammar = match format {
-            OutputFormat::Grammar(text) => Some(Grammar {
-                text: text.into(),
-                triggers: None,
-            }),
+            OutputFormat::Grammar(text) => Some(Grammar::new(text)),
             _ => self.grammar(&rendered).await?,
         };
         generate.stop.extend(rendered.stops.iter().cloned());
@@ -161,34 +156,14 @@ impl LocalBackend {
             });
         }
         Ok(Some(Grammar {
-            text: rendered.grammar.as_str().into(),
             triggers: rendered.lazy.then_some(triggers),
-        }))
-    }
-
-    /// The grammar of a text's form.
-    async fn text_grammar(&self, format: &OutputFormat) -> Result<Option<Grammar>, GenerationError> {
-        limits::check_format(format)?;
-        let schema = match format {
-            OutputFormat::Text => return Ok(None),
-            OutputFormat::Grammar(text) => {
-                return Ok(Some(Grammar {
-                    text: text.as_str().into(),
-                    triggers: None,
-                }));
-            }
-            OutputFormat::JsonObject => json!({"type": "object"}),
-            OutputFormat::JsonSchema(schema) => schema.clone(),
-        };
-        let made = chat::run(move || chat::schema_grammar(&schema)).await;
-        let made = made.map_err(|error| GenerationError::Internal(format!("the grammar of a JSON schema: {error}")))?;
-        let text = made.map_err(|error| GenerationError::InvalidRequest {
-            field: "json_schema",
-            message: error.to_string(),
-        })?;
-        Ok(Some(Grammar {
-            text: text.into(),
-            triggers: None,
+            // The grammar begins where the assistant's turn does.
+            prefix: if rendered.lazy {
+                "".into()
+            } else {
+                rendered.parser.generation_prompt.as_str().into()
+            },
+            ..Grammar::new(rendered.grammar.as_str())
         }))
     }
 }
@@ -223,7 +198,7 @@ impl ChatBackend for LocalBackend {
                     message: "there is no prompt".into(),
                 });
             }
-            let grammar = self.text_grammar(&request.options.format).await?;
+            let grammar = text_grammar(request.options.format.clone()).await?;
             let template = GenerateRequest {
                 grammar,
                 ..self.request(request.options).await?

@@ -9,12 +9,12 @@ mod choices;
 mod conversation;
 mod depth;
 mod error;
+mod format;
 mod limits;
 mod local;
 mod output;
 mod reader;
 mod request;
-mod schema;
 mod template;
 
 pub use conversation::{Conversation, Ending, Message, ReasoningFormat, Role, Tool, ToolCall, ToolChoice};
