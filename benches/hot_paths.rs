@@ -130,15 +130,13 @@ fn submit_one_token(bencher: Bencher) {
         ..SamplingOverrides::default()
     };
     let request = GenerateRequest {
-        prompt: Prompt::Tokens(vec![1, 2, 3]),
-        sampling: greedy.resolve(Vec::new()).expect("in range"),
         max_tokens: Some(1),
-        stop: Vec::new(),
-        stop_tokens: Vec::new(),
         ignore_eos: true,
         cache_prompt: false,
-        special: false,
-        progress: false,
+        ..GenerateRequest::new(
+            Prompt::Tokens(vec![1, 2, 3]),
+            greedy.resolve(Vec::new()).expect("in range"),
+        )
     };
     bencher.bench(|| {
         RUNTIME.block_on(async {

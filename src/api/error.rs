@@ -8,9 +8,8 @@ use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::chat::TemplateError;
 use crate::engine::EngineError;
-use crate::generation::GenerationError;
+use crate::generation::{GenerationError, TemplateError};
 use crate::models::UnknownModel;
 
 /// An error on its way to a client.
@@ -120,6 +119,21 @@ impl ApiError {
     pub(super) fn no_route(method: &str, path: &str) -> Self {
         let message = format!("there is nothing at {method} {path}; the API is at /v1, see /v1/models");
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message)
+    }
+
+    /// 409: the socket is busy with another answer.
+    pub(super) fn busy() -> Self {
+        let message =
+            "an answer is still being generated; `{\"type\": \"cancel\"}` ends it, another socket gives another";
+        let mut error = Self::new(StatusCode::CONFLICT, "invalid_request_error", message);
+        error.code = Some("busy");
+        error
+    }
+
+    /// 426.
+    pub(super) fn no_socket(why: &str) -> Self {
+        let message = format!("this is a WebSocket (ws://…/api/v1/stream), but the request is none: {why}");
+        Self::new(StatusCode::UPGRADE_REQUIRED, "invalid_request_error", message)
     }
 
     /// 405.

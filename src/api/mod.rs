@@ -10,6 +10,7 @@ mod cors;
 mod docs;
 mod error;
 mod field_types;
+mod format;
 mod limits;
 mod middleware;
 mod native;

@@ -39,25 +39,6 @@ pub(super) const REFUSED: &[Refused] = &[
         asks,
     },
     Refused {
-        fields: &["response_format"],
-        what: "any format but text",
-        asks: |value| asks(value) && value["type"] != "text",
-    },
-    Refused {
-        fields: &[
-            "grammar",
-            "json_schema",
-            "regex",
-            "guided_json",
-            "guided_regex",
-            "guided_choice",
-            "guided_grammar",
-            "structured_outputs",
-        ],
-        what: "constrained output",
-        asks,
-    },
-    Refused {
         fields: &["echo"],
         what: "returning the prompt",
         asks,

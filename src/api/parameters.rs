@@ -13,10 +13,11 @@ use utoipa::{PartialSchema, ToSchema};
 use super::body::Body;
 use super::error::ApiError;
 use super::field_types::{LogitBias, Samplers, Stop};
+use super::format;
 use super::limits;
 use super::other_fields;
 use crate::engine::{SamplerKind, SamplingOverrides, Token};
-use crate::generation::{BiasTarget, Options};
+use crate::generation::{BiasTarget, Options, OutputFormat};
 
 /// Sampling and limits of a request, by the names of OpenAI, llama-server and vLLM.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -125,6 +126,8 @@ pub(super) struct Parameters {
     /// In streams: tell how far the prefill is.
     #[schema(default = false)]
     return_progress: Option<bool>,
+    #[serde(skip)]
+    format: OutputFormat,
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
@@ -178,23 +181,30 @@ const READ_ELSEWHERE: &[&str] = &[
     "chat_template_kwargs",
     "continue_final_message",
     "messages",
+    "parallel_tool_calls",
     "prompt",
     "raw",
     "reasoning_effort",
+    "reasoning_format",
     "system",
     "tool_choice",
     "tools",
 ];
 
 /// All fields that have an effect.
-static KNOWN: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+pub(super) static KNOWN: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     let fields = match Parameters::schema() {
         RefOr::T(Schema::Object(object)) => object.properties.into_keys().collect(),
         _ => Vec::new(),
     };
     fields
         .into_iter()
-        .chain(READ_ELSEWHERE.iter().map(|name| (*name).to_owned()))
+        .chain(
+            READ_ELSEWHERE
+                .iter()
+                .chain(&format::FIELDS)
+                .map(|name| (*name).to_owned()),
+        )
         .collect()
 });
 
@@ -202,7 +212,10 @@ impl Parameters {
     /// Reads the fields from a body.
     pub(super) fn of(body: &Body) -> Result<Self, ApiError> {
         other_fields::judge(body, &KNOWN)?;
-        body.read()
+        Ok(Self {
+            format: format::read(body)?,
+            ..body.read()?
+        })
     }
 
     pub(super) fn streams(&self) -> bool {
@@ -231,6 +244,8 @@ impl Parameters {
             cache_prompt: self.cache_prompt.unwrap_or(true),
             special: self.special.unwrap_or(false),
             progress: self.streams() && self.return_progress.unwrap_or(false),
+            format: self.format.clone(),
+            logprobs: None,
         })
     }
 
@@ -427,6 +442,42 @@ mod tests {
         assert!(message.contains(expect), "{body}: {message}");
     }
 
+    /// The ranges of the description are those that the reader accepts.
+    #[test]
+    fn ranges_are_described() {
+        let schema = serde_json::to_value(Parameters::schema()).unwrap();
+        let accepts = |field: &str, value: f64| {
+            // Whole numbers as such.
+            #[expect(clippy::cast_possible_truncation, reason = "a test value")]
+            let value = if value.fract() == 0.0 {
+                json!(value as i64)
+            } else {
+                json!(value)
+            };
+            let options = read(json!({ field: value }));
+            options.is_ok_and(|options| options.sampling.problems().is_empty())
+        };
+        let mut seen = 0;
+        for (field, property) in schema["properties"].as_object().unwrap() {
+            let whole = property["type"].to_string().contains("integer");
+            let step = if whole { 1.0 } else { 0.001 };
+            for (bound, outside) in [("minimum", -step), ("maximum", step)] {
+                let Some(bound) = property[bound].as_f64() else {
+                    continue;
+                };
+                seen += 1;
+                assert!(accepts(field, bound), "{field} = {bound}");
+                assert!(!accepts(field, bound + outside), "{field} = {}", bound + outside);
+            }
+            let numeric = whole || property["type"].to_string().contains("number");
+            assert!(
+                !numeric || field == "seed" || property["minimum"].is_number(),
+                "{field} has no range"
+            );
+        }
+        assert!(seen > 30, "{schema:#}");
+    }
+
     #[test]
     fn stops_are_strings() {
         assert_eq!(stops(&json!("a")).unwrap(), ["a"]);
@@ -523,8 +574,7 @@ mod tests {
         for body in [
             json!({"n": 1}),
             json!({"logprobs": false, "echo": false}),
-            json!({"response_format": {"type": "text"}}),
-            json!({"grammar": "", "lora": [], "modalities": ["text"], "mirostat": 0}),
+            json!({"lora": [], "modalities": ["text"], "mirostat": 0}),
             json!({"metadata": {"a": 1}, "user": "u", "made_up": true}),
         ] {
             assert!(read(body.clone()).is_ok(), "{body}");

@@ -62,7 +62,7 @@ pub(super) fn begin(target: Target<'_>, mut conversation: Conversation) -> Conve
     let has_one = conversation
         .messages
         .first()
-        .is_some_and(|first| first.role == Role::System);
+        .is_some_and(|first| matches!(first.role, Role::System | Role::Developer));
     if let (Some(system), false) = (system, has_one) {
         conversation
             .messages

@@ -17,6 +17,8 @@ pub(super) struct ChatCompletionRequest {
     #[serde(flatten)]
     conversation: ConversationFields,
     #[serde(flatten)]
+    format: FormatFields,
+    #[serde(flatten)]
     parameters: Parameters,
 }
 
@@ -24,6 +26,8 @@ pub(super) struct ChatCompletionRequest {
 #[derive(Serialize, ToSchema)]
 pub(super) struct CompletionRequest {
     prompt: Prompts,
+    #[serde(flatten)]
+    format: FormatFields,
     #[serde(flatten)]
     parameters: Parameters,
 }
@@ -38,8 +42,14 @@ pub(super) struct GenerateRequest {
     raw: Option<bool>,
     /// The system message, in the place of the preset's. Has no effect with `raw`.
     system: Option<String>,
-    /// Variables of the chat template.
+    /// Variables of the chat template. Has no effect with `raw`, as the next three.
     chat_template_kwargs: Option<Map<String, Value>>,
+    reasoning_effort: Option<String>,
+    reasoning_format: Option<ReasoningFormat>,
+    #[schema(default = true)]
+    add_generation_prompt: Option<bool>,
+    #[serde(flatten)]
+    format: FormatFields,
     #[serde(flatten)]
     parameters: Parameters,
 }
@@ -53,6 +63,57 @@ pub(super) struct ApplyTemplateRequest {
     conversation: ConversationFields,
 }
 
+/// What an answer must look like; at most one of the fields may be given.
+#[derive(Serialize, ToSchema)]
+struct FormatFields {
+    response_format: Option<ResponseFormat>,
+    /// A JSON schema, or its JSON text.
+    json_schema: Option<SchemaOrText>,
+    /// A grammar in llama.cpp's GBNF.
+    grammar: Option<String>,
+    /// A regular expression for the whole answer.
+    regex: Option<String>,
+    /// As `json_schema`, in vLLM's words.
+    guided_json: Option<SchemaOrText>,
+    /// As `regex`, in vLLM's words.
+    guided_regex: Option<String>,
+    /// The answer is one of these texts.
+    guided_choice: Option<Vec<String>>,
+    /// As `grammar`, in vLLM's words.
+    guided_grammar: Option<String>,
+    /// vLLM's newer words: an object with `json`, `regex`, `choice` or `grammar`.
+    structured_outputs: Option<Map<String, Value>>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum SchemaOrText {
+    Schema(Map<String, Value>),
+    Text(String),
+}
+
+/// OpenAI's form.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum ResponseFormat {
+    Text,
+    /// Any JSON object, or with llama-server's `schema` one that fits it.
+    JsonObject {
+        schema: Option<Map<String, Value>>,
+    },
+    JsonSchema {
+        json_schema: NamedSchema,
+    },
+}
+
+#[derive(Serialize, ToSchema)]
+struct NamedSchema {
+    name: Option<String>,
+    /// Schemas are always held to.
+    strict: Option<bool>,
+    schema: Map<String, Value>,
+}
+
 /// A conversation, and how its template is used.
 #[derive(Serialize, ToSchema)]
 struct ConversationFields {
@@ -64,9 +125,12 @@ struct ConversationFields {
     /// Begin the assistant's turn; `false` renders only what is there.
     #[schema(default = true)]
     add_generation_prompt: Option<bool>,
-    /// Go on in the middle of the final message.
-    #[schema(default = false)]
+    /// Go on in the middle of the final message. By default a final text of the assistant is continued.
     continue_final_message: Option<bool>,
+    /// Whether an answer may have more than one call.
+    parallel_tool_calls: Option<bool>,
+    /// What becomes of the model's thoughts.
+    reasoning_format: Option<ReasoningFormat>,
     /// Further variables of the chat template, such as `enable_thinking`.
     chat_template_kwargs: Option<Map<String, Value>>,
     /// Passed to the chat template; which words it knows is the model's.
@@ -159,12 +223,39 @@ struct FunctionDefinition {
     parameters: Option<Map<String, Value>>,
 }
 
-/// Which tools the model may call.
+/// Which tools the model calls: as it likes, none, at least one, or the one that is named.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum ToolChoice {
+    Word(ToolChoiceWord),
+    Named(NamedTool),
+}
+
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum ToolChoice {
-    /// Those that it wants to.
+enum ToolChoiceWord {
     Auto,
+    None,
+    Required,
+}
+
+#[derive(Serialize, ToSchema)]
+struct NamedTool {
+    r#type: FunctionType,
+    function: NamedFunction,
+}
+
+#[derive(Serialize, ToSchema)]
+struct NamedFunction {
+    name: String,
+}
+
+/// `auto` and `deepseek` tell thoughts apart from the content, `none` leaves them in it.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum ReasoningFormat {
+    Auto,
+    Deepseek,
     None,
 }
 
@@ -189,4 +280,39 @@ enum Prompts {
 enum TextOrToken {
     Text(String),
     Token(i32),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use utoipa::PartialSchema;
+
+    use super::super::parameters::KNOWN;
+    use super::*;
+
+    /// The fields of a schema that it does not take from another one.
+    fn fields<T: PartialSchema>() -> BTreeSet<String> {
+        let schema = serde_json::to_value(T::schema()).unwrap();
+        let parts = schema["allOf"].as_array().cloned().unwrap_or_else(|| vec![schema]);
+        let parts = parts.iter().filter_map(|part| part["properties"].as_object());
+        parts.flat_map(|part| part.keys().cloned()).collect()
+    }
+
+    /// What is read is described, and nothing else.
+    #[test]
+    fn all_fields_are_described() {
+        let described: BTreeSet<String> = [
+            fields::<ChatCompletionRequest>(),
+            fields::<CompletionRequest>(),
+            fields::<GenerateRequest>(),
+            fields::<ConversationFields>(),
+            fields::<FormatFields>(),
+            fields::<Parameters>(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        assert_eq!(described, *KNOWN);
+    }
 }

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::engine::{self, PrefillProgress};
-use crate::generation::Totals;
+use crate::engine::PrefillProgress;
+use crate::generation::{self, Totals};
 
 /// Why an answer ended, in OpenAI's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -14,13 +14,16 @@ pub(super) enum FinishReason {
     Stop,
     /// `max_tokens` is reached or the context is full.
     Length,
+    /// The model calls tools and waits for their results.
+    ToolCalls,
 }
 
-impl From<&engine::FinishReason> for FinishReason {
-    fn from(reason: &engine::FinishReason) -> Self {
+impl From<&generation::FinishReason> for FinishReason {
+    fn from(reason: &generation::FinishReason) -> Self {
         match reason {
-            engine::FinishReason::EndOfText | engine::FinishReason::StopString(_) => Self::Stop,
-            engine::FinishReason::Length => Self::Length,
+            generation::FinishReason::EndOfText | generation::FinishReason::StopString(_) => Self::Stop,
+            generation::FinishReason::Length => Self::Length,
+            generation::FinishReason::ToolCalls => Self::ToolCalls,
         }
     }
 }
@@ -56,7 +59,9 @@ impl From<&Totals> for Usage {
             prompt_tokens_details: PromptTokensDetails {
                 cached_tokens: usage.cached_tokens,
             },
-            completion_tokens_details: CompletionTokensDetails { reasoning_tokens: 0 },
+            completion_tokens_details: CompletionTokensDetails {
+                reasoning_tokens: totals.reasoning_tokens,
+            },
         }
     }
 }
@@ -77,7 +82,7 @@ pub(super) struct Timings {
 }
 
 impl From<&Totals> for Timings {
-    fn from(Totals { usage, timings }: &Totals) -> Self {
+    fn from(Totals { usage, timings, .. }: &Totals) -> Self {
         let computed = usage.prompt_tokens - usage.cached_tokens.min(usage.prompt_tokens);
         let per_second = |count: u32, seconds: f64| if seconds > 0.0 { f64::from(count) / seconds } else { 0.0 };
         let (prompt, predicted) = (timings.prefill.as_secs_f64(), timings.decode.as_secs_f64());

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{engines, output};
 use crate::config::Overrides;
-use crate::engine::{FinishReason, ModelInfo, SamplingOverrides, TokenEngine};
+use crate::engine::{ModelInfo, SamplingOverrides, TokenEngine};
 use crate::generation::{
-    ChatBackend, ChatRequest, Completion, Conversation, GenerationError, LocalBackend, Message, Options, Output,
-    OutputStream, Role, TextRequest, Totals,
+    ChatBackend, ChatRequest, Completion, Conversation, FinishReason, GenerationError, LocalBackend, Message, Options,
+    OutputStream, Piece, Role, TextRequest, Totals,
 };
 
 /// Arguments of `hearth generate`.
@@ -175,12 +175,12 @@ async fn single(args: &Args, model: &ModelInfo, asker: &Asker, item: &Item) -> a
     }
     let mut stdout = io::stdout().lock();
     while let Some(output) = outputs.next().await {
-        match output? {
-            Output::Content { text, .. } => {
+        match output?.piece {
+            Piece::Content { text, .. } => {
                 stdout.write_all(text.as_bytes())?;
                 stdout.flush()?;
             }
-            Output::Finished { reason, totals, .. } => {
+            Piece::Finished { reason, totals } => {
                 writeln!(stdout)?;
                 tracing::debug!(?reason, ?totals, "finished");
                 if reason == FinishReason::Length {
@@ -190,7 +190,7 @@ async fn single(args: &Args, model: &ModelInfo, asker: &Asker, item: &Item) -> a
                     );
                 }
             }
-            Output::Progress { .. } => {}
+            _ => {}
         }
     }
     Ok(())
@@ -218,7 +218,7 @@ impl Answer {
     fn new(model: &ModelInfo, index: Option<usize>, completion: Completion) -> anyhow::Result<Self> {
         let Completion { choices, totals } = completion;
         let choice = choices.into_iter().next().context("the answer has no text")?;
-        let Totals { usage, timings } = totals;
+        let Totals { usage, timings, .. } = totals;
         Ok(Self {
             index,
             model: model.name.clone(),
@@ -226,6 +226,7 @@ impl Answer {
             finish_reason: match choice.reason {
                 FinishReason::EndOfText | FinishReason::StopString(_) => "stop",
                 FinishReason::Length => "length",
+                FinishReason::ToolCalls => "tool_calls",
             },
             prompt_tokens: usage.prompt_tokens,
             completion_tokens: usage.completion_tokens,

@@ -11,10 +11,10 @@ mod memory;
 mod request;
 
 pub use error::EngineError;
-pub use event::{Event, EventStream, FinishReason, PrefillProgress, Timings, Usage};
+pub use event::{Candidate, Event, EventStream, FinishReason, PrefillProgress, Timings, TokenLogprob, Usage};
 pub use info::{Health, ModelInfo, SlotCounts};
 pub use memory::{Buffers, MemoryUse};
-pub use request::{GenerateRequest, Prompt, Token};
+pub use request::{GenerateRequest, Grammar, Prompt, ReasoningBudget, Token, Trigger};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;

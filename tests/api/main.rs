@@ -13,4 +13,5 @@ mod presets;
 mod requests;
 mod scripted;
 mod server;
+mod socket;
 mod tokens;

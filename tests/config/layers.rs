@@ -37,7 +37,9 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         .with("--port", Some(3000))
         .with("--threads", Some(5));
     let loaded = load_text(&text, Path::new("m.toml"), &overrides, &variables).expect("a configuration");
-    let Config { server, memory, models } = &loaded.config;
+    let Config {
+        server, memory, models, ..
+    } = &loaded.config;
     assert_eq!((server.port, server.http_threads), (3000, 3));
     assert_eq!(memory.vram, MemoryLimit::Bytes(14 << 30));
     assert_eq!(

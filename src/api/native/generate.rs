@@ -3,11 +3,12 @@
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::api::body::Body;
 use crate::api::error::ApiError;
+use crate::api::openai::conversation;
 use crate::api::parameters::Parameters;
 use crate::api::presets;
 use crate::api::prompts;
@@ -16,8 +17,11 @@ use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
 use crate::api::wire::{FinishReason, PromptProgress, Timings, Usage};
-use crate::engine::{self, PrefillProgress};
-use crate::generation::{ChatRequest, Choice, Completion, Conversation, Message, Role, TextRequest, Totals};
+use crate::engine::PrefillProgress;
+use crate::generation::{
+    self, ChatRequest, Completion, Conversation, Message, OutputStream, Role, TextRequest, Totals,
+};
+use crate::models::Target;
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/api/v1/generate", post().to(generate));
@@ -40,23 +44,27 @@ pub(super) async fn generate(state: Data<State>, mut body: Body) -> Result<HttpR
     let shape = Text {
         model: target.name().to_owned(),
     };
-    let options = parameters.options()?;
-    let prompt = body.field("prompt");
-    let outputs = if boolean(&body, "raw")? {
-        let prompts = vec![prompts::read_one(prompt)?];
-        drop(body);
-        target.model.chat.continue_text(TextRequest { prompts, options }).await
-    } else {
-        let conversation = presets::begin(target, conversation(&body)?);
-        drop(body);
-        target.model.chat.chat(ChatRequest { conversation, options }).await
-    };
-    let outputs = outputs.map_err(|error| ApiError::from(error).about("prompt"))?;
+    let outputs = submit(target, body).await?;
     respond(outputs, parameters.streams(), shape).await
 }
 
+/// Begins what the body asks for.
+pub(super) async fn submit(target: Target<'_>, body: Body) -> Result<OutputStream, ApiError> {
+    let options = Parameters::of(&body)?.options()?;
+    let outputs = if boolean(&body, "raw")? {
+        let prompts = vec![prompts::read_one(body.field("prompt"))?];
+        drop(body);
+        target.model.chat.continue_text(TextRequest { prompts, options }).await
+    } else {
+        let conversation = presets::begin(target, conversation_of(&body)?);
+        drop(body);
+        target.model.chat.chat(ChatRequest { conversation, options }).await
+    };
+    outputs.map_err(|error| ApiError::from(error).about("prompt"))
+}
+
 /// The prompt as a user's message, after the system message if there is one.
-fn conversation(body: &Body) -> Result<Conversation, ApiError> {
+fn conversation_of(body: &Body) -> Result<Conversation, ApiError> {
     let Value::String(prompt) = body.field("prompt") else {
         let message = "`prompt` must be a string; with `\"raw\": true` it may be a list of token ids, too";
         return Err(ApiError::field("prompt", message));
@@ -67,14 +75,11 @@ fn conversation(body: &Body) -> Result<Conversation, ApiError> {
         _ => return Err(ApiError::field("system", "`system` must be a string")),
     };
     let user = Message::new(Role::User, prompt.as_str());
-    let variables = match body.field("chat_template_kwargs") {
-        Value::Object(variables) => variables.clone(),
-        _ => Map::new(),
-    };
+    let messages = system.into_iter().chain([user]).collect();
     Ok(Conversation {
-        messages: system.into_iter().chain([user]).collect(),
-        variables,
-        ..Conversation::default()
+        // There is no place for calls in the answer.
+        tools: Vec::new(),
+        ..conversation::of_messages(body, messages)?
     })
 }
 
@@ -97,6 +102,9 @@ struct Generated {
     #[serde(flatten)]
     end: End,
     text: String,
+    /// What the model thought before; left out if it did not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reasoning: String,
 }
 
 /// What is known when the text is complete; the last event of a stream.
@@ -113,12 +121,13 @@ pub(super) struct End {
 #[serde(untagged)]
 pub(super) enum Event {
     Text { text: String },
+    Reasoning { reasoning: String },
     Progress { prompt_progress: PromptProgress },
     End(End),
 }
 
 impl Text {
-    fn end(&self, reason: &engine::FinishReason, totals: &Totals) -> End {
+    fn end(&self, reason: &generation::FinishReason, totals: &Totals) -> End {
         End {
             model: self.model.clone(),
             finish_reason: reason.into(),
@@ -135,18 +144,28 @@ impl Shape for Text {
     fn whole(&self, completion: Completion) -> Generated {
         let Completion { choices, totals } = completion;
         // There is one prompt, and so one choice.
-        let choice = choices.into_iter().next().unwrap_or(Choice {
-            content: String::new(),
-            reason: engine::FinishReason::EndOfText,
-        });
+        let Some(choice) = choices.into_iter().next() else {
+            return Generated {
+                end: self.end(&generation::FinishReason::EndOfText, &totals),
+                text: String::new(),
+                reasoning: String::new(),
+            };
+        };
         Generated {
             end: self.end(&choice.reason, &totals),
             text: choice.content,
+            reasoning: choice.reasoning,
         }
     }
 
     fn content(&self, _: usize, text: &str) -> Event {
         Event::Text { text: text.to_owned() }
+    }
+
+    fn reasoning(&self, _: usize, text: &str) -> Option<Event> {
+        Some(Event::Reasoning {
+            reasoning: text.to_owned(),
+        })
     }
 
     fn progress(&self, progress: &PrefillProgress) -> Event {
@@ -155,7 +174,7 @@ impl Shape for Text {
         }
     }
 
-    fn finished(&self, _: usize, reason: &engine::FinishReason, totals: Option<Totals>) -> Vec<Event> {
+    fn finished(&self, _: usize, reason: &generation::FinishReason, totals: Option<Totals>) -> Vec<Event> {
         let totals = totals.unwrap_or_default();
         vec![Event::End(self.end(reason, &totals))]
     }

@@ -3,6 +3,7 @@
 mod experts;
 mod generate;
 mod memory;
+mod socket;
 mod template;
 mod tokens;
 
@@ -14,6 +15,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     experts::routes(config);
     generate::routes(config);
     memory::routes(config);
+    socket::routes(config);
     template::routes(config);
     tokens::routes(config);
 }
@@ -24,12 +26,13 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         generate::generate,
         tokens::tokenize,
         tokens::detokenize,
+        socket::open,
         template::apply,
         experts::stats,
         experts::change,
         memory::memory
     ),
-    components(schemas(generate::Event))
+    components(schemas(generate::Event, socket::Event))
 )]
 struct Docs;
 

@@ -15,8 +15,8 @@ use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
 use crate::api::wire::{Envelope, FinishReason, PromptProgress, Timings, Usage};
-use crate::engine::{self, PrefillProgress};
-use crate::generation::{ChatRequest, Completion, Totals};
+use crate::engine::PrefillProgress;
+use crate::generation::{self, ChatRequest, Completion, Totals};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -84,9 +84,80 @@ struct Choice {
 #[schema(as = ChatMessage)]
 struct Message {
     role: &'static str,
-    content: String,
+    /// Null where there are only calls.
+    content: Option<String>,
+    /// What the model thought; left out if it did not.
+    #[serde(flatten)]
+    reasoning: Reasoning,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<ToolCall>,
     /// Local models have no separate refusals.
     refusal: (),
+}
+
+/// The same text twice: clients look for one of the two names.
+#[derive(Debug, Default, Serialize, ToSchema)]
+struct Reasoning {
+    /// As llama-server, SGLang and DeepSeek name it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
+    /// As vLLM and Ollama name it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning: Option<String>,
+}
+
+impl Reasoning {
+    fn new(text: String) -> Self {
+        Self {
+            reasoning_content: Some(text.clone()),
+            reasoning: Some(text),
+        }
+    }
+}
+
+/// A call, or in a stream a piece of one.
+#[derive(Debug, Serialize, ToSchema)]
+struct ToolCall {
+    /// Only in streams: which call the piece is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<usize>,
+    /// In streams only in the first piece of a call, as `type` and `name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    function: Function,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Function {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// JSON text; in streams the next piece of it.
+    arguments: String,
+}
+
+impl ToolCall {
+    fn new(index: Option<usize>, id: String, name: String, arguments: String) -> Self {
+        Self {
+            index,
+            id: Some(id),
+            kind: Some("function"),
+            function: Function {
+                name: Some(name),
+                arguments,
+            },
+        }
+    }
+
+    fn more(index: usize, arguments: String) -> Self {
+        Self {
+            index: Some(index),
+            id: None,
+            kind: None,
+            function: Function { name: None, arguments },
+        }
+    }
 }
 
 /// One event of a streamed answer.
@@ -124,6 +195,10 @@ struct Delta {
     /// Null in the first chunk of a choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<Option<String>>,
+    #[serde(flatten)]
+    reasoning: Reasoning,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<ToolCall>,
 }
 
 impl Chat {
@@ -145,6 +220,35 @@ impl Chat {
             finish_reason,
         }])
     }
+
+    fn tool_call(&self, index: usize, call: ToolCall) -> ChatChunk {
+        let delta = Delta {
+            tool_calls: vec![call],
+            ..Delta::default()
+        };
+        self.choice(index, delta, None)
+    }
+}
+
+impl From<generation::Choice> for Message {
+    fn from(choice: generation::Choice) -> Self {
+        let calls = choice.tool_calls.into_iter();
+        let tool_calls: Vec<ToolCall> = calls
+            .map(|call| ToolCall::new(None, call.id, call.name, call.arguments))
+            .collect();
+        let only_calls = choice.content.is_empty() && !tool_calls.is_empty();
+        Self {
+            role: "assistant",
+            content: (!only_calls).then_some(choice.content),
+            reasoning: if choice.reasoning.is_empty() {
+                Reasoning::default()
+            } else {
+                Reasoning::new(choice.reasoning)
+            },
+            tool_calls,
+            refusal: (),
+        }
+    }
 }
 
 impl Shape for Chat {
@@ -154,13 +258,9 @@ impl Shape for Chat {
     fn whole(&self, completion: Completion) -> ChatCompletion {
         let choices = (0..).zip(completion.choices).map(|(index, choice)| Choice {
             index,
-            message: Message {
-                role: "assistant",
-                content: choice.content,
-                refusal: (),
-            },
-            logprobs: (),
             finish_reason: (&choice.reason).into(),
+            message: choice.into(),
+            logprobs: (),
         });
         ChatCompletion {
             envelope: self.envelope.as_object("chat.completion"),
@@ -174,16 +274,33 @@ impl Shape for Chat {
         let delta = Delta {
             role: Some("assistant"),
             content: Some(None),
+            ..Delta::default()
         };
         Some(self.choice(choice, delta, None))
     }
 
     fn content(&self, choice: usize, text: &str) -> ChatChunk {
         let delta = Delta {
-            role: None,
             content: Some(Some(text.to_owned())),
+            ..Delta::default()
         };
         self.choice(choice, delta, None)
+    }
+
+    fn reasoning(&self, choice: usize, text: &str) -> Option<ChatChunk> {
+        let delta = Delta {
+            reasoning: Reasoning::new(text.to_owned()),
+            ..Delta::default()
+        };
+        Some(self.choice(choice, delta, None))
+    }
+
+    fn tool_call_start(&self, choice: usize, index: usize, id: String, name: String) -> Option<ChatChunk> {
+        Some(self.tool_call(choice, ToolCall::new(Some(index), id, name, String::new())))
+    }
+
+    fn tool_call_arguments(&self, choice: usize, index: usize, text: String) -> Option<ChatChunk> {
+        Some(self.tool_call(choice, ToolCall::more(index, text)))
     }
 
     fn progress(&self, progress: &PrefillProgress) -> ChatChunk {
@@ -193,7 +310,7 @@ impl Shape for Chat {
         }
     }
 
-    fn finished(&self, choice: usize, reason: &engine::FinishReason, totals: Option<Totals>) -> Vec<ChatChunk> {
+    fn finished(&self, choice: usize, reason: &generation::FinishReason, totals: Option<Totals>) -> Vec<ChatChunk> {
         let mut chunks = vec![self.choice(choice, Delta::default(), Some(reason.into()))];
         let Some(totals) = &totals else { return chunks };
         if self.include_usage {

@@ -14,8 +14,8 @@ use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
 use crate::api::wire::{Envelope, FinishReason, PromptProgress, Timings, Usage};
-use crate::engine::{self, PrefillProgress};
-use crate::generation::{Completion, TextRequest, Totals};
+use crate::engine::PrefillProgress;
+use crate::generation::{self, Completion, TextRequest, Totals};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/v1/completions", post().to(complete));
@@ -128,7 +128,7 @@ impl Shape for Text {
         }
     }
 
-    fn finished(&self, index: usize, reason: &engine::FinishReason, totals: Option<Totals>) -> Vec<TextCompletion> {
+    fn finished(&self, index: usize, reason: &generation::FinishReason, totals: Option<Totals>) -> Vec<TextCompletion> {
         let mut chunks = vec![self.chunk(vec![choice(index, String::new(), Some(reason.into()))])];
         let Some(totals) = &totals else { return chunks };
         if self.include_usage {

@@ -4,6 +4,7 @@ mod chat_completions;
 mod completions;
 pub(super) mod conversation;
 mod models;
+pub(super) mod tools;
 
 use actix_web::web::ServiceConfig;
 use utoipa::OpenApi;
