@@ -57,10 +57,16 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def more() -> str:
+    """Keys that a client wants in every model."""
+    return ""
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, more: str) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("hearth")
     config = folder / "models.toml"
-    config.write_text(CONFIG)
+    config.write_text(re.sub('(path = ".*")', f"\\1\n{more}", CONFIG))
     binary = os.environ.get("HEARTH_BIN") or Path(__file__).parents[2] / "target/release/hearth"
     process = subprocess.Popen(
         [str(binary), "serve", "--config", str(config)],

@@ -6,20 +6,21 @@ import re
 import subprocess
 from pathlib import Path
 
-import urllib.request
+import pytest
 from conftest import Server
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,response_headers_conformance"
 CASES = 500
 
 
+@pytest.fixture(scope="session")
+def more() -> str:
+    """Short contexts, and so short answers: these tests are about requests."""
+    return "context = 256\nparallel = 8"
+
+
 def test_no_request_breaks_the_description(server: Server, tmp_path: Path) -> None:
-    with urllib.request.urlopen(f"{server.url}/openapi.json") as response:
-        assert response.status == 200
-    config = tmp_path / "schemathesis.toml"
-    # Long answers are for other tests; these are about requests.
-    config.write_text("")
-    command = ["schemathesis", "--config-file", str(config), "run", f"{server.url}/openapi.json", "--checks", CHECKS]
+    command = ["schemathesis", "run", f"{server.url}/openapi.json", "--checks", CHECKS]
     command += ["--phases", "examples,coverage,fuzzing", "--max-examples", "40", "--workers", "4", "--seed", "1"]
     command += ["--request-timeout", "60", "--continue-on-failure"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
