@@ -267,12 +267,21 @@ enum Prompt {
     Mixed(Vec<TextOrToken>),
 }
 
-/// A prompt, or a list of up to 64, each of which becomes a choice.
+/// A text; or a list with at least one token id, which is one prompt, in which texts may stand too; or a list of up to 64
+/// prompts, each of which becomes a choice.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 enum Prompts {
-    One(Prompt),
-    Several(Vec<Prompt>),
+    Text(String),
+    List(Vec<PartOrPrompt>),
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum PartOrPrompt {
+    Text(String),
+    Token(i32),
+    Prompt(Vec<TextOrToken>),
 }
 
 #[derive(Serialize, ToSchema)]
