@@ -4,7 +4,6 @@
 //! direction of dependencies between them are described in `ARCHITECTURE.md`.
 
 pub mod api;
-pub mod chat;
 pub mod cli;
 pub mod config;
 pub mod demo;

@@ -16,13 +16,13 @@ fn request<'r>(messages: Value, tools: Value, variables: &'r Map<String, Value>)
         enable_thinking: true,
         reasoning_apart: true,
         json_schema: String::new(),
-        grammar: "",
         variables,
     }
 }
 
 #[test]
 fn probe() {
+    // Replaced below.
     let variables = Map::new();
     let template = Template::new(TAGS, "<s>", "</s>").unwrap();
     println!("{:?}", template.abilities());
