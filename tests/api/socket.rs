@@ -118,7 +118,7 @@ fn mistakes_are_told_and_the_socket_stays() {
         assert_eq!(event(&mut socket)["error"]["type"], "invalid_request_error");
     }
     for script in ["broken", "vanishes"] {
-        send(&mut socket, &chat(script));
+        send(&mut socket, &json!({"prompt": script, "raw": true}));
         let (text, end) = answer(&mut socket);
         assert_eq!(
             (text.as_str(), &end["error"]["type"]),
@@ -143,6 +143,8 @@ fn one_answer_at_a_time_until_it_is_cancelled() {
     send(&mut socket, &json!({"type": "cancel"}));
     for script in ["decodes", "waits", "pending"] {
         send(&mut socket, &chat(script));
+        // Until it has reached the engine.
+        std::thread::sleep(Duration::from_millis(100));
         send(&mut socket, &chat("say"));
         let busy = loop {
             let event = event(&mut socket);
