@@ -175,7 +175,7 @@ fn placements_are_compared() {
     ];
     let printed = benchmark(&[&args[..], &["--config", config.to_str().unwrap()]].concat()).success();
     let report: Value = serde_json::from_str(&stdout(&printed)).unwrap();
-    // 8 slots and one of zeros, 204 KiB each.
+    // 8 entries and one of zeros, 204 KiB each.
     assert_eq!(report["cache_bytes"], 9 * 204 * 1024);
     let placements = report["placements"].as_array().unwrap();
     let names: Vec<&str> = placements.iter().map(|way| way["name"].as_str().unwrap()).collect();

@@ -7,15 +7,9 @@ use hearth::synthetic::{Arch, Mix, Shape, Synthetic};
 
 /// A small random model, whose bytes `damage` may change.
 fn model(path: &Path, damage: impl FnOnce(&Gguf, &mut [u8])) {
-    let (_, shape) = Shape::presets(Arch::Llama).pop().unwrap();
-    let synthetic = Synthetic {
-        shape,
-        mix: Mix::from_name("f16").unwrap(),
-        skew: 0.0,
-        seed: 1,
-        header_only: false,
-    };
-    synthetic.write(path, |_, _| ()).unwrap();
+    let shape = Shape::preset(Arch::Llama, "tiny").unwrap();
+    let mix = Mix::from_name("f16").unwrap();
+    Synthetic::new(shape, mix).write(path, |_, _| ()).unwrap();
     let mut bytes = std::fs::read(path).unwrap();
     damage(&Gguf::open(path).unwrap(), &mut bytes);
     std::fs::write(path, bytes).unwrap();

@@ -15,19 +15,10 @@ fn hearth(args: &[&str]) -> Output {
 
 /// A tiny sound model.
 fn sound(folder: &Path, arch: Arch) -> PathBuf {
-    let (_, shape) = Shape::presets(arch)
-        .into_iter()
-        .find(|(name, _)| *name == "tiny")
-        .unwrap();
+    let shape = Shape::preset(arch, "tiny").unwrap();
     let path = folder.join(format!("{}.gguf", arch.as_str()));
-    let synthetic = Synthetic {
-        shape,
-        mix: Mix::from_name("f16").unwrap(),
-        skew: 0.0,
-        seed: 1,
-        header_only: false,
-    };
-    synthetic.write(&path, |_, _| {}).unwrap();
+    let mix = Mix::from_name("f16").unwrap();
+    Synthetic::new(shape, mix).write(&path, |_, _| ()).unwrap();
     path
 }
 

@@ -266,7 +266,10 @@ fn a_cache_of_experts_says_what_it_did() {
     assert!(number("hits") > 0 && number("uploads") > 0, "{stats}");
     let layers = cache["layers"].as_array().unwrap();
     assert!(
-        layers.len() > 1 && layers.iter().all(|layer| layer["slots"] == 8 && layer["experts"] == 32),
+        layers.len() > 1
+            && layers
+                .iter()
+                .all(|layer| layer["capacity"] == 8 && layer["experts"] == 32),
         "{stats}"
     );
     // The cache sees each selected expert of each token that was decoded.

@@ -47,7 +47,7 @@ pub struct Row {
     /// Number of the layer in the model; `None` is all together.
     pub layer: Option<u32>,
     /// Copies per layer.
-    #[serde(rename = "slots")]
+    #[serde(flatten, serialize_with = "crate::renamed::capacity")]
     pub capacity: usize,
     /// After the warm-up; a token counts in each layer.
     #[serde(flatten)]
