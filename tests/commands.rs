@@ -1,24 +1,12 @@
 //! The commands that need no server, seen from outside.
 
-use assert_cmd::Command;
+#[path = "common/command.rs"]
+mod command;
+
+use command::{stderr, stdout};
 
 fn hearth(args: &[&str]) -> assert_cmd::assert::Assert {
-    Command::cargo_bin("hearth")
-        .unwrap()
-        .env(
-            "HEARTH_CACHE",
-            std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"),
-        )
-        .args(args)
-        .assert()
-}
-
-fn stdout(assert: &assert_cmd::assert::Assert) -> String {
-    String::from_utf8_lossy(&assert.get_output().stdout).into_owned()
-}
-
-fn stderr(assert: &assert_cmd::assert::Assert) -> String {
-    String::from_utf8_lossy(&assert.get_output().stderr).into_owned()
+    command::hearth(args).assert()
 }
 
 #[test]
@@ -147,7 +135,7 @@ fn empty_variables_count_as_unset() {
     let here = folder.path().join("here");
     std::fs::create_dir(&here).unwrap();
     let models = |format: &str| {
-        let mut command = Command::cargo_bin("hearth").unwrap();
+        let mut command = command::hearth(&["models"]);
         command
             .current_dir(&here)
             .env("XDG_CACHE_HOME", folder.path())
@@ -157,7 +145,7 @@ fn empty_variables_count_as_unset() {
         for name in ["HEARTH_CACHE", "HEARTH_CONFIG", "HEARTH_PORT"] {
             command.env(name, "");
         }
-        command.arg("models").assert()
+        command.assert()
     };
     models("").success();
     models("json").success();
@@ -203,8 +191,8 @@ fn what_a_killed_start_left_is_removed() {
             continue;
         }
         killed += 1;
-        let mut command = Command::cargo_bin("hearth").unwrap();
-        command.env("HEARTH_CACHE", folder).arg("models").assert().success();
+        let mut again = command::hearth(&["models"]);
+        again.env("HEARTH_CACHE", folder).assert().success();
         assert_eq!(names(folder, unfinished), 0);
         assert_eq!(names(folder, |name| name.ends_with(".gguf")), 2);
         if killed == 3 {

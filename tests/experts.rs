@@ -260,6 +260,7 @@ fn compare(path: &Path, repacked: bool, steps: &[Step]) {
             let what = format!("{name} {} {share}: {counts:?}", kind.name());
             assert_same(path, steps, expected, &found, &what);
             assert!(counts.selections > 0 && counts.uploads > 0 && counts.hits > 0, "{what}");
+            assert!(counts.computed > 0, "no copy was computed with: {what}");
         }
     }
 }
@@ -371,7 +372,10 @@ fn a_running_cache_can_be_changed() {
     };
     let found = compute(&model, Some(&cache), &steps, change);
     let counts = cache.stats().total();
-    assert!(counts.hits > 0 && counts.uploads > 0, "{counts:?}");
+    assert!(
+        counts.hits > 0 && counts.uploads > 0 && counts.computed > 0,
+        "{counts:?}"
+    );
     assert_same(&path, &steps, &expected, &found, "changed while it was used");
     let pin = |layer, expert| Change {
         pinned: Some(BTreeMap::from([(layer, vec![expert])])),

@@ -1,5 +1,8 @@
 //! Files that are sound as files, and do not compute: the reason reaches who asked.
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::path::Path;
 
 use hearth::gguf::Gguf;
@@ -17,20 +20,17 @@ fn model(path: &Path, damage: impl FnOnce(&Gguf, &mut [u8])) {
 
 /// Asks the command for a few tokens; returns its exit code and what it says of errors.
 fn generate(path: &Path) -> (Option<i32>, String) {
-    let output = assert_cmd::Command::new(env!("CARGO_BIN_EXE_hearth"))
-        .args([
-            "generate",
-            "hello",
-            "--raw",
-            "--max-tokens",
-            "4",
-            "--context",
-            "256",
-            "--model-path",
-        ])
-        .arg(path)
-        .output()
-        .unwrap();
+    let args = [
+        "generate",
+        "hello",
+        "--raw",
+        "--max-tokens",
+        "4",
+        "--context",
+        "256",
+        "--model-path",
+    ];
+    let output = command::hearth(&args).arg(path).output().unwrap();
     (
         output.status.code(),
         String::from_utf8_lossy(&output.stderr).into_owned(),

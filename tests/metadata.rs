@@ -1,16 +1,16 @@
 //! Metadata that llama.cpp aborts on, or computes with for ever: a sound model with one number changed is refused, by
 //! `hearth inspect` and before it is served.
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use hearth::synthetic::{Arch, Mix, Shape, Synthetic};
 
 fn hearth(args: &[&str]) -> Output {
-    assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("hearth"))
-        .args(args)
-        .output()
-        .unwrap()
+    command::hearth(args).output().unwrap()
 }
 
 /// A tiny sound model.

@@ -1,5 +1,8 @@
 //! `hearth plan` for the two models it was made for: full-size files of which there is only the header.
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::path::Path;
 use std::process::Output;
 use std::sync::OnceLock;
@@ -28,11 +31,7 @@ fn models() -> [String; 2] {
 }
 
 fn hearth(args: &[&str]) -> Output {
-    let mut command = assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("hearth"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HEARTH_")) {
-        command.env_remove(name);
-    }
-    command.arg("plan").args(args).output().unwrap()
+    command::hearth(&["plan"]).args(args).output().unwrap()
 }
 
 fn plan(args: &[&str]) -> Output {

@@ -1,30 +1,19 @@
 //! `hearth profile` from outside: what it writes, that a replay says the same, and that the simulator agrees with the run.
 #![cfg(feature = "demo")]
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::path::Path;
 
-use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use serde_json::Value;
 
+use command::{hearth, stderr, stdout};
+
 fn profile(args: &[&str]) -> Assert {
-    Command::cargo_bin("hearth")
-        .unwrap()
-        .env(
-            "HEARTH_CACHE",
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join("profile-cache"),
-        )
-        .arg("profile")
-        .args(args)
-        .assert()
-}
-
-fn stdout(assert: &Assert) -> String {
-    String::from_utf8_lossy(&assert.get_output().stdout).into_owned()
-}
-
-fn stderr(assert: &Assert) -> String {
-    String::from_utf8_lossy(&assert.get_output().stderr).into_owned()
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("profile-cache");
+    hearth(&["profile"]).env("HEARTH_CACHE", cache).args(args).assert()
 }
 
 fn json(path: &Path) -> Value {

@@ -44,10 +44,7 @@ fn the_real_shapes_have_the_real_sizes() {
         (Arch::GptOss, "120b", 116.0, 117.5),
         (Arch::Llama, "mag-mell-12b", 12.2, 12.3),
     ] {
-        let (_, shape) = Shape::presets(arch)
-            .into_iter()
-            .find(|(name, _)| *name == preset)
-            .unwrap();
+        let shape = Shape::preset(arch, preset).unwrap();
         let synthetic = Synthetic {
             shape,
             header_only: true,
