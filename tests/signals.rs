@@ -52,9 +52,19 @@ fn an_idle_server_ends_with_success() {
     assert_eq!(server.ended(Duration::from_secs(30)).code(), Some(0));
 }
 
-/// A configuration with so many models, all of them the same tiny file.
+/// A configuration with so many models, all of them the same file, of which a thousand take less than a gigabyte.
 fn many_models(folder: &Path, count: usize) -> String {
-    let shape = Shape::preset(Arch::Llama, "tiny").unwrap();
+    let shape = Shape {
+        layers: 1,
+        width: 32,
+        heads: 1,
+        kv_heads: 1,
+        head: 32,
+        rope: 32,
+        feed_forward: 32,
+        vocabulary: 260,
+        ..Shape::preset(Arch::Llama, "tiny").unwrap()
+    };
     let path = folder.join("tiny.gguf");
     let mix = Mix::from_name("f16").unwrap();
     Synthetic::new(shape, mix).write(&path, |_, _| ()).unwrap();
