@@ -17,4 +17,4 @@ pub use file::{Prepared, open, prepare};
 pub use info::describe;
 pub use load::{Started, machine, plan_one, start, start_all};
 pub use names::{Named, find};
-pub use registry::{Model, Preset, Registry, Target, UnknownModel};
+pub use registry::{Model, ModelFailure, Preset, Registry, Target, UnknownModel};
