@@ -96,7 +96,10 @@ mod tests {
         let deep = "[".repeat(300);
         for before in ["", "\"", "say \"hi\" ", "\\\"", "\"\\\"", "a \\ \" \\\" b", "\"]\" \\"] {
             assert!(!harmless(&format!("{before}{deep}")), "{before}");
-            assert!(!harmless(&format!("{before}{{\"a\": \"]]]]\", \"b\": {deep}")), "{before}");
+            assert!(
+                !harmless(&format!("{before}{{\"a\": \"]]]]\", \"b\": {deep}")),
+                "{before}"
+            );
             // Closing brackets within strings close nothing.
             let hidden = "[\"]\",".repeat(300);
             assert!(!harmless(&format!("{before}{hidden}")), "{before}");
@@ -106,7 +109,9 @@ mod tests {
 
     #[test]
     fn ordinary_texts_are_harmless() {
-        assert!(harmless(&"fn main() { let a = [1, 2]; println!(\"{a:?}\"); }\n".repeat(5000)));
+        assert!(harmless(
+            &"fn main() { let a = [1, 2]; println!(\"{a:?}\"); }\n".repeat(5000)
+        ));
         assert!(harmless(&"[".repeat(150)));
         assert!(!harmless(&"[]".repeat(100_001)));
     }

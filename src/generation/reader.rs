@@ -306,7 +306,11 @@ impl Reader {
         if index == self.calls.len() {
             // A name may be the beginning of a longer one.
             let is_tool = self.form.tools.contains(&call.name);
-            let may_grow = self.form.tools.iter().any(|tool| tool.starts_with(&call.name) && *tool != call.name);
+            let may_grow = self
+                .form
+                .tools
+                .iter()
+                .any(|tool| tool.starts_with(&call.name) && *tool != call.name);
             if !complete && (!is_tool || (may_grow && call.arguments.len() < 2)) {
                 return;
             }
@@ -466,7 +470,8 @@ fn possible(text: &str, tag: &str) -> usize {
 
 /// Characters with which the calls, thoughts and channels of known templates begin.
 fn is_hazard(c: char) -> bool {
-    matches!(c, '<' | '[' | '{' | '`' | '|' | '>' | '(' | ']' | '}' | '\u{ff5c}') || c.is_control() && c != '\n' && c != '\t'
+    matches!(c, '<' | '[' | '{' | '`' | '|' | '>' | '(' | ']' | '}' | '\u{ff5c}')
+        || c.is_control() && c != '\n' && c != '\t'
 }
 
 /// Nine letters and digits: templates of the Mistral family take no other ids.

@@ -158,7 +158,9 @@ impl Request {
         }
         let mut variables = info.template_variables.clone();
         variables.extend(conversation.variables);
-        let default_thinking = variables.shift_remove("enable_thinking").and_then(|value| value.as_bool());
+        let default_thinking = variables
+            .shift_remove("enable_thinking")
+            .and_then(|value| value.as_bool());
         Ok(Self {
             messages: conversation.messages.iter().map(message).collect(),
             tools,
@@ -206,7 +208,11 @@ impl Request {
         Ok(Prepared {
             form: Form {
                 generation_prompt: rendered.parser.generation_prompt.clone(),
-                thinking_start: if thinks { rendered.thinking_start.clone() } else { String::new() },
+                thinking_start: if thinks {
+                    rendered.thinking_start.clone()
+                } else {
+                    String::new()
+                },
                 thinking_ends: rendered.thinking_ends.clone(),
                 hazards: hazards(&rendered),
                 tools: self.tools.into_iter().map(|tool| tool.name).collect(),

@@ -1,19 +1,23 @@
 //! `POST /v1/completions`: continues texts, without a template.
 
+use std::cell::RefCell;
+
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::logprobs::TextLogprobs;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
+use crate::api::limits;
 use crate::api::parameters::Parameters;
 use crate::api::prompts;
 use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
 use crate::api::wire::{Envelope, FinishReason, PromptProgress, Timings, Usage};
-use crate::engine::PrefillProgress;
+use crate::engine::{PrefillProgress, TokenLogprob};
 use crate::generation::{self, Completion, TextRequest, Totals};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -23,14 +27,19 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
     let parameters = Parameters::of(&body)?;
     let served = state.resolve(parameters.model.as_deref())?;
+    let options = parameters.options()?;
     let shape = Text {
         envelope: Envelope::new("cmpl", "text_completion", served.name()),
         include_usage: parameters.include_usage(),
+        logprobs: options.logprobs.is_some(),
+        offsets: RefCell::default(),
     };
-    let request = TextRequest {
-        prompts: prompts::read(body.field("prompt"))?,
-        options: parameters.options()?,
-    };
+    let prompts = prompts::read(body.field("prompt"))?;
+    if prompts.len() * options.choices as usize > limits::PROMPTS {
+        let message = format!("`n` choices of each prompt are more than {} together", limits::PROMPTS);
+        return Err(ApiError::field("n", message));
+    }
+    let request = TextRequest { prompts, options };
     drop(body);
     let outputs = served.chat.continue_text(request).await;
     let outputs = outputs.map_err(|error| ApiError::from(error).about("prompt"))?;
@@ -40,6 +49,9 @@ async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiErr
 struct Text {
     envelope: Envelope,
     include_usage: bool,
+    logprobs: bool,
+    /// By choice, where the next token begins.
+    offsets: RefCell<Vec<usize>>,
 }
 
 /// A whole answer, or one event of a streamed one.
@@ -63,8 +75,7 @@ struct Choice {
     /// The prompt's place in the request.
     index: usize,
     text: String,
-    /// Not supported yet.
-    logprobs: (),
+    logprobs: Option<TextLogprobs>,
     finish_reason: Option<FinishReason>,
 }
 
@@ -84,7 +95,7 @@ fn choice(index: usize, text: String, finish_reason: Option<FinishReason>) -> Ch
     Choice {
         index,
         text,
-        logprobs: (),
+        logprobs: None,
         finish_reason,
     }
 }
@@ -94,9 +105,10 @@ impl Shape for Text {
     type Chunk = TextCompletion;
 
     fn whole(&self, completion: Completion) -> TextCompletion {
-        let choices = (0..)
-            .zip(completion.choices)
-            .map(|(index, whole)| choice(index, whole.content, Some((&whole.reason).into())));
+        let choices = (0..).zip(completion.choices).map(|(index, whole)| Choice {
+            logprobs: self.logprobs.then(|| TextLogprobs::new(&whole.logprobs, &mut 0)),
+            ..choice(index, whole.content, Some((&whole.reason).into()))
+        });
         TextCompletion {
             usage: Some(Some((&completion.totals).into())),
             timings: Some((&completion.totals).into()),
@@ -106,6 +118,17 @@ impl Shape for Text {
 
     fn content(&self, index: usize, text: &str) -> TextCompletion {
         self.chunk(vec![choice(index, text.to_owned(), None)])
+    }
+
+    fn content_with_logprobs(&self, index: usize, text: &str, logprobs: &[TokenLogprob]) -> TextCompletion {
+        let mut offsets = self.offsets.borrow_mut();
+        if offsets.len() <= index {
+            offsets.resize(index + 1, 0);
+        }
+        self.chunk(vec![Choice {
+            logprobs: Some(TextLogprobs::new(logprobs, &mut offsets[index])),
+            ..choice(index, text.to_owned(), None)
+        }])
     }
 
     fn progress(&self, progress: &PrefillProgress) -> TextCompletion {

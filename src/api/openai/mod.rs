@@ -3,6 +3,7 @@
 mod chat_completions;
 mod completions;
 pub(super) mod conversation;
+mod logprobs;
 mod models;
 pub(super) mod tools;
 
