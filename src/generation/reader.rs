@@ -22,6 +22,8 @@ pub(super) struct Form {
     pub(super) thinking_ends: Vec<String>,
     /// Characters with which something else than content may begin, beside the usual ones.
     pub(super) hazards: String,
+    /// Texts with which calls begin.
+    pub(super) calls: Vec<String>,
     /// Names of the tools that may be called.
     pub(super) tools: Vec<String>,
     /// What the parser reads in the prompt's end: of a message that is continued, what is there already.
@@ -169,13 +171,8 @@ impl Reader {
 
     /// The last job, when the answer is complete; `cut` if it ends where it is only because it grew too long.
     pub(super) fn last_job(&mut self, cut: bool) -> Option<Job> {
-        let state = self.state;
-        if let State::Thinking { body } = state {
-            // What was held back, as it may have been the beginning of the end.
-            self.tell_thought(body..self.text.len());
-            return None;
-        }
-        if state == State::Raw {
+        // What was held back of a thought is white space, or the beginning of its end.
+        if matches!(self.state, State::Thinking { .. } | State::Raw) {
             return None;
         }
         self.state = State::Parsed;
@@ -225,7 +222,12 @@ impl Reader {
     /// What the parser made of the last job. `Err` asks for a second look, with the job that is returned.
     pub(super) fn parsed_last(&mut self, job: Job, result: Result<Message, ChatError>) -> Option<Job> {
         match result {
-            Ok(message) => self.tell(&message, &job, true),
+            Ok(message) => {
+                self.tell(&message, &job, true);
+                if !job.partial && !self.has_calls() {
+                    self.tell_unread_call();
+                }
+            }
             Err(error) if !job.partial => {
                 tracing::debug!(%error, "the answer is not in the form of its template");
                 return Some(Job { partial: true, ..job });
@@ -241,6 +243,15 @@ impl Reader {
         match result {
             Ok(message) if self.has_calls() => self.tell(&message, job, true),
             _ => self.give_up(),
+        }
+    }
+
+    /// A call that the parser passes over, as it is not complete, is content.
+    fn tell_unread_call(&mut self) {
+        let rest = &self.text[self.content_end..];
+        let starts = self.form.calls.iter().filter_map(|call| rest.find(call.as_str()));
+        if let Some(start) = starts.min() {
+            self.tell_content(self.content_end + start..self.text.len());
         }
     }
 
