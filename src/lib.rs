@@ -18,6 +18,7 @@ pub mod llama;
 pub mod memory;
 pub mod models;
 pub mod plan;
+pub mod pooling;
 pub mod report;
 pub mod sampling;
 pub mod synthetic;

@@ -11,6 +11,8 @@ pub(super) const CHOICES: u32 = 64;
 /// Likeliest tokens that are told with each token: OpenAI's bound, and that of llama-server's `n_probs`.
 pub(super) const TOP_LOGPROBS: u32 = 20;
 pub(super) const N_PROBS: u32 = 128;
+/// Texts that become embeddings, and documents that are ranked.
+pub(super) const EMBEDDINGS: usize = 2048;
 /// Tools of a request.
 pub(super) const TOOLS: usize = 128;
 /// Stop strings, and bytes of each.

@@ -5,5 +5,6 @@
 mod common;
 
 mod choices;
+mod embeddings;
 mod grammar;
 mod logprobs;
