@@ -34,21 +34,6 @@ pub(super) const REFUSED: &[Refused] = &[
         asks,
     },
     Refused {
-        fields: &["echo"],
-        what: "returning the prompt",
-        asks,
-    },
-    Refused {
-        fields: &["suffix"],
-        what: "filling in the middle",
-        asks,
-    },
-    Refused {
-        fields: &["mirostat"],
-        what: "Mirostat sampling",
-        asks,
-    },
-    Refused {
         fields: &["adaptive_target"],
         what: "adaptive sampling",
         asks: |value| !value.is_null() && value.as_f64().is_none_or(|target| target >= 0.0),

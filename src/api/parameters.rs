@@ -33,6 +33,9 @@ pub(super) struct Parameters {
     temperature: Option<f32>,
     dynatemp_range: Option<f32>,
     dynatemp_exponent: Option<f32>,
+    mirostat: Option<Integer>,
+    mirostat_tau: Option<f32>,
+    mirostat_eta: Option<f32>,
     top_k: Option<Integer>,
     top_p: Option<f32>,
     min_p: Option<f32>,
@@ -128,11 +131,13 @@ const READ_ELSEWHERE: &[&str] = &[
     "add_generation_prompt",
     "chat_template_kwargs",
     "continue_final_message",
+    "echo",
     "messages",
     "parallel_tool_calls",
     "prompt",
     "reasoning_effort",
     "reasoning_format",
+    "suffix",
     "tool_choice",
     "tools",
 ];
@@ -248,6 +253,9 @@ impl Parameters {
             temperature: self.temperature,
             dynatemp_range: self.dynatemp_range,
             dynatemp_exponent: self.dynatemp_exponent,
+            mirostat: signed("mirostat", self.mirostat)?.map(|version| u32::try_from(version).unwrap_or(0)),
+            mirostat_tau: self.mirostat_tau,
+            mirostat_eta: self.mirostat_eta,
             // llama-server and vLLM both take values below 1 for "all tokens".
             top_k: signed("top_k", self.top_k)?.map(|top_k| u32::try_from(top_k).unwrap_or(0)),
             top_p: self.top_p,
@@ -549,7 +557,6 @@ mod tests {
         refused(json!({"n": 0}), "`n` must be from 1");
         refused(json!({"n": 65}), "`n` must be from 1");
         refused(json!({"reasoning_budget_tokens": 0}), "`reasoning_budget_tokens`");
-        refused(json!({"mirostat": 2}), "Mirostat");
     }
 
     #[test]

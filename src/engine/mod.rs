@@ -93,6 +93,17 @@ pub trait TokenEngine: Send + Sync + 'static {
         }
     }
 
+    /// The prompt for a text that goes between two others, in the form that the model learnt.
+    fn infill(&self, before: String, after: String) -> BoxFuture<'_, Result<Prompt, EngineError>> {
+        let _ = (before, after);
+        Box::pin(async {
+            Err(EngineError::InvalidRequest {
+                field: "suffix",
+                message: format!("model `{}` has not learnt to fill in", self.info().name),
+            })
+        })
+    }
+
     /// Splits text into tokens. `add_special` adds BOS/EOS as the model is configured to, `parse_special` reads
     /// control tokens such as `<|im_start|>` from the text.
     fn tokenize(

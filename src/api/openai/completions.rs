@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::logprobs::TextLogprobs;
 use crate::api::body::Body;
@@ -17,8 +17,8 @@ use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
 use crate::api::wire::{Envelope, FinishReason, PromptProgress, Timings, Usage};
-use crate::engine::{PrefillProgress, TokenLogprob};
-use crate::generation::{self, Completion, TextRequest, Totals};
+use crate::engine::{PrefillProgress, Prompt, TokenEngine, TokenLogprob};
+use crate::generation::{self, Completion, Segment, TextPrompt, TextRequest, Totals};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/v1/completions", post().to(complete));
@@ -28,13 +28,35 @@ async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiErr
     let parameters = Parameters::of(&body)?;
     let served = state.resolve(parameters.model.as_deref())?;
     let options = parameters.options()?;
-    let shape = Text {
+    let more: More = body.read()?;
+    let mut shape = Text {
         envelope: Envelope::new("cmpl", "text_completion", served.name()),
         include_usage: parameters.include_usage(),
         logprobs: options.logprobs.is_some(),
         offsets: RefCell::default(),
+        choices: options.choices as usize,
+        echo: Vec::new(),
     };
-    let prompts = prompts::read(body.field("prompt"))?;
+    let mut prompts = prompts::read(body.field("prompt"))?;
+    if more.echo {
+        if shape.logprobs {
+            return Err(ApiError::unsupported("echo", "probabilities of the prompt"));
+        }
+        for prompt in &prompts {
+            shape.echo.push(text_of(&*served.engine, prompt).await?);
+        }
+    }
+    if let Some(suffix) = more.suffix.filter(|suffix| !suffix.is_empty()) {
+        let [TextPrompt(prompt)] = prompts.as_mut_slice() else {
+            return Err(ApiError::field("suffix", "`suffix` goes with one prompt"));
+        };
+        let [Segment::Text(before)] = prompt.as_mut_slice() else {
+            return Err(ApiError::field("suffix", "`suffix` goes with a prompt that is a text"));
+        };
+        if let Prompt::Tokens(tokens) = served.engine.infill(std::mem::take(before), suffix).await? {
+            *prompt = vec![Segment::Tokens(tokens)];
+        }
+    }
     if prompts.len() * options.choices as usize > limits::PROMPTS {
         let message = format!("`n` choices of each prompt are more than {} together", limits::PROMPTS);
         return Err(ApiError::field("n", message));
@@ -46,12 +68,44 @@ async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiErr
     respond(outputs, parameters.streams(), shape).await
 }
 
+/// What only this endpoint knows.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct More {
+    /// The answer begins with the prompt.
+    #[serde(deserialize_with = "truth")]
+    echo: bool,
+    /// The text that comes behind the answer.
+    suffix: Option<String>,
+}
+
+/// True, false or null.
+fn truth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(false))
+}
+
+/// A prompt as text.
+async fn text_of(engine: &dyn TokenEngine, prompt: &TextPrompt) -> Result<String, ApiError> {
+    let mut bytes = Vec::new();
+    for segment in &prompt.0 {
+        match segment {
+            Segment::Text(text) => bytes.extend_from_slice(text.as_bytes()),
+            Segment::Tokens(tokens) => bytes.extend(engine.token_pieces(tokens.clone()).await?.concat()),
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 struct Text {
     envelope: Envelope,
     include_usage: bool,
     logprobs: bool,
     /// By choice, where the next token begins.
     offsets: RefCell<Vec<usize>>,
+    /// Choices of each prompt.
+    choices: usize,
+    /// The prompts, if answers begin with them.
+    echo: Vec<String>,
 }
 
 /// A whole answer, or one event of a streamed one.
@@ -80,6 +134,11 @@ struct Choice {
 }
 
 impl Text {
+    /// What a choice begins with.
+    fn echo_of(&self, index: usize) -> &str {
+        self.echo.get(index / self.choices.max(1)).map_or("", String::as_str)
+    }
+
     fn chunk(&self, choices: Vec<Choice>) -> TextCompletion {
         TextCompletion {
             envelope: self.envelope.clone(),
@@ -114,6 +173,11 @@ impl Shape for Text {
             timings: Some((&completion.totals).into()),
             ..self.chunk(choices.collect())
         }
+    }
+
+    fn opening(&self, index: usize) -> Option<TextCompletion> {
+        let echo = self.echo_of(index);
+        (!echo.is_empty()).then(|| self.chunk(vec![choice(index, echo.to_owned(), None)]))
     }
 
     fn content(&self, index: usize, text: &str) -> TextCompletion {

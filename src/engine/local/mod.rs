@@ -387,6 +387,27 @@ impl TokenEngine for LocalEngine {
         .boxed()
     }
 
+    fn infill(&self, before: String, after: String) -> BoxFuture<'_, Result<Prompt, EngineError>> {
+        async move {
+            let model = self.model()?;
+            let before = split(model.clone(), before, false, false).await?;
+            let after = split(model.clone(), after, false, false).await?;
+            let vocab = model.vocab();
+            let marks = [vocab.fim_pre().0, vocab.fim_suf().0, vocab.fim_mid().0];
+            if marks.iter().any(|token| *token < 0) {
+                let name = &self.info.name;
+                let message = format!("model `{name}` has no tokens for filling in, so it cannot take a `suffix`");
+                return Err(invalid("suffix", &message));
+            }
+            let [prefix, suffix, middle] = marks;
+            let bos = Some(vocab.bos().0).filter(|bos| vocab.should_add_bos() && *bos >= 0);
+            let begin = bos.into_iter().chain([prefix]);
+            let tokens = begin.chain(before).chain([suffix]).chain(after).chain([middle]);
+            Ok(Prompt::Tokens(tokens.collect()))
+        }
+        .boxed()
+    }
+
     fn tokenize(
         &self,
         text: String,
