@@ -7,9 +7,9 @@ mod access;
 mod admin;
 mod body;
 mod cors;
+mod described;
 mod docs;
 mod error;
-mod field_types;
 mod format;
 mod limits;
 mod middleware;
@@ -26,6 +26,7 @@ mod server;
 mod shape;
 mod state;
 mod stream;
+mod vectors;
 mod wire;
 
 use actix_web::web::ServiceConfig;

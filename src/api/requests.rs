@@ -26,6 +26,10 @@ pub(super) struct ChatCompletionRequest {
 #[derive(Serialize, ToSchema)]
 pub(super) struct CompletionRequest {
     prompt: Prompts,
+    /// Begin the answer with the prompt.
+    echo: Option<bool>,
+    /// What comes behind the answer, for models that fill in.
+    suffix: Option<String>,
     #[serde(flatten)]
     format: FormatFields,
     #[serde(flatten)]
@@ -61,6 +65,55 @@ pub(super) struct ApplyTemplateRequest {
     model: Option<String>,
     #[serde(flatten)]
     conversation: ConversationFields,
+}
+
+/// A body of `/v1/embeddings`.
+#[derive(Serialize, ToSchema)]
+pub(super) struct EmbeddingRequest {
+    /// Name, alias or role of a model; the first one if not given.
+    model: Option<String>,
+    input: Inputs,
+    /// `base64` gives little-endian 32-bit floats.
+    encoding_format: Option<Encoding>,
+    /// Numbers that are kept of each vector, from its start; all by default.
+    #[schema(minimum = 1)]
+    dimensions: Option<u32>,
+}
+
+/// A body of `/embedding`.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PooledEmbeddingRequest {
+    /// Name, alias or role of a model; the first one if not given.
+    model: Option<String>,
+    /// Or `input`.
+    content: Option<Inputs>,
+    input: Option<Inputs>,
+    /// -1 for none, 0 for the largest number, 1 for the sum, 2 for the length, further ones for other norms.
+    #[schema(minimum = -1, maximum = 64, default = 2)]
+    embd_normalize: Option<i64>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Encoding {
+    Float,
+    Base64,
+}
+
+/// A text, a list of token ids, or a list of such.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum Inputs {
+    Text(String),
+    List(Vec<TokenOrInput>),
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum TokenOrInput {
+    Token(i32),
+    Text(String),
+    Tokens(Vec<i32>),
 }
 
 /// What an answer must look like; at most one of the fields may be given.
@@ -101,7 +154,7 @@ enum ResponseFormat {
     JsonObject {
         schema: Option<Map<String, Value>>,
     },
-    JsonSchema {
+    ToSchema {
         json_schema: NamedSchema,
     },
 }

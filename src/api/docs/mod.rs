@@ -19,9 +19,13 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 }
 
 /// Further paths of resources.
-const ALSO_AT: [(&str, &str); 2] = [
+const ALSO_AT: [(&str, &str); 6] = [
     ("/api/v1/chat/completions", "/v1/chat/completions"),
+    ("/embeddings", "/embedding"),
     ("/readyz", "/health"),
+    ("/reranking", "/rerank"),
+    ("/v1/rerank", "/rerank"),
+    ("/v1/reranking", "/rerank"),
 ];
 
 /// Errors that any request may be answered with.

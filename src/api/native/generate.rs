@@ -7,6 +7,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::api::body::Body;
+use crate::api::described::ServerSentEvent;
 use crate::api::error::ApiError;
 use crate::api::openai::conversation;
 use crate::api::parameters::Parameters;
@@ -35,7 +36,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     responses((
         status = 200,
         description = "The text; with `stream` events of type `Event`, then `[DONE]`.",
-        content((Generated = "application/json"), (String = "text/event-stream"))
+        content((Generated = "application/json"), (ServerSentEvent = "text/event-stream"))
     ))
 )]
 pub(super) async fn generate(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
@@ -51,6 +52,10 @@ pub(super) async fn generate(state: Data<State>, mut body: Body) -> Result<HttpR
 /// Begins what the body asks for.
 pub(super) async fn submit(target: Target<'_>, body: Body) -> Result<OutputStream, ApiError> {
     let options = Parameters::of(&body)?.options()?;
+    if options.choices != 1 {
+        let message = "this endpoint gives one choice; /v1/completions gives several";
+        return Err(ApiError::field("n", message));
+    }
     let outputs = if boolean(&body, "raw")? {
         let prompts = vec![prompts::read_one(body.field("prompt"))?];
         drop(body);

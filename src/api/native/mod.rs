@@ -1,5 +1,6 @@
 //! Endpoints of hearth and of llama-server: texts, tokens, templates, memory, experts.
 
+mod embeddings;
 mod experts;
 mod generate;
 mod memory;
@@ -12,6 +13,7 @@ use utoipa::OpenApi;
 
 /// The resources of this folder: one line each.
 pub(super) fn routes(config: &mut ServiceConfig) {
+    embeddings::routes(config);
     experts::routes(config);
     generate::routes(config);
     memory::routes(config);
@@ -23,6 +25,8 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 #[derive(OpenApi)]
 #[openapi(
     paths(
+        embeddings::embed,
+        embeddings::rerank,
         generate::generate,
         tokens::tokenize,
         tokens::detokenize,

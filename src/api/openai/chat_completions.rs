@@ -6,7 +6,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::conversation;
+use super::logprobs::ChatLogprobs;
 use crate::api::body::Body;
+use crate::api::described::ServerSentEvent;
 use crate::api::error::ApiError;
 use crate::api::parameters::Parameters;
 use crate::api::presets;
@@ -15,7 +17,7 @@ use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
 use crate::api::wire::{Envelope, FinishReason, PromptProgress, Timings, Usage};
-use crate::engine::PrefillProgress;
+use crate::engine::{PrefillProgress, TokenLogprob};
 use crate::generation::{self, ChatRequest, Completion, Totals};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -35,19 +37,21 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     responses((
         status = 200,
         description = "The answer; with `stream` events of type `ChatChunk`, then `[DONE]`.",
-        content((ChatCompletion = "application/json"), (String = "text/event-stream"))
+        content((ChatCompletion = "application/json"), (ServerSentEvent = "text/event-stream"))
     ))
 )]
 pub(super) async fn complete(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
     let target = state.open(&mut body)?;
     let parameters = Parameters::of(&body)?;
+    let options = parameters.options()?;
     let shape = Chat {
         envelope: Envelope::new("chatcmpl", CHUNK, target.name()),
         include_usage: parameters.include_usage(),
+        logprobs: options.logprobs.is_some(),
     };
     let streams = parameters.streams();
     let request = ChatRequest {
-        options: parameters.options()?,
+        options,
         conversation: presets::begin(target, conversation::read(body).await?),
     };
     respond(target.model.chat.chat(request).await?, streams, shape).await
@@ -58,6 +62,7 @@ const CHUNK: &str = "chat.completion.chunk";
 struct Chat {
     envelope: Envelope,
     include_usage: bool,
+    logprobs: bool,
 }
 
 /// A whole answer.
@@ -75,8 +80,7 @@ pub(super) struct ChatCompletion {
 struct Choice {
     index: usize,
     message: Message,
-    /// Not supported yet.
-    logprobs: (),
+    logprobs: Option<ChatLogprobs>,
     finish_reason: FinishReason,
 }
 
@@ -181,8 +185,7 @@ pub(super) struct ChatChunk {
 struct ChunkChoice {
     index: usize,
     delta: Delta,
-    /// Not supported yet.
-    logprobs: (),
+    logprobs: Option<ChatLogprobs>,
     finish_reason: Option<FinishReason>,
 }
 
@@ -216,7 +219,7 @@ impl Chat {
         self.chunk(vec![ChunkChoice {
             index,
             delta,
-            logprobs: (),
+            logprobs: None,
             finish_reason,
         }])
     }
@@ -259,8 +262,8 @@ impl Shape for Chat {
         let choices = (0..).zip(completion.choices).map(|(index, choice)| Choice {
             index,
             finish_reason: (&choice.reason).into(),
+            logprobs: self.logprobs.then(|| ChatLogprobs::new(&choice.logprobs)),
             message: choice.into(),
-            logprobs: (),
         });
         ChatCompletion {
             envelope: self.envelope.as_object("chat.completion"),
@@ -285,6 +288,14 @@ impl Shape for Chat {
             ..Delta::default()
         };
         self.choice(choice, delta, None)
+    }
+
+    fn content_with_logprobs(&self, choice: usize, text: &str, logprobs: &[TokenLogprob]) -> ChatChunk {
+        let mut chunk = self.content(choice, text);
+        for choice in &mut chunk.choices {
+            choice.logprobs = Some(ChatLogprobs::new(logprobs));
+        }
+        chunk
     }
 
     fn reasoning(&self, choice: usize, text: &str) -> Option<ChatChunk> {

@@ -3,6 +3,8 @@
 mod chat_completions;
 mod completions;
 pub(super) mod conversation;
+mod embeddings;
+mod logprobs;
 mod models;
 pub(super) mod tools;
 
@@ -13,12 +15,13 @@ use utoipa::OpenApi;
 pub(super) fn routes(config: &mut ServiceConfig) {
     chat_completions::routes(config);
     completions::routes(config);
+    embeddings::routes(config);
     models::routes(config);
 }
 
 #[derive(OpenApi)]
 #[openapi(
-    paths(chat_completions::complete, completions::complete, models::list, models::one),
+    paths(chat_completions::complete, completions::complete, embeddings::embed, models::list, models::one),
     components(schemas(chat_completions::ChatChunk, crate::api::error::ErrorBody<'static>))
 )]
 struct Docs;

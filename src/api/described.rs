@@ -1,4 +1,4 @@
-//! Fields that may have several types, for the API's description.
+//! Types that exist only for the API's description: fields that may have several types, and events.
 
 #![expect(dead_code, reason = "described, not built: the readers take JSON values")]
 
@@ -23,6 +23,14 @@ pub(super) enum Samplers {
     Names(Vec<String>),
 }
 
+/// How likely each token was: true or false with `top_logprobs`, or a number from -1 (off) to 20 that stands for both.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Logprobs {
+    Told(bool),
+    Top(i64),
+}
+
 /// What is added to the logits of tokens, by token id or text: an object, or a list of pairs of a target and its bias. A text
 /// means each of its tokens.
 #[derive(Serialize, ToSchema)]
@@ -45,4 +53,11 @@ pub(super) enum Bias {
 pub(super) enum BiasedToken {
     Id(i32),
     Text(String),
+}
+
+/// An event of a stream.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ServerSentEvent {
+    /// JSON, or `[DONE]`.
+    data: String,
 }
