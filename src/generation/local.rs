@@ -97,7 +97,13 @@ impl LocalBackend {
     }
 
     /// Submits a request once for each choice; they differ in their seeds. The engine computes the prompt once.
-    async fn submit(&self, request: &GenerateRequest, choices: u32) -> Result<Vec<EventStream>, GenerationError> {
+    async fn submit(&self, mut request: GenerateRequest, choices: u32) -> Result<Vec<EventStream>, GenerationError> {
+        if choices > 1
+            && let Prompt::Text { text, add_special } = request.prompt
+        {
+            // Once, so that the requests come together.
+            request.prompt = Prompt::Tokens(self.engine.tokenize(text, add_special, true).await?);
+        }
         let mut streams = Vec::with_capacity(choices as usize);
         for choice in 0..choices {
             let mut request = request.clone();
@@ -123,7 +129,7 @@ impl LocalBackend {
             text: rendered.prompt,
             add_special: true,
         };
-        let streams = self.submit(&generate, choices).await?.into_iter();
+        let streams = self.submit(generate, choices).await?.into_iter();
         let steps = streams.map(|events| answer::parsed(events, parser.clone(), form.clone(), rendered.stops.clone()));
         Ok(OutputStream::new(Choices::new(steps.collect(), choices as usize)))
     }
@@ -218,7 +224,7 @@ impl ChatBackend for LocalBackend {
                     prompt: self.text_prompt(prompt).await?,
                     ..template.clone()
                 };
-                streams.extend(self.submit(&request, choices).await?);
+                streams.extend(self.submit(request, choices).await?);
             }
             let steps = streams.into_iter().map(answer::plain);
             Ok(OutputStream::new(Choices::new(steps.collect(), choices as usize)))

@@ -39,7 +39,11 @@ async fn embed(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError>
             Norm::from_number(number.ok_or_else(wrong)?)?
         }
     };
-    let field = if body.field("content").is_null() { "input" } else { "content" };
+    let field = if body.field("content").is_null() {
+        "input"
+    } else {
+        "content"
+    };
     let texts = vectors::texts(field, body.field(field))?;
     let engine = state.resolve(body.model()?)?.engine.clone();
     drop(body);
@@ -111,9 +115,16 @@ async fn rerank(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError
     if request.query.is_empty() {
         return Err(ApiError::field("query", "`query` is empty"));
     }
-    let texts = if request.return_text { documents.clone() } else { Vec::new() };
+    let texts = if request.return_text {
+        documents.clone()
+    } else {
+        Vec::new()
+    };
     let ranks = served.engine.rank(request.query, documents).await?;
-    let scores = ranks.vectors.iter().map(|vector| vector.first().copied().unwrap_or(0.0));
+    let scores = ranks
+        .vectors
+        .iter()
+        .map(|vector| vector.first().copied().unwrap_or(0.0));
     let mut scores: Vec<(usize, f32)> = scores.enumerate().collect();
     scores.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     scores.truncate(request.top_n.unwrap_or(usize::MAX));
@@ -126,7 +137,9 @@ async fn rerank(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError
         return Ok(HttpResponse::Ok().json(scored.collect::<Vec<_>>()));
     }
     let tokens = ranks.tokens.iter().sum();
-    let results = scores.into_iter().map(|(index, relevance_score)| Ranked { index, relevance_score });
+    let results = scores
+        .into_iter()
+        .map(|(index, relevance_score)| Ranked { index, relevance_score });
     Ok(HttpResponse::Ok().json(Ranking {
         model: served.name().to_owned(),
         object: "list",

@@ -68,7 +68,10 @@ async fn embed(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError>
     drop(body);
     let engine = &served.engine;
     if engine.pooling() == Some(Pooling::Rank) {
-        let message = format!("model `{}` ranks documents (/v1/rerank), and makes no embeddings", served.name());
+        let message = format!(
+            "model `{}` ranks documents (/v1/rerank), and makes no embeddings",
+            served.name()
+        );
         return Err(ApiError::field("model", message));
     }
     let embeddings = engine.embed(texts).await?;
@@ -78,7 +81,11 @@ async fn embed(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError>
     for (index, mut vector) in embeddings.vectors.into_iter().enumerate() {
         if let Some(dimensions) = options.dimensions {
             if !(1..=vector.len()).contains(&dimensions) {
-                let message = format!("`dimensions` must be from 1 to {}, what model `{}` has", vector.len(), served.name());
+                let message = format!(
+                    "`dimensions` must be from 1 to {}, what model `{}` has",
+                    vector.len(),
+                    served.name()
+                );
                 return Err(ApiError::field("dimensions", message));
             }
             vector.truncate(dimensions);
