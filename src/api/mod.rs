@@ -21,6 +21,7 @@ mod server;
 mod shape;
 mod state;
 mod stream;
+mod vectors;
 mod wire;
 
 use actix_web::web::ServiceConfig;

@@ -16,6 +16,7 @@ use super::types::{CacheDevice, CacheSize, ChatTemplate, ExpertPlacement, Memory
 use super::value::{self, Fault};
 use crate::experts::policy::PolicyKind;
 use crate::memory::KvType;
+use crate::pooling::Pooling;
 use crate::sampling::SamplingOverrides;
 
 use Fallback::{Required, Value};
@@ -122,6 +123,15 @@ section! {
         /// variables of the chat template where a request says nothing, as JSON: `'{"enable_thinking": false}'`
         chat_template_kwargs: Option<Map<String, Json>> = Value(None),
             Maybe(Text { parse: value::json_object, show: value::json_object_text }, "none");
+        /// also make embeddings, in a small second context of the model (2048 tokens per text at most). A model whose role is
+        /// `"embedding"` makes nothing else
+        embeddings: bool = Value(false), Truth;
+        /// how the vectors of a text's tokens become one: `"mean"`, `"cls"`, `"last"`, or `"rank"` for a model that ranks
+        /// documents
+        pooling: Option<Pooling> = Value(None), Maybe(
+            Choice { words: Pooling::ALL.map(|pooling| (pooling.name(), pooling)), hint: None },
+            "what the file says, else mean",
+        );
         /// layers on the GPU, as llama.cpp counts them: the output is the first, then come the last layers
         gpu_layers: Option<u32> = Value(None), Maybe(whole(0..=513), "as planned");
     } below {
