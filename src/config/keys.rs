@@ -117,6 +117,13 @@ section! {
         /// data type of keys and values. `"q8_0"` needs about half of the memory of `"f16"`; quantised ones need flash attention,
         /// which llama.cpp then turns on, and heads of a multiple of 32 elements
         kv_type: KvType = Value(KvType::F16), Choice { words: KvType::ALL.map(|kind| (kind.name(), kind)), hint: None };
+        /// the chat template: a file, relative to the folder of the configuration, or the text of one. By default that of the
+        /// model's file
+        chat_template: Option<ChatTemplate> = Value(None),
+            Maybe(Text { parse: value::chat_template, show: |template| template.given.clone() }, "the model's own");
+        /// variables of the chat template where a request says nothing, as JSON: `'{"enable_thinking": false}'`
+        chat_template_kwargs: Option<Map<String, Json>> = Value(None),
+            Maybe(Text { parse: value::json_object, show: value::json_object_text }, "none");
         /// also make embeddings, in a small second context of the model (2048 tokens per text at most). A model whose role is
         /// `"embedding"` makes nothing else
         embeddings: bool = Value(false), Truth;
@@ -126,13 +133,6 @@ section! {
             Choice { words: Pooling::ALL.map(|pooling| (pooling.name(), pooling)), hint: None },
             "what the file says, else mean",
         );
-        /// the chat template: a file, relative to the folder of the configuration, or the text of one. By default that of the
-        /// model's file
-        chat_template: Option<ChatTemplate> = Value(None),
-            Maybe(Text { parse: value::chat_template, show: |template| template.given.clone() }, "the model's own");
-        /// variables of the chat template where a request says nothing, as JSON: `'{"enable_thinking": false}'`
-        chat_template_kwargs: Option<Map<String, Json>> = Value(None),
-            Maybe(Text { parse: value::json_object, show: value::json_object_text }, "none");
         /// layers on the GPU, as llama.cpp counts them: the output is the first, then come the last layers
         gpu_layers: Option<u32> = Value(None), Maybe(whole(0..=513), "as planned");
     } below {
