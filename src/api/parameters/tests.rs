@@ -25,7 +25,11 @@ fn ranges_are_described() {
         } else {
             json!(value)
         };
-        let options = read(json!({ field: value }));
+        // `top_logprobs` goes with `logprobs` only.
+        let options = match field {
+            "top_logprobs" => read(json!({ "logprobs": true, field: value })),
+            _ => read(json!({ field: value })),
+        };
         options.is_ok_and(|options| options.sampling.problems().is_empty())
     };
     let mut seen = 0;
