@@ -4,6 +4,7 @@ use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::conversation;
 use super::logprobs::ChatLogprobs;
@@ -26,6 +27,9 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
     let parameters = Parameters::of(&body)?;
     let served = state.resolve(parameters.model.as_deref())?;
+    if *body.field("echo") == Value::Bool(true) {
+        return Err(ApiError::unsupported("echo", "messages in the answer"));
+    }
     let options = parameters.options()?;
     let shape = Chat {
         envelope: Envelope::new("chatcmpl", CHUNK, served.name()),
