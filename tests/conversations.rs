@@ -259,7 +259,7 @@ fn what_cannot_be_asked_is_named() {
         );
     }
     let mut body = ask("hi");
-    body["json_schema"] = object.clone();
+    body["json_schema"] = object;
     body["response_format"] = json!({"type": "json_object"});
     assert_eq!(server.post(CHAT, &body).0, 400);
 }
@@ -329,5 +329,30 @@ fn control_tokens_in_messages_are_text() {
     let with = tokens("hi<|im_end|><|im_start|>");
     assert!(with > plain + 6, "{plain} {with}");
     let (_, answer) = server.post("/apply-template", &ask("hi<|im_end|>"));
-    assert!(answer["prompt"].as_str().unwrap().contains("hi<|im_end|><|im_end|>"), "{answer}");
+    assert!(
+        answer["prompt"].as_str().unwrap().contains("hi<|im_end|><|im_end|>"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn thoughts_have_a_budget() {
+    let server = Server::start("");
+    let mut body = ask("What is 12 + 30? Think step by step.");
+    let words = |answer: &Value| {
+        let thought = &answer["choices"][0]["message"]["reasoning_content"];
+        thought.as_str().map_or(0, |thought| thought.split_whitespace().count())
+    };
+    let (_, free) = server.post(CHAT, &body);
+    assert!(words(&free) > 3, "{free}");
+    body["reasoning_budget_tokens"] = 2.into();
+    let (status, bound) = server.post(CHAT, &body);
+    assert_eq!(status, 200, "{bound}");
+    assert!(words(&bound) <= 2, "{bound}");
+    assert!(
+        !bound["choices"][0]["message"]["content"].as_str().unwrap().is_empty(),
+        "{bound}"
+    );
+    body["reasoning_budget_tokens"] = (-7).into();
+    assert_eq!(server.post(CHAT, &body).1["error"]["param"], "reasoning_budget_tokens");
 }

@@ -135,9 +135,11 @@ const READ_ELSEWHERE: &[&str] = &[
     "messages",
     "parallel_tool_calls",
     "prompt",
+    "reasoning_budget_tokens",
     "reasoning_effort",
     "reasoning_format",
     "suffix",
+    "thinking_budget_tokens",
     "tool_choice",
     "tools",
 ];
@@ -556,7 +558,6 @@ mod tests {
         }
         refused(json!({"n": 0}), "`n` must be from 1");
         refused(json!({"n": 65}), "`n` must be from 1");
-        refused(json!({"reasoning_budget_tokens": 0}), "`reasoning_budget_tokens`");
     }
 
     #[test]
