@@ -208,10 +208,12 @@ const READ_ELSEWHERE: &[&str] = &[
     "parallel_tool_calls",
     "prompt",
     "raw",
+    "reasoning_budget_tokens",
     "reasoning_effort",
     "reasoning_format",
     "suffix",
     "system",
+    "thinking_budget_tokens",
     "tool_choice",
     "tools",
 ];
