@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 use super::diagnostic::Origin;
 use super::kind::{Choice, Kind, List, Maybe, Object, Text, Truth, whole};
@@ -12,7 +12,7 @@ use super::reader::Table;
 use super::sampling::PartialSampling;
 use super::section::{Entry, Fallback, Key, Section, default_text, doc_text, entry, first, key_name, section};
 use super::setting::Setting;
-use super::types::{CacheDevice, CacheSize, ExpertPlacement, MemoryLimit, ModelSource};
+use super::types::{CacheDevice, CacheSize, ChatTemplate, ExpertPlacement, MemoryLimit, ModelSource};
 use super::value::{self, Fault};
 use crate::experts::policy::PolicyKind;
 use crate::memory::KvType;
@@ -117,6 +117,13 @@ section! {
         /// data type of keys and values. `"q8_0"` needs about half of the memory of `"f16"`; quantised ones need flash attention,
         /// which llama.cpp then turns on, and heads of a multiple of 32 elements
         kv_type: KvType = Value(KvType::F16), Choice { words: KvType::ALL.map(|kind| (kind.name(), kind)), hint: None };
+        /// the chat template: a file, relative to the folder of the configuration, or the text of one. By default that of the
+        /// model's file
+        chat_template: Option<ChatTemplate> = Value(None),
+            Maybe(Text { parse: value::chat_template, show: |template| template.given.clone() }, "the model's own");
+        /// variables of the chat template where a request says nothing, such as `{ enable_thinking = false }`, or JSON in a string
+        chat_template_kwargs: Option<Map<String, Json>> = Value(None),
+            Maybe(Object { check: |_| Ok(()) }, "none");
         /// also make embeddings, in a small second context of the model (2048 tokens per text at most). A model whose role is
         /// `"embedding"` makes nothing else
         embeddings: bool = Value(false), Truth;
@@ -184,7 +191,7 @@ section! {
         stop: Vec<String> = Value(Vec::new()), List(Text { parse: value::stop, show: String::clone });
         /// `response_format` of requests, as a table or as JSON in a string: `{ type = "json_object" }`, or
         /// `{ type = "json_schema", json_schema = { name = "...", schema = { ... } } }`
-        response_format: Option<Json> = Value(None), Maybe(Object { check: value::response_format }, "text");
+        response_format: Option<Map<String, Json>> = Value(None), Maybe(Object { check: value::response_format }, "text");
         /// `reasoning_effort` of requests, which some templates read
         reasoning_effort: Option<&'static str> = Value(None), Maybe(Choice {
             words: ["none", "minimal", "low", "medium", "high", "xhigh", "max"].map(|word| (word, word)),
@@ -193,7 +200,7 @@ section! {
         /// whether the model thinks before it answers, where its template can tell it
         enable_thinking: Option<bool> = Value(None), Maybe(Truth, "the template's");
         /// further variables of the chat template
-        chat_template_kwargs: Option<Json> = Value(None), Maybe(Object { check: |_| Ok(()) }, "none");
+        chat_template_kwargs: Option<Map<String, Json>> = Value(None), Maybe(Object { check: |_| Ok(()) }, "none");
     } below {
         /// Sampling, on top of the model's own.
         sampling: SamplingOverrides = PartialSampling;

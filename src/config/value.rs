@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json};
 
 use super::suggest::nearest;
-use super::types::{CacheSize, MemoryLimit, ModelSource, STOP_BYTES};
+use super::types::{CacheSize, ChatTemplate, MemoryLimit, ModelSource, STOP_BYTES};
 use crate::demo::DemoModel;
 
 /// Why a value cannot be: "must be ..., but is ...".
@@ -341,6 +341,24 @@ pub(super) fn response_format(format: &Map<String, Json>) -> Result<(), Fault> {
             "must be of type \"text\", \"json_object\" or \"json_schema\", but is {kind:?}"
         )),
     }
+}
+
+/// A chat template: anything with a brace is the text of one, else it names a file, see `Base::read_template`.
+pub(super) fn chat_template(text: &str) -> Result<ChatTemplate, Fault> {
+    if text.trim().is_empty() {
+        return Err(Fault::new(
+            "must not be empty",
+            "name a file, or write the text of a Jinja template",
+        ));
+    }
+    Ok(ChatTemplate {
+        given: text.to_owned(),
+        text: if text.contains('{') {
+            text.to_owned()
+        } else {
+            String::new()
+        },
+    })
 }
 
 /// A file or a built-in model. Paths are as they were given, see `Base::anchor`.
