@@ -51,8 +51,8 @@ pub(super) struct Parameters {
     /// How entropy becomes temperature.
     #[schema(minimum = 0, maximum = 100, default = 1)]
     dynatemp_exponent: Option<f32>,
-    /// Version of Mirostat; 0 and below is off.
-    #[schema(value_type = Option<i64>, minimum = -2147483648_i64, maximum = 2, default = 0)]
+    /// Version of Mirostat; 0 is off.
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 2, default = 0)]
     mirostat: Option<Integer>,
     /// The surprise that Mirostat aims at.
     #[schema(minimum = 0, maximum = 100, default = 5)]
@@ -334,7 +334,8 @@ impl Parameters {
             temperature: self.temperature,
             dynatemp_range: self.dynatemp_range,
             dynatemp_exponent: self.dynatemp_exponent,
-            mirostat: signed("mirostat", self.mirostat)?.map(|version| u32::try_from(version).unwrap_or(0)),
+            // A version that is not there is refused with the other ranges.
+            mirostat: signed("mirostat", self.mirostat)?.map(|version| u32::try_from(version).unwrap_or(u32::MAX)),
             mirostat_tau: self.mirostat_tau,
             mirostat_eta: self.mirostat_eta,
             // llama-server and vLLM both take values below 1 for "all tokens".

@@ -272,9 +272,9 @@ fn examples_work() {
         let example = &content["example"];
         assert!(example.is_object(), "{path} has no example");
         let (status, answer) = api.post(path, example);
-        // The scripted models have no experts, and no vectors.
-        let lacks = path == "/api/v1/expert-cache" || path.contains("embedding") || path.contains("rerank");
-        assert!(status == 200 || lacks, "{path}: {answer}");
+        // The scripted models have no experts and make no vectors.
+        let unable = path == "/api/v1/expert-cache" || path.contains("embedding") || path.contains("rerank");
+        assert!(status == 200 || (unable && status < 500), "{path}: {answer}");
     }
 }
 

@@ -1,7 +1,5 @@
-//! What becomes of fields.
-
+use super::super::other_fields::REFUSED;
 use super::*;
-use crate::api::other_fields::REFUSED;
 use serde_json::json;
 
 fn read(body: Value) -> Result<Options, String> {
@@ -27,7 +25,11 @@ fn ranges_are_described() {
         } else {
             json!(value)
         };
-        let options = read(json!({ field: value }));
+        // `top_logprobs` goes with `logprobs` only.
+        let options = match field {
+            "top_logprobs" => read(json!({ "logprobs": true, field: value })),
+            _ => read(json!({ field: value })),
+        };
         options.is_ok_and(|options| options.sampling.problems().is_empty())
     };
     let mut seen = 0;
