@@ -137,7 +137,12 @@ impl LocalBackend {
         let ChatRequest { conversation, options } = request;
         let (format, choices) = (options.format.clone(), options.choices);
         let info = self.engine.info();
-        let Prepared { rendered, parts, parser, form } = self.templates.prepare(info, conversation, &format).await?;
+        let Prepared {
+            rendered,
+            parts,
+            parser,
+            form,
+        } = self.templates.prepare(info, conversation, &format).await?;
         let mut generate = self.request(options).await?;
         generate.preserved = self.preserved(&rendered).await?;
         generate.grammar = match format {

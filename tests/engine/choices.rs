@@ -65,7 +65,7 @@ fn more_choices_than_slots_are_all_answered() {
     });
     let (status, whole) = server.post(CHAT, &body);
     assert_eq!((status, texts(&whole).len()), (200, 5), "{whole}");
-    let mut streaming = body.clone();
+    let mut streaming = body;
     streaming["stream"] = true.into();
     let lines = stream(server.address, CHAT, &streaming);
     let chunks: Vec<Value> = lines[..lines.len() - 1]
