@@ -131,13 +131,21 @@ fn an_answer_may_begin_with_its_prompt() {
     }
     for (path, body, param) in [
         (COMPLETIONS, json!({"prompt": "a", "echo": true, "logprobs": 1}), "echo"),
-        (CHAT, json!({"messages": [{"role": "user", "content": "a"}], "echo": true}), "echo"),
+        (
+            CHAT,
+            json!({"messages": [{"role": "user", "content": "a"}], "echo": true}),
+            "echo",
+        ),
         // The demo models have no tokens for it.
         (COMPLETIONS, json!({"prompt": "a", "suffix": "b"}), "suffix"),
         (COMPLETIONS, json!({"prompt": ["a", "b"], "suffix": "b"}), "suffix"),
     ] {
         let (status, answer) = server.post(path, &body);
-        assert_eq!((status, &answer["error"]["param"]), (400, &json!(param)), "{body}: {answer}");
+        assert_eq!(
+            (status, &answer["error"]["param"]),
+            (400, &json!(param)),
+            "{body}: {answer}"
+        );
     }
     // Mirostat takes the place of the chain.
     for version in [1, 2] {
