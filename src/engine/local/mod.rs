@@ -283,11 +283,11 @@ impl LocalEngine {
         }
         let prompt = self.prompt_tokens(model.clone(), request.prompt).await?;
         let context = self.info.context;
-        let room = usize::try_from(context)
+        let rest = usize::try_from(context)
             .unwrap_or(usize::MAX)
             .saturating_sub(prompt.len());
-        let room = u32::try_from(room).unwrap_or(u32::MAX);
-        if room == 0 {
+        let rest = u32::try_from(rest).unwrap_or(u32::MAX);
+        if rest == 0 {
             return Err(EngineError::ContextExceeded {
                 model: self.info.name.clone(),
                 prompt_tokens: prompt.len(),
@@ -306,7 +306,7 @@ impl LocalEngine {
         let request = QueuedRequest {
             prompt,
             sampling: request.sampling,
-            max_tokens: request.max_tokens.unwrap_or(room).clamp(1, room),
+            max_tokens: request.max_tokens.unwrap_or(rest).clamp(1, rest),
             stop: request.stop,
             stop_tokens: request.stop_tokens,
             ignore_eos: request.ignore_eos,

@@ -270,7 +270,7 @@ mod tests {
         assert!(shared.push(first).is_ok());
         assert!(shared.push(second).is_ok());
         assert!(matches!(shared.push(third), Err(Refused::Full { .. })));
-        // A client that leaves the queue makes room at once.
+        // A client that leaves the queue makes a place free at once.
         drop(keep_second);
         let (fourth, _keep_fourth) = request(4);
         assert!(shared.push(fourth).is_ok());
