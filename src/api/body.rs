@@ -17,6 +17,13 @@ use super::error::ApiError;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyLimit(pub(super) usize);
 
+impl BodyLimit {
+    /// Bytes that a body may have on the listener of this request.
+    pub(super) fn of(request: &HttpRequest) -> usize {
+        request.app_data::<Self>().map_or(8 << 20, |limit| limit.0)
+    }
+}
+
 /// Bodies beyond this size are parsed and rendered away from the async workers, which serve other streams meanwhile.
 pub(super) const LARGE: usize = 64 * 1024;
 
@@ -66,6 +73,17 @@ impl Body {
         &self.value[name]
     }
 
+    /// Sets a field.
+    pub(super) fn set(&mut self, name: &str, value: Value) {
+        self.value[name] = value;
+    }
+
+    /// Takes a field out; null if it is not there.
+    pub(super) fn take(&mut self, name: &str) -> Value {
+        let fields = self.value.as_object_mut();
+        fields.and_then(|fields| fields.shift_remove(name)).unwrap_or_default()
+    }
+
     /// All fields with their values.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.value.as_object().into_iter().flatten()
@@ -86,6 +104,20 @@ impl Body {
     }
 }
 
+/// Does the work on a body, away from the async workers if it is large together with `more` bytes that belong to it.
+pub(super) async fn work<T: Send + 'static>(
+    body: Body,
+    more: usize,
+    work: impl FnOnce(Body) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    if body.bytes + more <= LARGE {
+        return work(body);
+    }
+    block(move || work(body))
+        .await
+        .map_err(|error| ApiError::internal(error.to_string()))?
+}
+
 #[cfg(test)]
 impl Body {
     pub(super) fn of_value(value: Value) -> Self {
@@ -98,7 +130,7 @@ impl FromRequest for Body {
     type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, payload: &mut actix_web::dev::Payload) -> Self::Future {
-        let limit = request.app_data::<BodyLimit>().map_or(8 << 20, |limit| limit.0);
+        let limit = BodyLimit::of(request);
         let announced = request
             .headers()
             .get(CONTENT_LENGTH)
@@ -143,7 +175,8 @@ async fn receive<E: Display>(
     }
 }
 
-fn parse(body: &[u8]) -> Result<Body, ApiError> {
+/// Reads JSON text, which must be an object.
+pub(super) fn parse(body: &[u8]) -> Result<Body, ApiError> {
     if let Err(error) = std::str::from_utf8(body) {
         let message = format!("the body is not valid UTF-8 at byte {}", error.valid_up_to());
         return Err(ApiError::bad_body(message));

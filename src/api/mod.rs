@@ -5,8 +5,10 @@
 
 mod access;
 mod admin;
+mod anthropic;
 mod body;
 mod error;
+mod events;
 mod format;
 mod limits;
 mod middleware;
@@ -21,6 +23,7 @@ mod server;
 mod shape;
 mod state;
 mod stream;
+mod token_count;
 mod wire;
 
 use actix_web::web::ServiceConfig;
@@ -32,6 +35,7 @@ pub use stream::chunk as sse_chunk;
 /// All resources.
 fn routes(config: &mut ServiceConfig) {
     openai::routes(config);
+    anthropic::routes(config);
     native::routes(config);
     admin::routes(config);
 }

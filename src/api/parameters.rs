@@ -133,7 +133,12 @@ static KNOWN: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     let fields = schema.get("properties").and_then(Value::as_object);
     let fields = fields.into_iter().flat_map(|fields| fields.keys().cloned());
     fields
-        .chain(READ_ELSEWHERE.iter().chain(&format::FIELDS).map(|name| (*name).to_owned()))
+        .chain(
+            READ_ELSEWHERE
+                .iter()
+                .chain(&format::FIELDS)
+                .map(|name| (*name).to_owned()),
+        )
         .collect()
 });
 

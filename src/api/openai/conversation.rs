@@ -35,8 +35,17 @@ struct Templating {
 }
 
 fn read_now(body: &Body) -> Result<Conversation, ApiError> {
+    let conversation = of_messages(body, messages(body.field("messages"))?)?;
+    Ok(Conversation {
+        tools: tools(body.field("tools"))?,
+        tool_choice: tool_choice(body.field("tool_choice"))?,
+        ..conversation
+    })
+}
+
+/// A conversation of these messages, with what the body says about the template.
+pub(in crate::api) fn of_messages(body: &Body, messages: Vec<Message>) -> Result<Conversation, ApiError> {
     let templating: Templating = body.read()?;
-    let messages = messages(body.field("messages"))?;
     let mut variables = templating.chat_template_kwargs.unwrap_or_default();
     let thinking = match variables.shift_remove("enable_thinking") {
         None | Some(Value::Null) => None,
@@ -51,8 +60,6 @@ fn read_now(body: &Body) -> Result<Conversation, ApiError> {
     }
     Ok(Conversation {
         messages,
-        tools: tools(body.field("tools"))?,
-        tool_choice: tool_choice(body.field("tool_choice"))?,
         parallel_tool_calls: templating.parallel_tool_calls,
         ending: ending(&templating.continue_final_message, templating.add_generation_prompt)?,
         thinking,
@@ -65,6 +72,7 @@ fn read_now(body: &Body) -> Result<Conversation, ApiError> {
             }
         },
         variables,
+        ..Conversation::default()
     })
 }
 

@@ -4,6 +4,7 @@ mod chat_completions;
 mod completions;
 pub(super) mod conversation;
 mod models;
+pub(super) mod responses;
 pub(super) mod tools;
 
 use actix_web::web::ServiceConfig;
@@ -13,4 +14,5 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     chat_completions::routes(config);
     completions::routes(config);
     models::routes(config);
+    responses::routes(config);
 }

@@ -1,0 +1,73 @@
+//! `POST /v1/responses`.
+
+use std::sync::Arc;
+
+use actix_web::HttpResponse;
+use actix_web::web::{Data, ServiceConfig, post};
+use serde_json::Value;
+
+use super::answer::Answer;
+use super::request;
+use super::store::{Store, Stored};
+use super::truncation;
+use super::wire::Response;
+use crate::api::body::{self, Body};
+use crate::api::error::ApiError;
+use crate::api::events;
+use crate::api::state::State;
+use crate::generation::{ChatRequest, OutputStream};
+
+pub(super) fn routes(config: &mut ServiceConfig) {
+    config.route("/v1/responses", post().to(create));
+}
+
+async fn create(state: Data<State>, store: Data<Store>, body: Body) -> Result<HttpResponse, ApiError> {
+    let opened = open(&state, store.into_inner(), None, body).await?;
+    let Opened {
+        outputs,
+        mut answer,
+        streams,
+    } = opened;
+    if streams {
+        return Ok(events::sse(outputs, answer));
+    }
+    events::collect(outputs, &mut answer).await?;
+    Ok(HttpResponse::Ok().json(&answer.response))
+}
+
+/// An answer that has begun.
+pub(super) struct Opened {
+    pub(super) outputs: OutputStream,
+    pub(super) answer: Answer,
+    streams: bool,
+}
+
+/// Begins an answer. `last` is the response that the connection remembers, by its id.
+pub(super) async fn open(
+    state: &State,
+    store: Arc<Store>,
+    last: Option<&(String, Arc<Stored>)>,
+    body: Body,
+) -> Result<Opened, ApiError> {
+    let chain = match body.field("previous_response_id") {
+        Value::String(id) => store.chain(id, last)?,
+        // What is not a string is refused when it is read.
+        _ => Vec::new(),
+    };
+    let more = chain.iter().map(|stored| stored.bytes()).sum();
+    let request = body::work(body, more, move |body| request::read(body, &chain)).await?;
+    let parameters = request.parameters;
+    let served = state.resolve(parameters.model.as_deref())?;
+    let truncates = request.settings.truncation == "auto";
+    let store = request.settings.store.then_some(store);
+    let answer = Answer::new(Response::new(served.name(), request.settings), request.input, store);
+    let request = ChatRequest {
+        options: parameters.options()?,
+        conversation: request.conversation,
+    };
+    Ok(Opened {
+        outputs: truncation::chat(served, request, truncates).await?,
+        answer,
+        streams: parameters.streams(),
+    })
+}
