@@ -2,10 +2,14 @@
 
 mod access;
 mod answers;
+mod anthropic;
 mod bodies;
 mod errors;
+mod events;
 mod leaving;
 mod requests;
+mod responses;
 mod scripted;
 mod server;
+mod socket;
 mod tokens;
