@@ -79,7 +79,7 @@ impl<S: Shape> Source<S> {
         };
         self.open(choice);
         match piece {
-            Piece::Content { text } => match &self.frames[choice].content {
+            Piece::Content { text, .. } => match &self.frames[choice].content {
                 Some(frame) => frame.put(&mut self.out, &text),
                 None => put(&mut self.out, &self.shape.content(choice, &text)),
             },

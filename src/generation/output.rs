@@ -5,7 +5,7 @@ use futures_util::stream::{BoxStream, Stream};
 
 use super::conversation::ToolCall;
 use super::error::GenerationError;
-use crate::engine::{self, PrefillProgress, Timings, Usage};
+use crate::engine::{self, PrefillProgress, Timings, TokenLogprob, Usage};
 
 /// A piece of one choice of an answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +24,12 @@ pub enum Piece {
     /// What the model thinks before it answers.
     Reasoning { text: String },
     /// New text for the user.
-    Content { text: String },
+    Content {
+        text: String,
+        /// How likely the tokens of the text were; empty unless the request asked for it. A token that is part of two
+        /// texts comes with the first.
+        logprobs: Vec<TokenLogprob>,
+    },
     /// A call begins. Calls are numbered from 0 in the order of their first piece.
     ToolCallStart { index: usize, id: String, name: String },
     /// More of a call's arguments, which are JSON text as a whole.
@@ -90,6 +95,8 @@ pub struct Choice {
     /// Empty where the model did not think.
     pub reasoning: String,
     pub content: String,
+    /// How likely the tokens of the content were; empty unless the request asked for it.
+    pub logprobs: Vec<TokenLogprob>,
     pub tool_calls: Vec<ToolCall>,
     pub reason: FinishReason,
 }
@@ -139,6 +146,7 @@ impl OutputStream {
 struct Draft {
     reasoning: String,
     content: String,
+    logprobs: Vec<TokenLogprob>,
     tool_calls: Vec<ToolCall>,
     reason: Option<FinishReason>,
 }
@@ -149,7 +157,10 @@ impl Draft {
         match piece {
             Piece::Progress(_) => {}
             Piece::Reasoning { text } => append(&mut self.reasoning, text),
-            Piece::Content { text } => append(&mut self.content, text),
+            Piece::Content { text, logprobs } => {
+                append(&mut self.content, text);
+                self.logprobs.extend(logprobs);
+            }
             Piece::ToolCallStart { id, name, .. } => self.tool_calls.push(ToolCall {
                 id,
                 name,
@@ -172,6 +183,7 @@ impl Draft {
         Ok(Choice {
             reasoning: self.reasoning,
             content: self.content,
+            logprobs: self.logprobs,
             tool_calls: self.tool_calls,
             reason: self.reason.ok_or(GenerationError::Unfinished)?,
         })
@@ -204,7 +216,10 @@ mod tests {
         let pieces = [
             Piece::Reasoning { text: "so ".into() },
             Piece::Reasoning { text: "what".into() },
-            Piece::Content { text: "yes".into() },
+            Piece::Content {
+                text: "yes".into(),
+                logprobs: Vec::new(),
+            },
             Piece::ToolCallStart {
                 index: 0,
                 id: "a".into(),
@@ -238,6 +253,7 @@ mod tests {
         let expect = Choice {
             reasoning: "so what".into(),
             content: "yes".into(),
+            logprobs: Vec::new(),
             tool_calls: vec![call("a", "f", "{\"x\":1}"), call("b", "g", "")],
             reason: FinishReason::ToolCalls,
         };

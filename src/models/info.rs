@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::Map;
+
 use crate::config::ModelConfig;
 use crate::engine::ModelInfo;
 use crate::gguf::{Gguf, GgufError};
@@ -30,6 +32,8 @@ pub fn describe(config: &ModelConfig, gguf: &Gguf) -> Result<ModelInfo, GgufErro
         parameters: gguf.parameters(),
         size_bytes: gguf.size_bytes(),
         chat_template: geometry.tokenizer.chat_template,
+        tool_template: geometry.tokenizer.tool_template,
+        template_variables: Map::new(),
         bos_token: geometry.tokenizer.bos_text,
         eos_token: geometry.tokenizer.eos_text,
         sampling: config.sampling.clone(),

@@ -239,6 +239,8 @@ fn engine(name: &str, health: Health, left: Sender<Instant>) -> Arc<dyn TokenEng
         parameters: 1,
         size_bytes: 1,
         chat_template: None,
+        tool_template: None,
+        template_variables: serde_json::Map::new(),
         bos_token: String::new(),
         eos_token: String::new(),
         sampling: SamplingOverrides::default(),

@@ -222,7 +222,10 @@ mod tests {
     }
 
     fn text(text: &str) -> Piece {
-        Piece::Content { text: text.into() }
+        Piece::Content {
+            text: text.into(),
+            logprobs: Vec::new(),
+        }
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::store::{Store, Stored};
-use super::wire::{Failure, Incomplete, Item, Part, Response, Status, new_id};
+use super::wire::{Failure, Incomplete, Item, Logprob, Part, Response, Status, new_id};
 use crate::api::error::ApiError;
 use crate::api::events::{Sink, Translator};
+use crate::engine::TokenLogprob;
 use crate::generation::{FinishReason, Piece, Totals};
 
 /// One answer: it becomes a complete [`Response`].
@@ -28,6 +29,8 @@ struct Open {
     id: String,
     kind: Kind,
     text: String,
+    /// Of the tokens of the text, if the request asked for them.
+    logprobs: Vec<Logprob>,
 }
 
 enum Kind {
@@ -82,7 +85,7 @@ struct Delta<'t> {
 #[derive(Serialize)]
 struct TextDelta<'t> {
     delta: &'t str,
-    logprobs: [(); 0],
+    logprobs: &'t [Logprob],
 }
 
 #[derive(Serialize)]
@@ -93,7 +96,7 @@ struct Done<'t> {
 #[derive(Serialize)]
 struct TextDone<'t> {
     text: &'t str,
-    logprobs: [(); 0],
+    logprobs: &'t [Logprob],
 }
 
 #[derive(Serialize)]
@@ -143,7 +146,7 @@ impl Open {
             Kind::Message => Some(Part::OutputText {
                 text,
                 annotations: [],
-                logprobs: [],
+                logprobs: self.logprobs.clone(),
             }),
             Kind::FunctionCall { .. } => None,
         }
@@ -208,6 +211,7 @@ impl Answer {
             id: new_id(prefix),
             kind,
             text: String::new(),
+            logprobs: Vec::new(),
         };
         let output_index = self.response.output.len();
         let item = open.item(Status::InProgress);
@@ -225,9 +229,11 @@ impl Answer {
     }
 
     /// More of the item that goes on.
-    fn more(&mut self, text: &str, sink: &mut impl Sink) {
+    fn more(&mut self, text: &str, logprobs: Vec<TokenLogprob>, sink: &mut impl Sink) {
         let Some(open) = &mut self.open else { return };
         open.text.push_str(text);
+        let known = open.logprobs.len();
+        open.logprobs.extend(logprobs.into_iter().map(Logprob::from));
         let index = self.response.output.len();
         let sequence = &mut self.sequence;
         match open.kind {
@@ -238,7 +244,7 @@ impl Answer {
             Kind::Message => {
                 let delta = TextDelta {
                     delta: text,
-                    logprobs: [],
+                    logprobs: &open.logprobs[known..],
                 };
                 put(sink, sequence, "response.output_text.delta", open.within(index, delta));
             }
@@ -260,7 +266,13 @@ impl Answer {
                 put(sink, sequence, "response.reasoning_text.done", fields);
             }
             Kind::Message => {
-                let fields = open.within(output_index, TextDone { text, logprobs: [] });
+                let fields = open.within(
+                    output_index,
+                    TextDone {
+                        text,
+                        logprobs: &open.logprobs,
+                    },
+                );
                 put(sink, sequence, "response.output_text.done", fields);
             }
             Kind::FunctionCall { name, .. } => {
@@ -323,18 +335,18 @@ impl Translator for Answer {
                 if !matches!(kind, Some(Kind::Reasoning)) {
                     self.open(Kind::Reasoning, sink);
                 }
-                self.more(&text, sink);
+                self.more(&text, Vec::new(), sink);
             }
-            Piece::Content { text, .. } => {
+            Piece::Content { text, logprobs } => {
                 if !matches!(kind, Some(Kind::Message)) {
                     self.open(Kind::Message, sink);
                 }
-                self.more(&text, sink);
+                self.more(&text, logprobs, sink);
             }
             Piece::ToolCallStart { id: call_id, name, .. } => {
                 self.open(Kind::FunctionCall { call_id, name }, sink);
             }
-            Piece::ToolCallArguments { text, .. } => self.more(&text, sink),
+            Piece::ToolCallArguments { text, .. } => self.more(&text, Vec::new(), sink),
             Piece::Finished { reason, totals } => self.finish(&reason, &totals.unwrap_or_default(), sink),
         }
     }
@@ -355,6 +367,7 @@ mod tests {
 
     use super::*;
     use crate::api::openai::responses::wire::Settings;
+    use crate::engine::Candidate;
 
     fn answer() -> Answer {
         Answer::new(Response::new("m", Settings::default()), b"[]".to_vec(), None)
@@ -371,6 +384,13 @@ mod tests {
             assert_eq!(sequence, Some(number.into()));
         }
         events
+    }
+
+    fn text(text: &str) -> Piece {
+        Piece::Content {
+            text: text.into(),
+            logprobs: Vec::new(),
+        }
     }
 
     fn finished(reason: FinishReason) -> Piece {
@@ -391,8 +411,8 @@ mod tests {
             &mut answer,
             [
                 Piece::Reasoning { text: "so".into() },
-                Piece::Content { text: "a".into() },
-                Piece::Content { text: "b".into() },
+                text("a"),
+                text("b"),
                 Piece::ToolCallStart {
                     index: 0,
                     id: "c1".into(),
@@ -478,9 +498,8 @@ mod tests {
 
     #[test]
     fn ends_have_names() {
-        let content = || Piece::Content { text: "a".into() };
         let mut cut = answer();
-        let events = events(&mut cut, [content(), finished(FinishReason::Length)]);
+        let events = events(&mut cut, [text("a"), finished(FinishReason::Length)]);
         let last = events.last().unwrap();
         assert_eq!(last["type"], "response.incomplete");
         assert_eq!(
@@ -493,7 +512,7 @@ mod tests {
         let mut failed = answer();
         let mut events = Vec::new();
         failed.begin(&mut events);
-        failed.take(content(), &mut events);
+        failed.take(text("a"), &mut events);
         failed.fail(&ApiError::internal("out of luck"), &mut events);
         let last = events.last().unwrap();
         assert_eq!(last["type"], "response.failed");
@@ -501,6 +520,33 @@ mod tests {
             last["response"]["error"],
             json!({"code": "server_error", "message": "out of luck"})
         );
+    }
+
+    #[test]
+    fn probabilities_are_told_with_their_text() {
+        let candidate = |text: &str, logprob| Candidate {
+            token: 1,
+            bytes: text.into(),
+            logprob,
+        };
+        let piece = |text: &str| Piece::Content {
+            text: text.into(),
+            logprobs: vec![TokenLogprob {
+                chosen: candidate(text, -0.5),
+                top: vec![candidate("x", -0.25)],
+            }],
+        };
+        let mut answer = answer();
+        let events = events(&mut answer, [piece("a"), piece("b"), finished(FinishReason::EndOfText)]);
+        let told = |text: &str, byte: u8| {
+            json!({"token": text, "bytes": [byte], "logprob": -0.5,
+                "top_logprobs": [{"token": "x", "bytes": [120], "logprob": -0.25}]})
+        };
+        assert_eq!(events[4]["logprobs"], json!([told("a", 97)]));
+        assert_eq!(events[5]["logprobs"], json!([told("b", 98)]));
+        let all = json!([told("a", 97), told("b", 98)]);
+        assert_eq!(events[6]["logprobs"], all);
+        assert_eq!(events[9]["response"]["output"][0]["content"][0]["logprobs"], all);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::engine::{Candidate, TokenLogprob};
 use crate::generation::Totals;
 
 /// A response, complete or not.
@@ -133,8 +134,45 @@ pub(super) enum Part {
         text: String,
         /// There are no sources to cite.
         annotations: [(); 0],
-        logprobs: [(); 0],
+        /// Of all tokens, if the request asked for them.
+        logprobs: Vec<Logprob>,
     },
+}
+
+/// How likely a token was.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(super) struct Logprob {
+    #[serde(flatten)]
+    chosen: Token,
+    /// The likeliest tokens at its place, likeliest first.
+    top_logprobs: Vec<Token>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+struct Token {
+    token: String,
+    /// What the token stands for; not always a text by itself.
+    bytes: Vec<u8>,
+    logprob: f32,
+}
+
+impl From<Candidate> for Token {
+    fn from(candidate: Candidate) -> Self {
+        Self {
+            token: String::from_utf8_lossy(&candidate.bytes).into_owned(),
+            bytes: candidate.bytes,
+            logprob: candidate.logprob,
+        }
+    }
+}
+
+impl From<TokenLogprob> for Logprob {
+    fn from(token: TokenLogprob) -> Self {
+        Self {
+            chosen: token.chosen.into(),
+            top_logprobs: token.top.into_iter().map(Token::from).collect(),
+        }
+    }
 }
 
 /// Token counts.
