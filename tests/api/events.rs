@@ -22,6 +22,9 @@ pub fn events(api: &Api, path: &str, mut body: Value) -> Vec<Value> {
         .collect()
 }
 
+/// The names of events, in order. How a text is cut into deltas is a matter of time: several in a row are one.
 pub fn names(events: &[Value]) -> Vec<&str> {
-    events.iter().map(|event| event["type"].as_str().unwrap()).collect()
+    let mut names: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
+    names.dedup();
+    names
 }

@@ -133,15 +133,16 @@ fn a_socket_answers_one_request_after_the_other() {
     client.ask(json!({"input": "say", "stream_id": "lane"}));
     for lane in [json!(null), json!("lane")] {
         let events = client.events();
-        assert_eq!((names(&events)[0], events.len()), ("response.created", 11));
+        assert_eq!((names(&events)[0], names(&events).len()), ("response.created", 9));
         for (number, event) in events.iter().enumerate() {
             assert_eq!(
                 (&event["sequence_number"], &event["stream_id"]),
                 (&json!(number), &lane)
             );
         }
-        assert_eq!(events[10]["response"]["output"][0]["content"][0]["text"], TEXT);
-        let id = events[10]["response"]["id"].as_str().unwrap();
+        let response = &events[events.len() - 1]["response"];
+        assert_eq!(response["output"][0]["content"][0]["text"], TEXT);
+        let id = response["id"].as_str().unwrap();
         assert_eq!(api.get(&format!("/v1/responses/{id}")).0, 200);
     }
 }

@@ -7,7 +7,7 @@ use actix_web::web::{Data, ServiceConfig, post};
 use serde_json::Value;
 
 use super::answer::Answer;
-use super::request;
+use super::request::{self, Request};
 use super::store::{Store, Stored};
 use super::truncation;
 use super::wire::Response;
@@ -42,20 +42,25 @@ pub(super) struct Opened {
     streams: bool,
 }
 
-/// Begins an answer. `last` is the response that the connection remembers, by its id.
-pub(super) async fn open(
-    state: &State,
-    store: Arc<Store>,
-    last: Option<&(String, Arc<Stored>)>,
-    body: Body,
-) -> Result<Opened, ApiError> {
+/// Reads a request together with what it continues. `last` is the response that the connection remembers, by its id.
+pub(super) async fn read(store: &Store, last: Option<&(String, Arc<Stored>)>, body: Body) -> Result<Request, ApiError> {
     let chain = match body.field("previous_response_id") {
         Value::String(id) => store.chain(id, last)?,
         // What is not a string is refused when it is read.
         _ => Vec::new(),
     };
     let more = chain.iter().map(|stored| stored.bytes()).sum();
-    let request = body::work(body, more, move |body| request::read(body, &chain)).await?;
+    body::work(body, more, move |body| request::read(body, &chain)).await
+}
+
+/// Begins an answer; `last` as in [`read`].
+pub(super) async fn open(
+    state: &State,
+    store: Arc<Store>,
+    last: Option<&(String, Arc<Stored>)>,
+    body: Body,
+) -> Result<Opened, ApiError> {
+    let request = read(&store, last, body).await?;
     let parameters = request.parameters;
     let served = state.resolve(parameters.model.as_deref())?;
     let truncates = request.settings.truncation == "auto";

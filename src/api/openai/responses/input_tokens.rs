@@ -4,11 +4,10 @@ use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
 
-use super::request;
+use super::create;
 use super::store::Store;
-use crate::api::body::{self, Body};
+use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::state::State;
 use crate::api::token_count;
@@ -25,13 +24,7 @@ struct InputTokens {
 }
 
 async fn count(state: Data<State>, store: Data<Store>, body: Body) -> Result<HttpResponse, ApiError> {
-    let chain = match body.field("previous_response_id") {
-        Value::String(id) => store.chain(id, None)?,
-        // What is not a string is refused when it is read.
-        _ => Vec::new(),
-    };
-    let more = chain.iter().map(|stored| stored.bytes()).sum();
-    let request = body::work(body, more, move |body| request::read(body, &chain)).await?;
+    let request = create::read(&store, None, body).await?;
     let served = state.resolve(request.parameters.model.as_deref())?;
     Ok(HttpResponse::Ok().json(InputTokens {
         object: "response.input_tokens",

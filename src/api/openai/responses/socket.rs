@@ -134,7 +134,7 @@ impl From<Closed> for End {
 
 impl Socket {
     async fn serve(mut self, mut messages: AggregatedMessageStream) {
-        let mut pings = tokio::time::interval(PING);
+        let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + PING, PING);
         let mut health = self.state.served().first().map(|model| model.engine.watch_health());
         let mut ends = false;
         let end = loop {

@@ -160,7 +160,7 @@ mod tests {
         assert!(store.get("b").is_none(), "the one that was not used");
         assert!(["a", "c", "d"].iter().all(|id| store.get(id).is_some()));
         // Bytes count, too: two go for one large.
-        store.insert("e", stored(1200, None));
+        store.insert("e", stored(1300, None));
         assert!(store.get("a").is_none() && store.get("c").is_none());
         assert!(store.get("d").is_some() && store.get("e").is_some());
         store.insert("f", stored(3000, None));
