@@ -11,6 +11,7 @@ use super::choices::Choices;
 use super::conversation::Conversation;
 use super::error::GenerationError;
 use super::format::text_grammar;
+use super::literal::Part;
 use super::output::OutputStream;
 use super::request::{BiasTarget, ChatRequest, Options, OutputFormat, Segment, TextPrompt, TextRequest};
 use super::template::{Prepared, Templates};
@@ -28,8 +29,8 @@ impl LocalBackend {
     #[must_use]
     pub fn new(engine: Arc<dyn TokenEngine>) -> Self {
         Self {
+            templates: Arc::new(Templates::new(engine.info())),
             engine,
-            templates: Arc::new(Templates::new()),
         }
     }
 
@@ -56,6 +57,25 @@ impl LocalBackend {
                 }
                 Segment::Tokens(more) => tokens.extend(more),
             }
+        }
+        Ok(Prompt::Tokens(tokens))
+    }
+
+    /// Mostly one text; what users wrote that looks like control tokens is tokenized apart.
+    async fn chat_prompt(&self, mut parts: Vec<Part>) -> Result<Prompt, GenerationError> {
+        if let [Part::Prompt(text)] = parts.as_mut_slice() {
+            return Ok(Prompt::Text {
+                text: std::mem::take(text),
+                add_special: true,
+            });
+        }
+        let mut tokens = Vec::new();
+        for (index, part) in parts.into_iter().enumerate() {
+            let (text, control) = match part {
+                Part::Prompt(text) => (text, true),
+                Part::Literal(text) => (text, false),
+            };
+            tokens.extend(self.engine.tokenize(text, index == 0, control).await?);
         }
         Ok(Prompt::Tokens(tokens))
     }
@@ -100,7 +120,7 @@ impl LocalBackend {
         let ChatRequest { conversation, options } = request;
         let format = options.format.clone();
         let info = self.engine.info();
-        let Prepared { rendered, parser, form } = self.templates.prepare(info, conversation, &format).await?;
+        let Prepared { rendered, parts, parser, form } = self.templates.prepare(info, conversation, &format).await?;
         let mut generate = self.request(options).await?;
         generate.preserved = self.preserved(&rendered).await?;
         generate.grammar = match format {
@@ -108,10 +128,7 @@ impl LocalBackend {
             _ => self.grammar(&rendered).await?,
         };
         generate.stop.extend(rendered.stops.iter().cloned());
-        generate.prompt = Prompt::Text {
-            text: rendered.prompt,
-            add_special: true,
-        };
+        generate.prompt = self.chat_prompt(parts).await?;
         let events = self.engine.submit(generate).await?;
         Ok(one(answer::parsed(events, parser, form, rendered.stops)))
     }
@@ -221,7 +238,10 @@ impl ChatBackend for LocalBackend {
         async move {
             let info = self.engine.info();
             let prepared = self.templates.prepare(info, conversation, &OutputFormat::Text).await?;
-            Ok(prepared.rendered.prompt)
+            let texts = prepared.parts.into_iter().map(|part| match part {
+                Part::Prompt(text) | Part::Literal(text) => text,
+            });
+            Ok(texts.collect())
         }
         .boxed()
     }

@@ -240,6 +240,7 @@ fn engine(name: &str, health: Health, left: Sender<Instant>) -> Arc<dyn TokenEng
         size_bytes: 1,
         chat_template: None,
         tool_template: None,
+        control_tokens: Vec::new(),
         template_variables: serde_json::Map::new(),
         bos_token: String::new(),
         eos_token: String::new(),
