@@ -9,7 +9,8 @@ mod events;
 mod leaving;
 mod requests;
 mod responses;
+mod responses_socket;
 mod scripted;
 mod server;
-mod socket;
+
 mod tokens;
