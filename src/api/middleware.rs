@@ -81,9 +81,9 @@ pub(super) async fn admit(
         Ok(()) => next.call(request).await.map(ServiceResponse::map_into_left_body),
         Err(error) => {
             tracing::debug!(%error, path = request.path(), "refused");
-            Ok(request
-                .into_response(HttpResponse::from_error(error))
-                .map_into_right_body())
+            // With the error in it, which others may put into words of their own.
+            let response = ServiceResponse::new(request.into_parts().0, HttpResponse::from_error(error));
+            Ok(response.map_into_right_body())
         }
     }
 }

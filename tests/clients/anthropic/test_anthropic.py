@@ -58,7 +58,7 @@ def test_stream(client: anthropic.Anthropic) -> None:
 
 
 def test_thinking(client: anthropic.Anthropic) -> None:
-    question = "What is 7 + 5?"
+    question = "A box has 7 apples. I add 5. How many?"
     request = ask(question, max_tokens=1000, thinking={"type": "enabled", "budget_tokens": 500})
     message = client.messages.create(**request)
     assert [block.type for block in message.content] == ["thinking", "text"]

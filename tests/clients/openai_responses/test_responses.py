@@ -10,6 +10,7 @@ from conftest import QUESTION, RESULT, WEATHER, Server
 from openai.types.responses import Response
 from pydantic import BaseModel, TypeAdapter
 
+SUM = "A box has 7 apples. I add 5. How many?"
 TOOL = {"type": "function", **WEATHER["function"]}
 
 
@@ -54,14 +55,14 @@ def test_stream(client: openai.OpenAI) -> None:
 
 
 def test_reasoning(client: openai.OpenAI) -> None:
-    response = client.responses.create(**ask("What is 7 + 5?"))
+    response = client.responses.create(**ask(SUM))
     assert [item.type for item in response.output] == ["reasoning", "message"]
     thought = response.output[0].content[0].text
     assert thought and response.usage.output_tokens_details.reasoning_tokens > 0
-    with client.responses.stream(**ask("What is 7 + 5?")) as stream:
+    with client.responses.stream(**ask(SUM)) as stream:
         deltas = "".join(event.delta for event in stream if event.type == "response.reasoning_text.delta")
     assert deltas == thought
-    without = client.responses.create(**ask("What is 7 + 5?", reasoning={"effort": "none"}))
+    without = client.responses.create(**ask(SUM, reasoning={"effort": "none"}))
     assert [item.type for item in without.output] == ["message"]
 
 
