@@ -19,6 +19,7 @@ pub mod llama;
 pub mod memory;
 pub mod models;
 pub mod plan;
+pub mod pooling;
 mod renamed;
 pub mod report;
 pub mod sampling;

@@ -259,7 +259,7 @@ fn what_cannot_be_asked_is_named() {
         );
     }
     let mut body = ask("hi");
-    body["json_schema"] = object.clone();
+    body["json_schema"] = object;
     body["response_format"] = json!({"type": "json_object"});
     assert_eq!(server.post(CHAT, &body).0, 400);
 }
@@ -329,5 +329,8 @@ fn control_tokens_in_messages_are_text() {
     let with = tokens("hi<|im_end|><|im_start|>");
     assert!(with > plain + 6, "{plain} {with}");
     let (_, answer) = server.post("/apply-template", &ask("hi<|im_end|>"));
-    assert!(answer["prompt"].as_str().unwrap().contains("hi<|im_end|><|im_end|>"), "{answer}");
+    assert!(
+        answer["prompt"].as_str().unwrap().contains("hi<|im_end|><|im_end|>"),
+        "{answer}"
+    );
 }

@@ -18,7 +18,7 @@ use super::error::ApiError;
 pub(super) struct BodyLimit(pub(super) usize);
 
 impl BodyLimit {
-    /// Bytes that a body may have on the listener of this request.
+    /// The limit that the server of a request has.
     pub(super) fn of(request: &HttpRequest) -> usize {
         request.app_data::<Self>().map_or(8 << 20, |limit| limit.0)
     }
@@ -57,6 +57,16 @@ pub(super) struct Body {
 }
 
 impl Body {
+    /// Reads an object; a large one away from the async workers.
+    pub(super) async fn parse(bytes: Bytes) -> Result<Self, ApiError> {
+        if bytes.len() <= LARGE {
+            return parse(&bytes);
+        }
+        block(move || parse(&bytes))
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))?
+    }
+
     /// Reads the fields of one type from the object; types that share a body take what is theirs.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         serde_path_to_error::deserialize(&self.value).map_err(|error| {
@@ -141,13 +151,7 @@ impl FromRequest for Body {
                 return Err(ApiError::too_large(limit));
             }
             let payload = payload.map_err(|error| ApiError::bad_body(error.to_string()))?;
-            let body = receive(payload, limit, PACE).await?;
-            if body.len() <= LARGE {
-                return parse(&body);
-            }
-            block(move || parse(&body))
-                .await
-                .map_err(|error| ApiError::internal(error.to_string()))?
+            Self::parse(receive(payload, limit, PACE).await?.freeze()).await
         }
         .boxed_local()
     }

@@ -7,6 +7,9 @@ mod access;
 mod admin;
 mod anthropic;
 mod body;
+mod cors;
+mod described;
+mod docs;
 mod error;
 mod events;
 mod format;
@@ -16,7 +19,9 @@ mod native;
 mod openai;
 mod other_fields;
 mod parameters;
+mod presets;
 mod prompts;
+mod requests;
 mod respond;
 mod routing;
 mod server;
@@ -24,6 +29,7 @@ mod shape;
 mod state;
 mod stream;
 mod token_count;
+mod vectors;
 mod wire;
 
 use actix_web::web::ServiceConfig;
@@ -38,4 +44,5 @@ fn routes(config: &mut ServiceConfig) {
     anthropic::routes(config);
     native::routes(config);
     admin::routes(config);
+    docs::routes(config);
 }

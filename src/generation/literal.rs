@@ -31,10 +31,18 @@ pub(super) enum Part {
 
 impl Literals {
     pub(super) fn new(texts: &[String]) -> Self {
-        let texts: Vec<String> = texts.iter().filter(|text| !text.is_empty()).take(MAX_TOKENS).cloned().collect();
+        let texts: Vec<String> = texts
+            .iter()
+            .filter(|text| !text.is_empty())
+            .take(MAX_TOKENS)
+            .cloned()
+            .collect();
         let lengths: BTreeSet<usize> = texts.iter().map(String::len).collect();
         Self {
-            by_text: (FIRST..).zip(&texts).filter_map(|(code, text)| Some((text.clone(), char::from_u32(code)?))).collect(),
+            by_text: (FIRST..)
+                .zip(&texts)
+                .filter_map(|(code, text)| Some((text.clone(), char::from_u32(code)?)))
+                .collect(),
             lengths: lengths.into_iter().rev().collect(),
             starts: texts.iter().filter_map(|text| text.bytes().next()).collect(),
             texts,
@@ -66,16 +74,22 @@ impl Literals {
 
     /// The longest control token with which a text begins.
     fn at(&self, text: &str) -> Option<(usize, char)> {
-        self.lengths.iter().find_map(|length| Some((*length, *self.by_text.get(text.get(..*length)?)?)))
+        self.lengths
+            .iter()
+            .find_map(|length| Some((*length, *self.by_text.get(text.get(..*length)?)?)))
     }
 
     /// Whether a template wrote one of the characters in another way, such as by JSON's escapes: then it cannot be found again.
     pub(super) fn is_mangled(prompt: &str) -> bool {
         // The first halves of the plane's surrogate pairs are U+DB80 to U+DBBF.
-        ["\\udb8", "\\udb9", "\\udba", "\\udbb", "\\U000f"].iter().any(|escape| {
-            let whole = prompt.as_bytes();
-            whole.windows(escape.len()).any(|part| part.eq_ignore_ascii_case(escape.as_bytes()))
-        })
+        ["\\udb8", "\\udb9", "\\udba", "\\udbb", "\\U000f"]
+            .iter()
+            .any(|escape| {
+                let whole = prompt.as_bytes();
+                whole
+                    .windows(escape.len())
+                    .any(|part| part.eq_ignore_ascii_case(escape.as_bytes()))
+            })
     }
 
     /// The parts of a prompt.
@@ -83,7 +97,9 @@ impl Literals {
         let mut parts = Vec::new();
         let mut start = 0;
         for (at, character) in prompt.char_indices() {
-            let Some(index) = u32::from(character).checked_sub(FIRST) else { continue };
+            let Some(index) = u32::from(character).checked_sub(FIRST) else {
+                continue;
+            };
             let Some(text) = usize::try_from(index).ok().and_then(|index| self.texts.get(index)) else {
                 continue;
             };

@@ -190,12 +190,7 @@ impl Request {
     }
 
     /// Renders, on a thread with a large stack.
-    fn prepare(
-        self,
-        template: &Template,
-        literals: &Literals,
-        told: &AtomicBool,
-    ) -> Result<Prepared, GenerationError> {
+    fn prepare(self, template: &Template, literals: &Literals, told: &AtomicBool) -> Result<Prepared, GenerationError> {
         let (mut hidden, mut hides) = (self.messages.clone(), false);
         for message in hidden.iter_mut().filter(|message| message.role != Role::Assistant) {
             if let Some(content) = literals.hide(&message.content) {
@@ -208,7 +203,9 @@ impl Request {
         if hides && let Some(Part::Prompt(prompt)) = parts.first() {
             if Literals::is_mangled(prompt) {
                 if !told.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("the chat template does not print messages as they are: control tokens in them are control tokens");
+                    tracing::warn!(
+                        "the chat template does not print messages as they are: control tokens in them are control tokens"
+                    );
                 }
                 rendered = self.render(template, &self.messages)?;
                 parts = vec![Part::Prompt(std::mem::take(&mut rendered.prompt))];

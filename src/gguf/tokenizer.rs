@@ -109,13 +109,22 @@ const CONTROL: u64 = 3;
 /// Texts of the tokens that the file calls control tokens, and of `special` ones.
 fn control_texts(gguf: &Gguf, tokens: &Array<'_>, special: &[Option<u32>]) -> Vec<String> {
     let types = gguf.get("tokenizer.ggml.token_type").and_then(|value| value.as_array());
-    let types = types.map(|types| types.iter().map(|kind| kind.as_u64() == Some(CONTROL)).collect::<Vec<bool>>());
+    let types = types.map(|types| {
+        types
+            .iter()
+            .map(|kind| kind.as_u64() == Some(CONTROL))
+            .collect::<Vec<bool>>()
+    });
     let is_control = |id: usize| {
-        let named = special.iter().any(|token| token.is_some_and(|token| token as usize == id));
+        let named = special
+            .iter()
+            .any(|token| token.is_some_and(|token| token as usize == id));
         named || types.as_ref().is_some_and(|types| types.get(id) == Some(&true))
     };
     let texts = tokens.strings().enumerate().filter(|(id, _)| is_control(*id));
-    texts.filter_map(|(_, text)| Some(std::str::from_utf8(text).ok()?.to_owned())).collect()
+    texts
+        .filter_map(|(_, text)| Some(std::str::from_utf8(text).ok()?.to_owned()))
+        .collect()
 }
 
 /// Arrays beside the tokens have as many entries, of the type that llama.cpp reads them as.

@@ -1,5 +1,8 @@
 //! The HTTP layer over a scripted engine: what a real one shows too rarely, or at moments that a test cannot choose.
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod access;
 mod answers;
 mod anthropic;
@@ -7,10 +10,12 @@ mod bodies;
 mod errors;
 mod events;
 mod leaving;
+mod openapi;
+mod presets;
 mod requests;
 mod responses;
 mod responses_socket;
 mod scripted;
 mod server;
-
+mod socket;
 mod tokens;

@@ -170,7 +170,7 @@ fn mistakes_are_told() {
     }
     assert_eq!(api.get("/v1/responses/resp_x").0, 404);
     assert_eq!(api.get("/v1/responses/resp_x/input_items").0, 404);
-    assert_eq!(api.get(RESPONSES).0, 405);
+    assert_eq!(api.get(RESPONSES).0, 426);
     let (status, count) = api.post("/v1/responses/input_tokens", &json!({"input": "x"}));
     let prompt = "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n";
     assert_eq!(

@@ -7,8 +7,8 @@ use actix_web::error::InternalError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderName};
 use actix_web::middleware::Next;
-use schemars::JsonSchema;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
 
@@ -19,7 +19,8 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MESSAGES: &str = "/v1/messages";
 
 /// An error as Anthropic's SDKs read it.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AnthropicError)]
 pub(super) struct ErrorBody {
     /// `error`.
     #[serde(rename = "type")]
@@ -29,7 +30,8 @@ pub(super) struct ErrorBody {
     request_id: Option<String>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AnthropicErrorDetail)]
 struct ErrorDetail {
     #[serde(rename = "type")]
     kind: &'static str,

@@ -2,6 +2,7 @@
 
 mod content;
 mod count_tokens;
+mod described;
 mod error;
 mod messages;
 mod request;
@@ -9,6 +10,7 @@ mod translation;
 mod wire;
 
 use actix_web::web::ServiceConfig;
+use utoipa::OpenApi;
 
 pub(super) use error::reword;
 
@@ -16,4 +18,13 @@ pub(super) use error::reword;
 pub(super) fn routes(config: &mut ServiceConfig) {
     messages::routes(config);
     count_tokens::routes(config);
+}
+
+#[derive(OpenApi)]
+#[openapi(paths(messages::create, count_tokens::count), components(schemas(error::ErrorBody)))]
+struct Docs;
+
+/// The description of these resources.
+pub(super) fn docs() -> utoipa::openapi::OpenApi {
+    Docs::openapi()
 }

@@ -32,7 +32,13 @@ pub(super) fn read_to_count(mut body: Body) -> Result<Request, ApiError> {
     let thinking = thinking(&mut body)?;
     stop_sequences(&mut body)?;
     output_config(&mut body)?;
-    let conversation = conversation::of_messages(&body, messages)?;
+    let mut conversation = conversation::of_messages(&body, messages)?;
+    if let Value::String(effort) = body.field("reasoning_effort") {
+        // Also before that of a preset.
+        conversation
+            .variables
+            .insert("reasoning_effort".into(), effort.as_str().into());
+    }
     Ok(Request {
         parameters: Parameters::of(&body)?,
         conversation: Conversation {

@@ -1,13 +1,14 @@
 //! What a message of the assistant looks like, whole or at the ends of a stream.
 
-use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::generation::{Choice, Completion, FinishReason, ToolCall, Totals};
 
 /// A message of the assistant.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AnthropicMessage)]
 pub(super) struct Message {
     pub(super) id: String,
     /// `message`.
@@ -22,7 +23,8 @@ pub(super) struct Message {
 }
 
 /// A part of a message.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AnthropicBlock)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Block {
     Thinking {
@@ -41,13 +43,15 @@ pub(super) enum Block {
 }
 
 /// Why a message ends; nothing while it goes on.
-#[derive(Debug, Default, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = AnthropicEnd)]
 pub(super) struct End {
     stop_reason: Option<StopReason>,
     stop_sequence: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = AnthropicStopReason)]
 #[serde(rename_all = "snake_case")]
 enum StopReason {
     EndTurn,
@@ -57,7 +61,8 @@ enum StopReason {
 }
 
 /// Token counts. The tokens of the prompt are `input_tokens` and `cache_read_input_tokens` together.
-#[derive(Debug, Default, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = AnthropicUsage)]
 pub(super) struct Usage {
     /// Tokens of the prompt that were computed.
     input_tokens: u32,
@@ -69,7 +74,8 @@ pub(super) struct Usage {
     output_tokens_details: OutputTokensDetails,
 }
 
-#[derive(Debug, Default, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = AnthropicOutputTokensDetails)]
 struct OutputTokensDetails {
     thinking_tokens: u32,
 }

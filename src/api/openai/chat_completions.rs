@@ -2,18 +2,22 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
-use schemars::JsonSchema;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::conversation;
+use super::logprobs::ChatLogprobs;
 use crate::api::body::Body;
+use crate::api::described::ServerSentEvent;
 use crate::api::error::ApiError;
 use crate::api::parameters::Parameters;
+use crate::api::presets;
+use crate::api::requests::ChatCompletionRequest;
 use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
 use crate::api::wire::{Envelope, FinishReason, PromptProgress, Timings, Usage};
-use crate::engine::PrefillProgress;
+use crate::engine::{PrefillProgress, TokenLogprob};
 use crate::generation::{self, ChatRequest, Completion, Totals};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -22,19 +26,35 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .route("/api/v1/chat/completions", post().to(complete));
 }
 
-async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+/// Answers a conversation.
+#[utoipa::path(
+    post,
+    path = "/v1/chat/completions",
+    request_body(
+        content = ChatCompletionRequest,
+        example = json!({"messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_tokens": 128})
+    ),
+    responses((
+        status = 200,
+        description = "The answer; with `stream` events of type `ChatChunk`, then `[DONE]`.",
+        content((ChatCompletion = "application/json"), (ServerSentEvent = "text/event-stream"))
+    ))
+)]
+pub(super) async fn complete(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
+    let target = state.open(&mut body)?;
     let parameters = Parameters::of(&body)?;
-    let served = state.resolve(parameters.model.as_deref())?;
+    let options = parameters.options()?;
     let shape = Chat {
-        envelope: Envelope::new("chatcmpl", CHUNK, served.name()),
+        envelope: Envelope::new("chatcmpl", CHUNK, target.name()),
         include_usage: parameters.include_usage(),
+        logprobs: options.logprobs.is_some(),
     };
     let streams = parameters.streams();
     let request = ChatRequest {
-        options: parameters.options()?,
-        conversation: conversation::read(body).await?,
+        options,
+        conversation: presets::begin(target, conversation::read(body).await?),
     };
-    respond(served.chat.chat(request).await?, streams, shape).await
+    respond(target.model.chat.chat(request).await?, streams, shape).await
 }
 
 const CHUNK: &str = "chat.completion.chunk";
@@ -42,11 +62,12 @@ const CHUNK: &str = "chat.completion.chunk";
 struct Chat {
     envelope: Envelope,
     include_usage: bool,
+    logprobs: bool,
 }
 
 /// A whole answer.
-#[derive(Debug, Serialize, JsonSchema)]
-struct ChatCompletion {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ChatCompletion {
     #[serde(flatten)]
     envelope: Envelope,
     choices: Vec<Choice>,
@@ -54,16 +75,17 @@ struct ChatCompletion {
     timings: Timings,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChatChoice)]
 struct Choice {
     index: usize,
     message: Message,
-    /// Not supported yet.
-    logprobs: (),
+    logprobs: Option<ChatLogprobs>,
     finish_reason: FinishReason,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChatMessage)]
 struct Message {
     role: &'static str,
     /// Null where there are only calls.
@@ -78,7 +100,7 @@ struct Message {
 }
 
 /// The same text twice: clients look for one of the two names.
-#[derive(Debug, Default, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct Reasoning {
     /// As llama-server, SGLang and DeepSeek name it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,7 +120,7 @@ impl Reasoning {
 }
 
 /// A call, or in a stream a piece of one.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ToolCall {
     /// Only in streams: which call the piece is of.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,7 +133,7 @@ struct ToolCall {
     function: Function,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Function {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
@@ -143,8 +165,8 @@ impl ToolCall {
 }
 
 /// One event of a streamed answer.
-#[derive(Debug, Serialize, JsonSchema)]
-struct ChatChunk {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ChatChunk {
     #[serde(flatten)]
     envelope: Envelope,
     /// Empty in chunks that tell only usage or progress.
@@ -159,17 +181,16 @@ struct ChatChunk {
     timings: Option<Timings>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ChunkChoice {
     index: usize,
     delta: Delta,
-    /// Not supported yet.
-    logprobs: (),
+    logprobs: Option<ChatLogprobs>,
     finish_reason: Option<FinishReason>,
 }
 
 /// What a chunk adds to a choice.
-#[derive(Debug, Default, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct Delta {
     /// Only in the first chunk of a choice.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -198,7 +219,7 @@ impl Chat {
         self.chunk(vec![ChunkChoice {
             index,
             delta,
-            logprobs: (),
+            logprobs: None,
             finish_reason,
         }])
     }
@@ -241,8 +262,8 @@ impl Shape for Chat {
         let choices = (0..).zip(completion.choices).map(|(index, choice)| Choice {
             index,
             finish_reason: (&choice.reason).into(),
+            logprobs: self.logprobs.then(|| ChatLogprobs::new(&choice.logprobs)),
             message: choice.into(),
-            logprobs: (),
         });
         ChatCompletion {
             envelope: self.envelope.as_object("chat.completion"),
@@ -267,6 +288,14 @@ impl Shape for Chat {
             ..Delta::default()
         };
         self.choice(choice, delta, None)
+    }
+
+    fn content_with_logprobs(&self, choice: usize, text: &str, logprobs: &[TokenLogprob]) -> ChatChunk {
+        let mut chunk = self.content(choice, text);
+        for choice in &mut chunk.choices {
+            choice.logprobs = Some(ChatLogprobs::new(logprobs));
+        }
+        chunk
     }
 
     fn reasoning(&self, choice: usize, text: &str) -> Option<ChatChunk> {

@@ -35,15 +35,11 @@ struct Templating {
 }
 
 fn read_now(body: &Body) -> Result<Conversation, ApiError> {
-    let conversation = of_messages(body, messages(body.field("messages"))?)?;
-    Ok(Conversation {
-        tools: tools(body.field("tools"))?,
-        tool_choice: tool_choice(body.field("tool_choice"))?,
-        ..conversation
-    })
+    let messages = messages(body.field("messages"))?;
+    of_messages(body, messages)
 }
 
-/// A conversation of these messages, with what the body says about the template.
+/// What the body says of a conversation, but for its messages.
 pub(in crate::api) fn of_messages(body: &Body, messages: Vec<Message>) -> Result<Conversation, ApiError> {
     let templating: Templating = body.read()?;
     let mut variables = templating.chat_template_kwargs.unwrap_or_default();
@@ -59,6 +55,8 @@ pub(in crate::api) fn of_messages(body: &Body, messages: Vec<Message>) -> Result
         variables.entry("reasoning_effort").or_insert(effort.into());
     }
     Ok(Conversation {
+        tools: tools(body.field("tools"))?,
+        tool_choice: tool_choice(body.field("tool_choice"))?,
         parallel_tool_calls: templating.parallel_tool_calls,
         ending: match ending(&templating.continue_final_message, templating.add_generation_prompt)? {
             Some(ending) => ending,
@@ -75,7 +73,6 @@ pub(in crate::api) fn of_messages(body: &Body, messages: Vec<Message>) -> Result
         },
         variables,
         messages,
-        ..Conversation::default()
     })
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::store::{Store, Stored};
-use super::wire::{Failure, Incomplete, Item, Logprob, Part, Response, Status, new_id};
+use super::wire::{Failure, Incomplete, Item, Part, Response, Status, new_id};
 use crate::api::error::ApiError;
 use crate::api::events::{Sink, Translator};
+use crate::api::openai::logprobs::ChatToken;
 use crate::engine::TokenLogprob;
 use crate::generation::{FinishReason, Piece, Totals};
 
@@ -30,7 +31,7 @@ struct Open {
     kind: Kind,
     text: String,
     /// Of the tokens of the text, if the request asked for them.
-    logprobs: Vec<Logprob>,
+    logprobs: Vec<ChatToken>,
 }
 
 enum Kind {
@@ -85,7 +86,7 @@ struct Delta<'t> {
 #[derive(Serialize)]
 struct TextDelta<'t> {
     delta: &'t str,
-    logprobs: &'t [Logprob],
+    logprobs: &'t [ChatToken],
 }
 
 #[derive(Serialize)]
@@ -96,7 +97,7 @@ struct Done<'t> {
 #[derive(Serialize)]
 struct TextDone<'t> {
     text: &'t str,
-    logprobs: &'t [Logprob],
+    logprobs: &'t [ChatToken],
 }
 
 #[derive(Serialize)]
@@ -145,7 +146,7 @@ impl Open {
             Kind::Reasoning => Some(Part::ReasoningText { text }),
             Kind::Message => Some(Part::OutputText {
                 text,
-                annotations: [],
+                annotations: Vec::new(),
                 logprobs: self.logprobs.clone(),
             }),
             Kind::FunctionCall { .. } => None,
@@ -229,11 +230,11 @@ impl Answer {
     }
 
     /// More of the item that goes on.
-    fn more(&mut self, text: &str, logprobs: Vec<TokenLogprob>, sink: &mut impl Sink) {
+    fn more(&mut self, text: &str, logprobs: &[TokenLogprob], sink: &mut impl Sink) {
         let Some(open) = &mut self.open else { return };
         open.text.push_str(text);
         let known = open.logprobs.len();
-        open.logprobs.extend(logprobs.into_iter().map(Logprob::from));
+        open.logprobs.extend(logprobs.iter().map(ChatToken::from));
         let index = self.response.output.len();
         let sequence = &mut self.sequence;
         match open.kind {
@@ -335,18 +336,18 @@ impl Translator for Answer {
                 if !matches!(kind, Some(Kind::Reasoning)) {
                     self.open(Kind::Reasoning, sink);
                 }
-                self.more(&text, Vec::new(), sink);
+                self.more(&text, &[], sink);
             }
             Piece::Content { text, logprobs } => {
                 if !matches!(kind, Some(Kind::Message)) {
                     self.open(Kind::Message, sink);
                 }
-                self.more(&text, logprobs, sink);
+                self.more(&text, &logprobs, sink);
             }
             Piece::ToolCallStart { id: call_id, name, .. } => {
                 self.open(Kind::FunctionCall { call_id, name }, sink);
             }
-            Piece::ToolCallArguments { text, .. } => self.more(&text, Vec::new(), sink),
+            Piece::ToolCallArguments { text, .. } => self.more(&text, &[], sink),
             Piece::Finished { reason, totals } => self.finish(&reason, &totals.unwrap_or_default(), sink),
         }
     }

@@ -7,13 +7,16 @@ use actix_web::web::{Data, ServiceConfig, post};
 use serde_json::Value;
 
 use super::answer::Answer;
+use super::described::ResponsesRequest;
 use super::request::{self, Request};
 use super::store::{Store, Stored};
 use super::truncation;
 use super::wire::Response;
 use crate::api::body::{self, Body};
+use crate::api::described::ServerSentEvent;
 use crate::api::error::ApiError;
 use crate::api::events;
+use crate::api::presets;
 use crate::api::state::State;
 use crate::generation::{ChatRequest, OutputStream};
 
@@ -21,7 +24,19 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/v1/responses", post().to(create));
 }
 
-async fn create(state: Data<State>, store: Data<Store>, body: Body) -> Result<HttpResponse, ApiError> {
+/// Answers a conversation.
+#[utoipa::path(
+    post,
+    path = "/v1/responses",
+    request_body(content = ResponsesRequest, example = json!({"input": "Hello!", "max_output_tokens": 64})),
+    responses((
+        status = 200,
+        description = "The response; with `stream` events that build it up, from `response.created` to `response.completed`, \
+                       `response.incomplete` or `response.failed`.",
+        content((Response = "application/json"), (ServerSentEvent = "text/event-stream"))
+    ))
+)]
+pub(super) async fn create(state: Data<State>, store: Data<Store>, body: Body) -> Result<HttpResponse, ApiError> {
     let opened = open(&state, store.into_inner(), None, body).await?;
     let Opened {
         outputs,
@@ -58,20 +73,23 @@ pub(super) async fn open(
     state: &State,
     store: Arc<Store>,
     last: Option<&(String, Arc<Stored>)>,
-    body: Body,
+    mut body: Body,
 ) -> Result<Opened, ApiError> {
+    let target = state.open(&mut body)?;
     let request = read(&store, last, body).await?;
     let parameters = request.parameters;
-    let served = state.resolve(parameters.model.as_deref())?;
     let truncates = request.settings.truncation == "auto";
     let store = request.settings.store.then_some(store);
-    let answer = Answer::new(Response::new(served.name(), request.settings), request.input, store);
+    let answer = Answer::new(Response::new(target.name(), request.settings), request.input, store);
+    let mut options = parameters.options()?;
+    // There is no `n` in this API.
+    options.choices = 1;
     let request = ChatRequest {
-        options: parameters.options()?,
-        conversation: request.conversation,
+        options,
+        conversation: presets::begin(target, request.conversation),
     };
     Ok(Opened {
-        outputs: truncation::chat(served, request, truncates).await?,
+        outputs: truncation::chat(target.model, request, truncates).await?,
         answer,
         streams: parameters.streams(),
     })

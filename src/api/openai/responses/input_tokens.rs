@@ -2,13 +2,15 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
-use schemars::JsonSchema;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::create;
+use super::described::ResponsesRequest;
 use super::store::Store;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
+use crate::api::presets;
 use crate::api::state::State;
 use crate::api::token_count;
 
@@ -16,18 +18,26 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/v1/responses/input_tokens", post().to(count));
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
-struct InputTokens {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct InputTokens {
     /// `response.input_tokens`.
     object: &'static str,
     input_tokens: usize,
 }
 
-async fn count(state: Data<State>, store: Data<Store>, body: Body) -> Result<HttpResponse, ApiError> {
+/// Counts the tokens of a prompt.
+#[utoipa::path(
+    post,
+    path = "/v1/responses/input_tokens",
+    request_body(content = ResponsesRequest, example = json!({"input": "Hello!"})),
+    responses((status = 200, description = "How long the prompt of the request is.", body = InputTokens))
+)]
+pub(super) async fn count(state: Data<State>, store: Data<Store>, mut body: Body) -> Result<HttpResponse, ApiError> {
+    let target = state.open(&mut body)?;
     let request = create::read(&store, None, body).await?;
-    let served = state.resolve(request.parameters.model.as_deref())?;
+    let conversation = presets::begin(target, request.conversation);
     Ok(HttpResponse::Ok().json(InputTokens {
         object: "response.input_tokens",
-        input_tokens: token_count::of_conversation(served, request.conversation).await?,
+        input_tokens: token_count::of_conversation(target.model, conversation).await?,
     }))
 }

@@ -6,6 +6,7 @@
 
 mod answer;
 mod create;
+mod described;
 mod input;
 mod input_tokens;
 mod request;
@@ -17,6 +18,7 @@ mod truncation;
 mod wire;
 
 use actix_web::web::ServiceConfig;
+use utoipa::OpenApi;
 
 pub(in crate::api) use store::Store;
 
@@ -27,4 +29,20 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     // Before what could be an id.
     input_tokens::routes(config);
     stored::routes(config);
+}
+
+#[derive(OpenApi)]
+#[openapi(paths(
+    create::create,
+    socket::connect,
+    input_tokens::count,
+    stored::retrieve,
+    stored::forget,
+    stored::input_items
+))]
+struct Docs;
+
+/// The description of these resources.
+pub(super) fn docs() -> utoipa::openapi::OpenApi {
+    Docs::openapi()
 }

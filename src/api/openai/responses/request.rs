@@ -68,7 +68,13 @@ pub(super) fn read(mut body: Body, chain: &[Arc<Stored>]) -> Result<Request, Api
         user: body.take("user"),
         reasoning,
     };
-    let conversation = conversation::of_messages(&body, messages.finish())?;
+    let mut conversation = conversation::of_messages(&body, messages.finish())?;
+    if let Some(effort) = &settings.reasoning.effort {
+        // Also before that of a preset.
+        conversation
+            .variables
+            .insert("reasoning_effort".into(), effort.as_str().into());
+    }
     // "none" is an effort of models that can leave it.
     let thinking = (settings.reasoning.effort.as_deref() == Some("none")).then_some(false);
     Ok(Request {

@@ -7,9 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::guard::{GuardContext, fn_guard};
-use actix_web::http::header::UPGRADE;
-use actix_web::web::{Data, Payload, ServiceConfig, get};
+use actix_web::web::{Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, Closed, Session};
 use futures_util::future::{FutureExt, LocalBoxFuture};
@@ -22,6 +20,7 @@ use super::store::{Store, Stored};
 use crate::api::body::{Body, BodyLimit, parse};
 use crate::api::error::{ApiError, ErrorBody};
 use crate::api::events::{Sink, Translator, advance};
+use crate::api::routing::get;
 use crate::api::state::State;
 use crate::engine::Health;
 use crate::generation::{FinishReason, GenerationError, Output, OutputStream, Piece, Totals};
@@ -36,22 +35,26 @@ const SLOW: Duration = Duration::from_secs(60);
 const MAX_WAITING: usize = 16;
 
 pub(super) fn routes(config: &mut ServiceConfig) {
-    config.route("/v1/responses", get().guard(fn_guard(is_upgrade)).to(connect));
+    config.route("/v1/responses", get().to(connect));
 }
 
-fn is_upgrade(context: &GuardContext<'_>) -> bool {
-    let upgrade = context.head().headers().get(UPGRADE);
-    upgrade.is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
-}
-
-async fn connect(
+/// A WebSocket: messages are requests with `"type": "response.create"`, and their events come back.
+#[utoipa::path(
+    get,
+    path = "/v1/responses",
+    responses(
+        (status = 101, description = "The connection is a WebSocket now."),
+        (status = 426, description = "The request does not ask for a WebSocket.", body = ErrorBody<'static>)
+    )
+)]
+pub(super) async fn connect(
     state: Data<State>,
     store: Data<Store>,
     request: HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let (response, session, messages) = actix_ws::handle(&request, payload)
-        .map_err(|error| ApiError::bad_body(format!("this is no handshake of a WebSocket: {error}")))?;
+    let (response, session, messages) =
+        actix_ws::handle(&request, payload).map_err(|error| ApiError::no_socket(&error.to_string()))?;
     let limit = BodyLimit::of(&request);
     let messages = messages
         .max_frame_size(limit)

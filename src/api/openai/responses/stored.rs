@@ -2,11 +2,12 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path, Query, ServiceConfig, delete};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::store::Store;
+use super::wire::Response;
 use crate::api::error::ApiError;
 use crate::api::routing::get;
 
@@ -22,7 +23,14 @@ struct Retrieval {
     stream: Option<bool>,
 }
 
-async fn retrieve(
+/// A response that is kept.
+#[utoipa::path(
+    get,
+    path = "/v1/responses/{id}",
+    params(("id" = String, Path, description = "Of a response"), ("stream" = Option<bool>, Query, description = "Must not be true")),
+    responses((status = 200, description = "The response.", body = Response))
+)]
+pub(super) async fn retrieve(
     store: Data<Store>,
     id: Path<String>,
     query: Result<Query<Retrieval>, actix_web::Error>,
@@ -38,15 +46,23 @@ async fn retrieve(
     Ok(json)
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
-struct Deleted {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeletedResponse)]
+pub(super) struct Deleted {
     id: String,
     /// `response`.
     object: &'static str,
     deleted: bool,
 }
 
-async fn forget(store: Data<Store>, id: Path<String>) -> Result<HttpResponse, ApiError> {
+/// Forgets a response.
+#[utoipa::path(
+    delete,
+    path = "/v1/responses/{id}",
+    params(("id" = String, Path, description = "Of a response")),
+    responses((status = 200, description = "It is not there any more.", body = Deleted))
+)]
+pub(super) async fn forget(store: Data<Store>, id: Path<String>) -> Result<HttpResponse, ApiError> {
     let id = id.into_inner();
     if !store.remove(&id) {
         return Err(ApiError::no_response(&id));
@@ -66,7 +82,9 @@ struct Listing {
     after: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// Which item comes first: the oldest, or the latest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[schema(as = ItemOrder)]
 #[serde(rename_all = "lowercase")]
 enum Order {
     Asc,
@@ -74,8 +92,9 @@ enum Order {
 }
 
 /// A part of the items that a request had.
-#[derive(Debug, PartialEq, Serialize, JsonSchema)]
-struct ItemList {
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = ResponseItemList)]
+pub(super) struct ItemList {
     /// `list`.
     object: &'static str,
     data: Vec<Value>,
@@ -84,7 +103,19 @@ struct ItemList {
     has_more: bool,
 }
 
-async fn input_items(
+/// The items that a request had.
+#[utoipa::path(
+    get,
+    path = "/v1/responses/{id}/input_items",
+    params(
+        ("id" = String, Path, description = "Of a response"),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Items at most; 20 if not given"),
+        ("order" = Option<Order>, Query, description = "`desc` if not given"),
+        ("after" = Option<String>, Query, description = "The item behind which the list begins")
+    ),
+    responses((status = 200, description = "A part of the items.", body = ItemList))
+)]
+pub(super) async fn input_items(
     store: Data<Store>,
     id: Path<String>,
     query: Result<Query<Listing>, actix_web::Error>,

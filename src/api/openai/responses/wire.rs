@@ -1,14 +1,15 @@
 //! What a response looks like.
 
-use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
-use crate::engine::{Candidate, TokenLogprob};
+use crate::api::openai::logprobs::ChatToken;
 use crate::generation::Totals;
 
 /// A response, complete or not.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ResponseObject)]
 pub(super) struct Response {
     pub(super) id: String,
     /// `response`.
@@ -29,7 +30,8 @@ pub(super) struct Response {
     pub(super) settings: Settings,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ResponseStatus)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Status {
     InProgress,
@@ -39,7 +41,8 @@ pub(super) enum Status {
 }
 
 /// What the request said; told back.
-#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[schema(as = ResponseSettings)]
 pub(super) struct Settings {
     pub(super) instructions: Option<String>,
     pub(super) max_output_tokens: Option<u64>,
@@ -63,7 +66,8 @@ pub(super) struct Settings {
     pub(super) user: Value,
 }
 
-#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[schema(as = ResponseReasoning)]
 pub(super) struct Reasoning {
     pub(super) effort: Option<String>,
     /// Thoughts are given as they are.
@@ -76,27 +80,31 @@ impl Reasoning {
     }
 }
 
-#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[schema(as = ResponseText)]
 pub(super) struct Text {
     pub(super) format: Value,
     pub(super) verbosity: Value,
 }
 
 /// Why a response failed.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ResponseFailure)]
 pub(super) struct Failure {
     pub(super) code: &'static str,
     pub(super) message: String,
 }
 
 /// Why a response is incomplete.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ResponseIncomplete)]
 pub(super) struct Incomplete {
     pub(super) reason: &'static str,
 }
 
 /// One thing that the model put out.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ResponseItem)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Item {
     Reasoning {
@@ -124,7 +132,8 @@ pub(super) enum Item {
 }
 
 /// A part of an item.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ResponsePart)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Part {
     ReasoningText {
@@ -133,50 +142,15 @@ pub(super) enum Part {
     OutputText {
         text: String,
         /// There are no sources to cite.
-        annotations: [(); 0],
+        annotations: Vec<()>,
         /// Of all tokens, if the request asked for them.
-        logprobs: Vec<Logprob>,
+        logprobs: Vec<ChatToken>,
     },
 }
 
-/// How likely a token was.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub(super) struct Logprob {
-    #[serde(flatten)]
-    chosen: Token,
-    /// The likeliest tokens at its place, likeliest first.
-    top_logprobs: Vec<Token>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-struct Token {
-    token: String,
-    /// What the token stands for; not always a text by itself.
-    bytes: Vec<u8>,
-    logprob: f32,
-}
-
-impl From<Candidate> for Token {
-    fn from(candidate: Candidate) -> Self {
-        Self {
-            token: String::from_utf8_lossy(&candidate.bytes).into_owned(),
-            bytes: candidate.bytes,
-            logprob: candidate.logprob,
-        }
-    }
-}
-
-impl From<TokenLogprob> for Logprob {
-    fn from(token: TokenLogprob) -> Self {
-        Self {
-            chosen: token.chosen.into(),
-            top_logprobs: token.top.into_iter().map(Token::from).collect(),
-        }
-    }
-}
-
 /// Token counts.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ResponseUsage)]
 pub(super) struct Usage {
     input_tokens: u32,
     input_tokens_details: InputTokensDetails,
@@ -185,7 +159,8 @@ pub(super) struct Usage {
     total_tokens: u32,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ResponseInputTokensDetails)]
 struct InputTokensDetails {
     /// Tokens that were held of an earlier prompt and not computed again.
     cached_tokens: u32,
@@ -193,7 +168,8 @@ struct InputTokensDetails {
     cache_write_tokens: u32,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ResponseOutputTokensDetails)]
 struct OutputTokensDetails {
     reasoning_tokens: u32,
 }
