@@ -88,11 +88,10 @@ impl Body {
         self.value[name] = value;
     }
 
-    /// Takes a field away.
-    pub(super) fn remove(&mut self, name: &str) {
-        if let Some(fields) = self.value.as_object_mut() {
-            fields.shift_remove(name);
-        }
+    /// Takes a field out; null if it is not there.
+    pub(super) fn take(&mut self, name: &str) -> Value {
+        let fields = self.value.as_object_mut();
+        fields.and_then(|fields| fields.shift_remove(name)).unwrap_or_default()
     }
 
     /// All fields with their values.
@@ -113,6 +112,20 @@ impl Body {
     pub(super) fn is_large(&self) -> bool {
         self.bytes > LARGE
     }
+}
+
+/// Does the work on a body, away from the async workers if it is large together with `more` bytes that belong to it.
+pub(super) async fn work<T: Send + 'static>(
+    body: Body,
+    more: usize,
+    work: impl FnOnce(Body) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    if body.bytes + more <= LARGE {
+        return work(body);
+    }
+    block(move || work(body))
+        .await
+        .map_err(|error| ApiError::internal(error.to_string()))?
 }
 
 #[cfg(test)]
@@ -166,7 +179,8 @@ async fn receive<E: Display>(
     }
 }
 
-fn parse(body: &[u8]) -> Result<Body, ApiError> {
+/// Reads JSON text, which must be an object.
+pub(super) fn parse(body: &[u8]) -> Result<Body, ApiError> {
     if let Err(error) = std::str::from_utf8(body) {
         let message = format!("the body is not valid UTF-8 at byte {}", error.valid_up_to());
         return Err(ApiError::bad_body(message));

@@ -115,6 +115,26 @@ impl ApiError {
         error
     }
 
+    /// 404 for a response.
+    pub(super) fn no_response(id: &str) -> Self {
+        let message = format!(
+            "there is no response `{}`; the latest ones are kept, in memory",
+            excerpt(id)
+        );
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message)
+    }
+
+    /// 400: the response that a request continues is not there.
+    pub(super) fn no_previous_response(id: &str) -> Self {
+        let message = format!(
+            "there is no response `{}` to continue; the latest ones are kept, in memory, unless `store` is false",
+            excerpt(id)
+        );
+        let mut error = Self::field("previous_response_id", message);
+        error.code = Some("previous_response_not_found");
+        error
+    }
+
     /// 404 for a path.
     pub(super) fn no_route(method: &str, path: &str) -> Self {
         let message = format!("there is nothing at {method} {path}; the API is at /v1, see /v1/models");
@@ -132,7 +152,7 @@ impl ApiError {
 
     /// 426.
     pub(super) fn no_socket(why: &str) -> Self {
-        let message = format!("this is a WebSocket (ws://…/api/v1/stream), but the request is none: {why}");
+        let message = format!("this path is that of a WebSocket, but the request is none: {why}");
         Self::new(StatusCode::UPGRADE_REQUIRED, "invalid_request_error", message)
     }
 
@@ -145,6 +165,11 @@ impl ApiError {
     /// 500.
     pub(super) fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
+    }
+
+    /// For a prompt that is too long: its tokens, and those of the context.
+    pub(super) fn context_exceeded(&self) -> Option<(usize, u32)> {
+        self.context.map(|exceeded| (exceeded.n_prompt_tokens, exceeded.n_ctx))
     }
 
     pub(super) fn body(&self) -> ErrorBody<'_> {

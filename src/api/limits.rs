@@ -26,3 +26,6 @@ pub(super) const OUTPUT_CHOICES: usize = 1000;
 /// Bytes that `/tokenize` takes, and tokens that `/detokenize` takes: about what the longest contexts hold.
 pub(super) const TOKENIZE_BYTES: usize = 2 << 20;
 pub(super) const DETOKENIZE_TOKENS: usize = 1 << 20;
+/// Responses that are kept for those who continue them, and bytes of all.
+pub(super) const RESPONSES: usize = 1024;
+pub(super) const RESPONSE_BYTES: usize = 64 << 20;

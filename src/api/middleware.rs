@@ -3,13 +3,13 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
-use actix_web::ResponseError;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
+use actix_web::{HttpResponse, ResponseError};
 use futures_util::FutureExt;
 
 use super::access::Access;
@@ -97,7 +97,9 @@ pub(super) async fn admit(
         Ok(()) => next.call(request).await.map(ServiceResponse::map_into_left_body),
         Err(error) => {
             tracing::debug!(%error, path = request.path(), "refused");
-            Ok(request.into_response(error.error_response()).map_into_right_body())
+            // With the error in it, which others may put into words of their own.
+            let response = ServiceResponse::new(request.into_parts().0, HttpResponse::from_error(error));
+            Ok(response.map_into_right_body())
         }
     }
 }

@@ -5,11 +5,13 @@
 
 mod access;
 mod admin;
+mod anthropic;
 mod body;
 mod cors;
 mod described;
 mod docs;
 mod error;
+mod events;
 mod format;
 mod limits;
 mod middleware;
@@ -26,6 +28,7 @@ mod server;
 mod shape;
 mod state;
 mod stream;
+mod token_count;
 mod vectors;
 mod wire;
 
@@ -38,6 +41,7 @@ pub use stream::chunk as sse_chunk;
 /// All resources.
 fn routes(config: &mut ServiceConfig) {
     openai::routes(config);
+    anthropic::routes(config);
     native::routes(config);
     admin::routes(config);
     docs::routes(config);

@@ -10,9 +10,11 @@ use actix_web::{App, HttpRequest, HttpServer};
 use anyhow::Context;
 
 use super::access::Access;
+use super::anthropic;
 use super::body::BodyLimit;
 use super::error::ApiError;
 use super::middleware::{admit, observe};
+use super::openai::responses;
 use super::routes;
 use super::state::State;
 use crate::config::ServerConfig;
@@ -69,6 +71,7 @@ impl Bound {
     pub fn start(self, state: &State, config: &ServerConfig) -> anyhow::Result<Vec<Server>> {
         let limit = BodyLimit(config.body_limit);
         let access = Data::new(Access::of(config));
+        let responses = Data::new(responses::Store::default());
         let mut servers = Vec::new();
         for (listener, only) in self.listeners {
             let state = match only {
@@ -78,13 +81,16 @@ impl Bound {
                     .with_context(|| format!("no model `{name}` is served"))?,
             };
             let access = access.clone();
+            let responses = responses.clone();
             let server = HttpServer::new(move || {
                 App::new()
                     .app_data(Data::new(state.clone()))
                     .app_data(limit)
                     .app_data(access.clone())
+                    .app_data(responses.clone())
                     .wrap(from_fn(admit))
                     .wrap(from_fn(observe))
+                    .wrap(from_fn(anthropic::reword))
                     .configure(routes)
                     .default_service(to(nothing_here))
             })

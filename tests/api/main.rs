@@ -5,12 +5,16 @@ mod common;
 
 mod access;
 mod answers;
+mod anthropic;
 mod bodies;
 mod errors;
+mod events;
 mod leaving;
 mod openapi;
 mod presets;
 mod requests;
+mod responses;
+mod responses_socket;
 mod scripted;
 mod server;
 mod socket;

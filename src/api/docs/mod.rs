@@ -10,7 +10,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{ContentBuilder, Info, OpenApi, OpenApiBuilder, Paths, Ref, RefOr, ResponseBuilder};
 
 use super::routing::get;
-use super::{admin, native, openai};
+use super::{admin, anthropic, native, openai};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -27,6 +27,9 @@ const ALSO_AT: [(&str, &str); 6] = [
     ("/v1/rerank", "/rerank"),
     ("/v1/reranking", "/rerank"),
 ];
+
+/// The tag of the resources whose errors have an envelope of their own.
+const ANTHROPIC: &str = "anthropic";
 
 /// Errors that any request may be answered with.
 const ERRORS: [(&str, &str); 4] = [
@@ -73,10 +76,11 @@ async fn page() -> HttpResponse {
 /// Puts together what the folders say.
 fn describe() -> OpenApi {
     let mut info = Info::new("hearth", env!("CARGO_PKG_VERSION"));
-    info.description = Some("Local language models behind the APIs of OpenAI and llama-server.".into());
+    info.description = Some("Local language models behind the APIs of OpenAI, Anthropic and llama-server.".into());
     let mut api = OpenApiBuilder::new().info(info).paths(Paths::new()).build();
     for (tag, part) in [
         ("openai", openai::docs()),
+        (ANTHROPIC, anthropic::docs()),
         ("native", native::docs()),
         ("admin", admin::docs()),
     ] {
@@ -118,16 +122,27 @@ fn describe() -> OpenApi {
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
-    [("get", &mut item.get), ("post", &mut item.post)]
+    let methods = [
+        ("get", &mut item.get),
+        ("post", &mut item.post),
+        ("delete", &mut item.delete),
+    ];
+    methods
         .into_iter()
         .filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }
 
 fn add_errors(operation: &mut Operation) {
+    let tags = operation.tags.iter().flatten();
+    let schema = if tags.into_iter().any(|tag| tag == ANTHROPIC) {
+        "AnthropicError"
+    } else {
+        "ErrorBody"
+    };
     let body = operation.request_body.as_ref().map_or(&[][..], |_| &BODY_ERRORS[..]);
     for (status, description) in ERRORS.iter().chain(body) {
         let content = ContentBuilder::new()
-            .schema(Some(Ref::from_schema_name("ErrorBody")))
+            .schema(Some(Ref::from_schema_name(schema)))
             .build();
         let response = ResponseBuilder::new()
             .description(*description)

@@ -240,7 +240,7 @@ impl Socket {
     }
 
     fn start(&self, mut body: Body) -> Result<Running, ApiError> {
-        body.remove("type");
+        body.take("type");
         body.set("stream", true.into());
         let target = self.state.open(&mut body)?;
         let model = target.name().to_owned();

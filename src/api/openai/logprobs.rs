@@ -14,15 +14,16 @@ pub(super) struct ChatLogprobs {
     refusal: (),
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-struct ChatToken {
+/// A token of a text, and what could have come in its place.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct ChatToken {
     #[serde(flatten)]
     chosen: ChatCandidate,
     /// Likeliest first.
     top_logprobs: Vec<ChatCandidate>,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 struct ChatCandidate {
     /// Its bytes as text; what is no character by itself is U+FFFD.
     token: String,
@@ -41,14 +42,19 @@ impl From<&Candidate> for ChatCandidate {
     }
 }
 
-impl ChatLogprobs {
-    pub(super) fn new(tokens: &[TokenLogprob]) -> Self {
-        let tokens = tokens.iter().map(|token| ChatToken {
+impl From<&TokenLogprob> for ChatToken {
+    fn from(token: &TokenLogprob) -> Self {
+        Self {
             chosen: (&token.chosen).into(),
             top_logprobs: token.top.iter().map(ChatCandidate::from).collect(),
-        });
+        }
+    }
+}
+
+impl ChatLogprobs {
+    pub(super) fn new(tokens: &[TokenLogprob]) -> Self {
         Self {
-            content: tokens.collect(),
+            content: tokens.iter().map(ChatToken::from).collect(),
             refusal: (),
         }
     }

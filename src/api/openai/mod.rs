@@ -6,6 +6,7 @@ pub(super) mod conversation;
 mod embeddings;
 mod logprobs;
 mod models;
+pub(super) mod responses;
 pub(super) mod tools;
 
 use actix_web::web::ServiceConfig;
@@ -17,6 +18,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     completions::routes(config);
     embeddings::routes(config);
     models::routes(config);
+    responses::routes(config);
 }
 
 #[derive(OpenApi)]
@@ -28,5 +30,7 @@ struct Docs;
 
 /// The description of these resources.
 pub(super) fn docs() -> utoipa::openapi::OpenApi {
-    Docs::openapi()
+    let mut docs = Docs::openapi();
+    docs.merge(responses::docs());
+    docs
 }
