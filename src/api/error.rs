@@ -128,9 +128,43 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message)
     }
 
+    /// 501: hearth, or the model, does not do it at all.
+    pub(super) fn not_supported(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "not_supported_error", message)
+    }
+
+    /// 503: no capacity at the moment.
+    pub(super) fn busy(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", message)
+    }
+
     /// 500.
     pub(super) fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
+    }
+
+    /// `error.type`.
+    pub(super) fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Seconds.
+    pub(super) fn retry_after(&self) -> Option<u32> {
+        self.retry_after
+    }
+
+    /// The sizes of a prompt that is too long.
+    pub(super) fn context(&self) -> Option<ContextExceeded> {
+        self.context
+    }
+
+    /// Whether the connection ends: what is left of the body is not wanted.
+    pub(super) fn closes(&self) -> bool {
+        matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE)
     }
 
     pub(super) fn body(&self) -> ErrorBody<'_> {
@@ -166,7 +200,7 @@ struct ErrorDetail<'e> {
 
 /// With `context_length_exceeded`.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
-struct ContextExceeded {
+pub(super) struct ContextExceeded {
     /// For a text that was refused by its length, without counting: the least it can have.
     n_prompt_tokens: usize,
     n_ctx: u32,
@@ -261,8 +295,7 @@ impl ResponseError for ApiError {
 
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status);
-        // What is left of the body is not wanted.
-        if matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE) {
+        if self.closes() {
             response.force_close();
         }
         let mut response = response.json(self.body());

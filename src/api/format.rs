@@ -86,21 +86,36 @@ mod tests {
         let of_schema = OutputFormat::JsonSchema(schema.clone());
         for (body, expect) in [
             (json!({}), OutputFormat::Text),
-            (json!({"response_format": {"type": "text"}, "grammar": ""}), OutputFormat::Text),
-            (json!({"response_format": {"type": "json_object"}}), OutputFormat::JsonObject),
+            (
+                json!({"response_format": {"type": "text"}, "grammar": ""}),
+                OutputFormat::Text,
+            ),
+            (
+                json!({"response_format": {"type": "json_object"}}),
+                OutputFormat::JsonObject,
+            ),
             (
                 json!({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": true, "schema": schema}}}),
                 of_schema.clone(),
             ),
             (json!({"json_schema": schema}), of_schema.clone()),
             (json!({"json_schema": schema.to_string()}), of_schema),
-            (json!({"grammar": "root ::= \"a\""}), OutputFormat::Grammar("root ::= \"a\"".into())),
+            (
+                json!({"grammar": "root ::= \"a\""}),
+                OutputFormat::Grammar("root ::= \"a\"".into()),
+            ),
         ] {
             assert_eq!(read(&Body::of_value(body.clone())).unwrap(), expect, "{body}");
         }
         for (body, expect) in [
-            (json!({"response_format": "json"}), "`response_format` must be an object"),
-            (json!({"response_format": {"type": "yaml"}}), "`response_format.type` must be"),
+            (
+                json!({"response_format": "json"}),
+                "`response_format` must be an object",
+            ),
+            (
+                json!({"response_format": {"type": "yaml"}}),
+                "`response_format.type` must be",
+            ),
             (
                 json!({"response_format": {"type": "json_schema"}}),
                 "`response_format.json_schema.schema` is missing",
@@ -108,7 +123,10 @@ mod tests {
             (json!({"json_schema": 3}), "`json_schema` must be"),
             (json!({"json_schema": "{"}), "`json_schema` must be"),
             (json!({"grammar": {}}), "`grammar` must be a string"),
-            (json!({"grammar": "x", "json_schema": schema}), "`json_schema` and `grammar` both"),
+            (
+                json!({"grammar": "x", "json_schema": schema}),
+                "`json_schema` and `grammar` both",
+            ),
         ] {
             let message = read(&Body::of_value(body)).unwrap_err().to_string();
             assert!(message.contains(expect), "{message}");

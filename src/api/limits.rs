@@ -18,3 +18,7 @@ pub(super) const BIASES: usize = 1024;
 /// Bytes that `/tokenize` takes, and tokens that `/detokenize` takes: about what the longest contexts hold.
 pub(super) const TOKENIZE_BYTES: usize = 2 << 20;
 pub(super) const DETOKENIZE_TOKENS: usize = 1 << 20;
+/// Files beside the one that `/infill` completes.
+pub(super) const INFILL_CHUNKS: usize = 256;
+/// Parts of an answer that a request may choose.
+pub(super) const RESPONSE_FIELDS: usize = 64;

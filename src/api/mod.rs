@@ -9,6 +9,7 @@ mod body;
 mod error;
 mod format;
 mod limits;
+mod llama_server;
 mod middleware;
 mod native;
 mod openai;
@@ -33,5 +34,6 @@ pub use stream::chunk as sse_chunk;
 fn routes(config: &mut ServiceConfig) {
     openai::routes(config);
     native::routes(config);
+    llama_server::routes(config);
     admin::routes(config);
 }

@@ -77,7 +77,7 @@ struct StreamOptions {
 
 /// A whole number; `1.0` is one, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-struct Integer(i64);
+pub(super) struct Integer(pub(super) i64);
 
 impl<'de> Deserialize<'de> for Integer {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -133,7 +133,12 @@ static KNOWN: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     let fields = schema.get("properties").and_then(Value::as_object);
     let fields = fields.into_iter().flat_map(|fields| fields.keys().cloned());
     fields
-        .chain(READ_ELSEWHERE.iter().chain(&format::FIELDS).map(|name| (*name).to_owned()))
+        .chain(
+            READ_ELSEWHERE
+                .iter()
+                .chain(&format::FIELDS)
+                .map(|name| (*name).to_owned()),
+        )
         .collect()
 });
 

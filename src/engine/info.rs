@@ -1,6 +1,6 @@
 //! What a model says about itself.
 
-use super::SamplingOverrides;
+use super::{SamplingOverrides, Token};
 
 /// Facts about a model, known from its configuration and its GGUF header before any weight is loaded.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub struct ModelInfo {
     pub parameters: u64,
     /// Bytes of all tensors in the file.
     pub size_bytes: u64,
+    /// What the file is.
+    pub file: ModelFile,
     /// The model's own Jinja chat template, if it has one.
     pub chat_template: Option<String>,
     /// Text of the beginning-of-sequence token, for the template; empty if there is none.
@@ -59,4 +61,33 @@ pub struct SlotCounts {
     pub busy: u32,
     /// Requests that are queued and have no slot yet.
     pub waiting: u32,
+}
+
+/// Facts about a model's file that nothing depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ModelFile {
+    pub path: String,
+    /// The mix of data types, such as `Q4_K_M`; empty if the file does not say.
+    pub kind: String,
+    /// llama.cpp's kind of vocabulary, such as `gpt2` for BPE.
+    pub tokenizer: String,
+    /// Numbers in the vector of a token.
+    pub embedding: u32,
+}
+
+/// Tokens that mark the gap in a text that is to be filled in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InfillTokens {
+    /// Before what precedes the gap.
+    pub prefix: Token,
+    /// Before what follows it.
+    pub suffix: Token,
+    /// Before what fills it.
+    pub middle: Token,
+    /// Before the name of a repository.
+    pub repository: Option<Token>,
+    /// Before the name of a file.
+    pub separator: Option<Token>,
+    /// What every text begins with, if the model wants it.
+    pub bos: Option<Token>,
 }

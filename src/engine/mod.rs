@@ -12,7 +12,7 @@ mod request;
 
 pub use error::EngineError;
 pub use event::{Candidate, Event, EventStream, FinishReason, PrefillProgress, Timings, TokenLogprob, Usage};
-pub use info::{Health, ModelInfo, SlotCounts};
+pub use info::{Health, InfillTokens, ModelFile, ModelInfo, SlotCounts};
 pub use memory::{Buffers, MemoryUse};
 pub use request::{GenerateRequest, Grammar, Prompt, ReasoningBudget, Token, Trigger};
 
@@ -77,6 +77,14 @@ pub trait TokenEngine: Send + Sync + 'static {
 
     /// The bytes of each token, control tokens included. Pieces need not be valid UTF-8 one by one.
     fn token_pieces(&self, tokens: Vec<Token>) -> BoxFuture<'_, Result<Vec<Vec<u8>>, EngineError>>;
+
+    /// How the model is asked to fill in text; `None` if it cannot.
+    ///
+    /// # Errors
+    /// When the model is not loaded.
+    fn infill(&self) -> Result<Option<InfillTokens>, EngineError> {
+        Ok(None)
+    }
 
     /// Stops taking requests; running ones end with [`EngineError::ShuttingDown`] after `grace`.
     fn shutdown(&self, grace: std::time::Duration) -> BoxFuture<'_, ()>;

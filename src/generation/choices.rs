@@ -33,7 +33,7 @@ impl Choices {
     fn take(&mut self, choice: usize, event: Option<Event>) -> Result<Output, GenerationError> {
         let piece = match event {
             Some(Event::Progress(progress)) => Piece::Progress(progress),
-            Some(Event::Delta { text, .. }) => Piece::Content { text },
+            Some(Event::Delta { text, tokens, logprobs }) => Piece::Content { text, tokens, logprobs },
             Some(Event::Finished { reason, usage, timings }) => {
                 self.streams[choice] = None;
                 self.unfinished -= 1;
@@ -162,7 +162,7 @@ mod tests {
         }
         let mut order = String::new();
         while let Some(Some(Ok(output))) = choices.next().now_or_never() {
-            if let Piece::Content { text } = output.piece {
+            if let Piece::Content { text, .. } = output.piece {
                 order += &text;
             }
         }

@@ -5,7 +5,7 @@ use futures_util::stream::{BoxStream, Stream};
 
 use super::conversation::ToolCall;
 use super::error::GenerationError;
-use crate::engine::{self, PrefillProgress, Timings, Usage};
+use crate::engine::{self, PrefillProgress, Timings, Token, TokenLogprob, Usage};
 
 /// A piece of one choice of an answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +24,13 @@ pub enum Piece {
     /// What the model thinks before it answers.
     Reasoning { text: String },
     /// New text for the user.
-    Content { text: String },
+    Content {
+        text: String,
+        /// The tokens whose text this is; empty where text and tokens do not end together.
+        tokens: Vec<Token>,
+        /// How likely each of `tokens` was; empty unless the request asked for it.
+        logprobs: Vec<TokenLogprob>,
+    },
     /// A call begins. Calls are numbered from 0 in the order of their first piece.
     ToolCallStart { index: usize, id: String, name: String },
     /// More of a call's arguments, which are JSON text as a whole.
@@ -149,7 +155,7 @@ impl Draft {
         match piece {
             Piece::Progress(_) => {}
             Piece::Reasoning { text } => append(&mut self.reasoning, text),
-            Piece::Content { text } => append(&mut self.content, text),
+            Piece::Content { text, .. } => append(&mut self.content, text),
             Piece::ToolCallStart { id, name, .. } => self.tool_calls.push(ToolCall {
                 id,
                 name,
@@ -204,7 +210,11 @@ mod tests {
         let pieces = [
             Piece::Reasoning { text: "so ".into() },
             Piece::Reasoning { text: "what".into() },
-            Piece::Content { text: "yes".into() },
+            Piece::Content {
+                text: "yes".into(),
+                tokens: vec![7],
+                logprobs: vec![],
+            },
             Piece::ToolCallStart {
                 index: 0,
                 id: "a".into(),

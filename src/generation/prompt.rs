@@ -59,10 +59,7 @@ fn tool_call(call: &ToolCall) -> Value {
     }
     out.insert("type".into(), "function".into());
     let arguments: Value = serde_json::from_str(&call.arguments).unwrap_or_else(|_| call.arguments.as_str().into());
-    out.insert(
-        "function".into(),
-        json!({"name": call.name, "arguments": arguments}),
-    );
+    out.insert("function".into(), json!({"name": call.name, "arguments": arguments}));
     out.into()
 }
 

@@ -11,8 +11,8 @@ use futures_util::future::BoxFuture;
 use hearth::api::{State, bind};
 use hearth::config::ServerConfig;
 use hearth::engine::{
-    EngineError, Event, EventStream, FinishReason, GenerateRequest, Health, ModelInfo, PrefillProgress, Prompt,
-    SamplingOverrides, SlotCounts, Timings, Token, TokenEngine, Usage,
+    EngineError, Event, EventStream, FinishReason, GenerateRequest, Health, ModelFile, ModelInfo, PrefillProgress,
+    Prompt, SamplingOverrides, SlotCounts, Timings, Token, TokenEngine, Usage,
 };
 use hearth::models::Registry;
 use hearth::telemetry::Metrics;
@@ -238,6 +238,7 @@ fn engine(name: &str, health: Health, left: Sender<Instant>) -> Arc<dyn TokenEng
         vocabulary: 256,
         parameters: 1,
         size_bytes: 1,
+        file: ModelFile::default(),
         chat_template: None,
         bos_token: String::new(),
         eos_token: String::new(),

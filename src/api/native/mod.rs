@@ -1,10 +1,8 @@
-//! Endpoints of hearth and of llama-server: texts, tokens, templates, memory, experts.
+//! Endpoints of hearth: texts, memory, experts.
 
 mod experts;
 mod generate;
 mod memory;
-mod template;
-mod tokens;
 
 use actix_web::web::ServiceConfig;
 
@@ -13,6 +11,4 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     experts::routes(config);
     generate::routes(config);
     memory::routes(config);
-    template::routes(config);
-    tokens::routes(config);
 }

@@ -22,7 +22,8 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .route("/api/v1/chat/completions", post().to(complete));
 }
 
-async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+/// Answers a conversation.
+pub(in crate::api) async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
     let parameters = Parameters::of(&body)?;
     let served = state.resolve(parameters.model.as_deref())?;
     let shape = Chat {

@@ -1,9 +1,9 @@
 //! OpenAI's endpoints, as its SDKs use them.
 
-mod chat_completions;
+pub(super) mod chat_completions;
 mod completions;
 pub(super) mod conversation;
-mod models;
+pub(super) mod models;
 pub(super) mod tools;
 
 use actix_web::web::ServiceConfig;

@@ -9,7 +9,7 @@ use crate::api::admin::ModelStatus;
 use crate::api::error::ApiError;
 use crate::api::routing::get;
 use crate::api::state::State;
-use crate::engine::TokenEngine;
+use crate::engine::{ModelInfo, TokenEngine};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -21,6 +21,34 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 struct ModelList {
     object: &'static str,
     data: Vec<Model>,
+    /// The same models in Ollama's form, as llama-server tells them.
+    models: Vec<ListedModel>,
+}
+
+/// A model in Ollama's form; what hearth does not know is empty.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ListedModel {
+    name: String,
+    model: String,
+    modified_at: &'static str,
+    size: &'static str,
+    digest: &'static str,
+    r#type: &'static str,
+    description: &'static str,
+    tags: [&'static str; 1],
+    capabilities: [&'static str; 1],
+    parameters: &'static str,
+    details: ListedDetails,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ListedDetails {
+    parent_model: &'static str,
+    format: &'static str,
+    family: String,
+    families: [String; 1],
+    parameter_size: &'static str,
+    quantization_level: String,
 }
 
 /// A model with the context it is running with.
@@ -33,6 +61,8 @@ struct Model {
     owned_by: &'static str,
     role: Option<String>,
     aliases: Vec<String>,
+    /// None are known.
+    tags: [(); 0],
     /// Tokens that one sequence, prompt and answer together, may have.
     context_length: u32,
     /// The same, by vLLM's name.
@@ -48,6 +78,12 @@ struct Meta {
     n_ctx: u32,
     n_ctx_train: u32,
     n_vocab: u32,
+    /// llama.cpp's number for the kind of vocabulary.
+    vocab_type: u32,
+    /// Numbers in the vector of a token.
+    n_embd: u32,
+    /// The mix of data types; empty if the file does not say.
+    ftype: String,
     n_params: u64,
     /// Bytes of all tensors.
     size: u64,
@@ -56,10 +92,16 @@ struct Meta {
     requests_waiting: u32,
 }
 
-async fn list(state: Data<State>) -> HttpResponse {
+/// All models, also for llama-server's `/models`.
+pub(in crate::api) async fn list(state: Data<State>) -> HttpResponse {
     HttpResponse::Ok().json(ModelList {
         object: "list",
         data: state.served().iter().map(|served| Model::of(&*served.engine)).collect(),
+        models: state
+            .served()
+            .iter()
+            .map(|served| ListedModel::of(served.info()))
+            .collect(),
     })
 }
 
@@ -78,6 +120,7 @@ impl Model {
             owned_by: "hearth",
             role: info.role.clone(),
             aliases: info.aliases.clone(),
+            tags: [],
             context_length: info.context,
             max_model_len: info.context,
             status: engine.health().into(),
@@ -86,6 +129,9 @@ impl Model {
                 n_ctx: info.context,
                 n_ctx_train: info.context_train,
                 n_vocab: info.vocabulary,
+                vocab_type: vocabulary_type(&info.file.tokenizer),
+                n_embd: info.file.embedding,
+                ftype: info.file.kind.clone(),
                 n_params: info.parameters,
                 size: info.size_bytes,
                 slots: slots.total,
@@ -93,5 +139,43 @@ impl Model {
                 requests_waiting: slots.waiting,
             },
         }
+    }
+}
+
+impl ListedModel {
+    fn of(info: &ModelInfo) -> Self {
+        Self {
+            name: info.name.clone(),
+            model: info.name.clone(),
+            modified_at: "",
+            size: "",
+            digest: "",
+            r#type: "model",
+            description: "",
+            tags: [""],
+            capabilities: ["completion"],
+            parameters: "",
+            details: ListedDetails {
+                parent_model: "",
+                format: "gguf",
+                family: info.architecture.clone(),
+                families: [info.architecture.clone()],
+                parameter_size: "",
+                quantization_level: info.file.kind.clone(),
+            },
+        }
+    }
+}
+
+/// llama.cpp's number (`enum llama_vocab_type` in `include/llama.h`) for the name that files have.
+fn vocabulary_type(tokenizer: &str) -> u32 {
+    match tokenizer {
+        "llama" => 1,
+        "gpt2" => 2,
+        "bert" => 3,
+        "t5" => 4,
+        "rwkv" => 5,
+        "plamo2" => 6,
+        _ => 0,
     }
 }

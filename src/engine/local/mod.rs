@@ -34,8 +34,8 @@ use self::queue::{QueuedRequest, Refused, Shared, fail};
 use self::tokenize::{aside, longest_piece, split};
 use self::worker::Worker;
 use super::{
-    Buffers, EngineError, EventStream, GenerateRequest, Health, MemoryUse, ModelInfo, Prompt, SlotCounts, Token,
-    TokenEngine,
+    Buffers, EngineError, EventStream, GenerateRequest, Health, InfillTokens, MemoryUse, ModelInfo, Prompt, SlotCounts,
+    Token, TokenEngine,
 };
 use crate::experts::{Change, ChangeError, Device, ExpertCache, ExpertStats};
 use crate::llama::log::Listener;
@@ -322,6 +322,24 @@ impl TokenEngine for LocalEngine {
                 .collect())
         }
         .boxed()
+    }
+
+    fn infill(&self) -> Result<Option<InfillTokens>, EngineError> {
+        let model = self.model()?;
+        let vocab = model.vocab();
+        let some = |token: LlamaToken| (token.0 >= 0).then_some(token.0);
+        let (prefix, suffix, middle) = (some(vocab.fim_pre()), some(vocab.fim_suf()), some(vocab.fim_mid()));
+        let (Some(prefix), Some(suffix), Some(middle)) = (prefix, suffix, middle) else {
+            return Ok(None);
+        };
+        Ok(Some(InfillTokens {
+            prefix,
+            suffix,
+            middle,
+            repository: some(vocab.fim_rep()),
+            separator: some(vocab.fim_sep()),
+            bos: some(vocab.bos()).filter(|_| vocab.should_add_bos()),
+        }))
     }
 
     fn shutdown(&self, grace: Duration) -> BoxFuture<'_, ()> {

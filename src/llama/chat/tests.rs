@@ -29,7 +29,11 @@ fn probe() {
     let weather = json!([{"type": "function", "function": {"name": "get_weather", "description": "d", "parameters":
         {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}]);
     let hello = json!([{"role": "user", "content": "hi"}]);
-    for (tools, choice) in [(json!([]), Choice::Auto), (weather.clone(), Choice::Auto), (weather, Choice::Required)] {
+    for (tools, choice) in [
+        (json!([]), Choice::Auto),
+        (weather.clone(), Choice::Auto),
+        (weather, Choice::Required),
+    ] {
         let mut request = request(hello.clone(), tools, &variables);
         request.tool_choice = choice;
         let rendered = template.render(&request).unwrap();

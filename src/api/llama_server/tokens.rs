@@ -10,6 +10,7 @@ use futures_util::stream::{self, StreamExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::error::LlamaError;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::limits;
@@ -72,7 +73,8 @@ impl From<Vec<u8>> for Piece {
     }
 }
 
-async fn tokenize(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+async fn tokenize(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
+    let body = body?;
     let request: Tokenize = body.read()?;
     let engine = state.resolve(body.model()?)?.engine.clone();
     drop(body);
@@ -82,7 +84,7 @@ async fn tokenize(state: Data<State>, body: Body) -> Result<HttpResponse, ApiErr
             "`content` has {bytes} bytes, but at most {} are tokenized: send it in parts",
             limits::TOKENIZE_BYTES
         );
-        return Err(ApiError::field("content", message));
+        return Err(ApiError::field("content", message).into());
     }
     let tokens = engine
         .tokenize(request.content, request.add_special, request.parse_special)
@@ -153,14 +155,15 @@ struct Detokenized {
     content: String,
 }
 
-async fn detokenize(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+async fn detokenize(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
+    let body = body?;
     let count = body.field("tokens").as_array().map_or(0, Vec::len);
     if count > limits::DETOKENIZE_TOKENS {
         let message = format!(
             "`tokens` has {count} entries, but at most {} are taken: send them in parts",
             limits::DETOKENIZE_TOKENS
         );
-        return Err(ApiError::field("tokens", message));
+        return Err(ApiError::field("tokens", message).into());
     }
     let request: Detokenize = body.read()?;
     let engine = state.resolve(body.model()?)?.engine.clone();
@@ -170,7 +173,7 @@ async fn detokenize(state: Data<State>, body: Body) -> Result<HttpResponse, ApiE
     let known = |token: Token| u32::try_from(token).is_ok_and(|token| token < vocabulary);
     if let Some(token) = tokens.iter().find(|token| !known(**token)) {
         let message = format!("token {token} is not in the model's vocabulary of {vocabulary} tokens");
-        return Err(ApiError::field("tokens", message));
+        return Err(ApiError::field("tokens", message).into());
     }
     // Whole characters only; they may be split between tokens.
     let mut text = TextAssembler::new(Vec::new());

@@ -5,8 +5,8 @@ use actix_web::web::{Data, ServiceConfig, post};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::error::LlamaError;
 use crate::api::body::Body;
-use crate::api::error::ApiError;
 use crate::api::openai::conversation;
 use crate::api::state::State;
 
@@ -19,7 +19,8 @@ struct Applied {
     prompt: String,
 }
 
-async fn apply(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+async fn apply(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
+    let body = body?;
     let served = state.resolve(body.model()?)?;
     let conversation = conversation::read(body).await?;
     let prompt = served.chat.render(conversation).await?;
