@@ -4,7 +4,6 @@
 //! direction of dependencies between them are described in `ARCHITECTURE.md`.
 
 pub mod api;
-pub mod chat;
 pub mod cli;
 pub mod config;
 pub mod demo;
@@ -13,6 +12,7 @@ pub mod experts;
 pub mod folders;
 pub mod generation;
 pub mod gguf;
+pub mod grammar;
 pub mod host;
 pub mod llama;
 pub mod memory;

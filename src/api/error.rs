@@ -8,9 +8,8 @@ use actix_web::{HttpResponse, ResponseError};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::chat::TemplateError;
 use crate::engine::EngineError;
-use crate::generation::GenerationError;
+use crate::generation::{GenerationError, TemplateError};
 use crate::models::UnknownModel;
 
 /// An error on its way to a client.

@@ -15,6 +15,8 @@ pub(super) const STOP_BYTES: usize = 256;
 pub(super) const STOP_TOKENS: usize = 64;
 /// Entries of `logit_bias`.
 pub(super) const BIASES: usize = 1024;
+/// Texts of `guided_choice`.
+pub(super) const OUTPUT_CHOICES: usize = 1000;
 /// Bytes that `/tokenize` takes, and tokens that `/detokenize` takes: about what the longest contexts hold.
 pub(super) const TOKENIZE_BYTES: usize = 2 << 20;
 pub(super) const DETOKENIZE_TOKENS: usize = 1 << 20;

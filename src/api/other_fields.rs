@@ -39,18 +39,6 @@ pub(super) const REFUSED: &[Refused] = &[
         asks,
     },
     Refused {
-        fields: &[
-            "regex",
-            "guided_json",
-            "guided_regex",
-            "guided_choice",
-            "guided_grammar",
-            "structured_outputs",
-        ],
-        what: "constrained output",
-        asks,
-    },
-    Refused {
         fields: &["echo"],
         what: "returning the prompt",
         asks,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Sampling;
+pub use crate::grammar::Trigger;
 
 /// A token id: an index into the model's vocabulary.
 pub type Token = i32;
@@ -53,19 +54,20 @@ pub struct Grammar {
     pub text: Arc<str>,
     /// `None`: the grammar holds from the first token. Otherwise from where one of these comes (lazy).
     pub triggers: Option<Vec<Trigger>>,
+    /// The end of the prompt that the grammar covers before the answer begins; mostly empty.
+    pub prefix: Arc<str>,
 }
 
-/// What puts a lazy grammar into force. The text that the grammar applies to begins with the trigger.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Trigger {
-    /// This token.
-    Token(Token),
-    /// This text, anywhere.
-    Word(String),
-    /// A regular expression (ECMAScript) that is found anywhere; its first group, or all of it, is where the grammar begins.
-    Pattern(String),
-    /// A regular expression that matches the whole text so far.
-    PatternFull(String),
+impl Grammar {
+    /// A grammar that holds from the first token of the answer.
+    #[must_use]
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self {
+            text: text.into(),
+            triggers: None,
+            prefix: "".into(),
+        }
+    }
 }
 
 /// A bound for the tokens of an answer between two sequences, usually `<think>` and `</think>`.

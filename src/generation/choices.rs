@@ -1,19 +1,18 @@
-//! The event streams of one or several engine requests as the output of one answer.
+//! The steps of one or several choices as the output of one answer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_util::stream::Stream;
 
+use super::answer::{End, Step, Steps};
 use super::error::GenerationError;
 use super::output::{Output, Piece, Totals};
-use crate::engine::{Event, EventStream, Timings, Usage};
 
-/// Merges event streams; the position of a stream is the index of its choice.
-#[derive(Debug)]
+/// Merges choices; the position of a stream is the index of its choice.
 pub(super) struct Choices {
     /// `None` for a choice that has finished.
-    streams: Vec<Option<EventStream>>,
+    streams: Vec<Option<Steps>>,
     unfinished: usize,
     /// Who is asked first, so that a busy choice does not keep the others waiting.
     turn: usize,
@@ -21,7 +20,7 @@ pub(super) struct Choices {
 }
 
 impl Choices {
-    pub(super) fn new(streams: Vec<EventStream>) -> Self {
+    pub(super) fn new(streams: Vec<Steps>) -> Self {
         Self {
             unfinished: streams.len(),
             streams: streams.into_iter().map(Some).collect(),
@@ -30,20 +29,19 @@ impl Choices {
         }
     }
 
-    fn take(&mut self, choice: usize, event: Option<Event>) -> Result<Output, GenerationError> {
-        let piece = match event {
-            Some(Event::Progress(progress)) => Piece::Progress(progress),
-            Some(Event::Delta { text, tokens, logprobs }) => Piece::Content { text, tokens, logprobs },
-            Some(Event::Finished { reason, usage, timings }) => {
+    fn take(&mut self, choice: usize, step: Option<Result<Step, GenerationError>>) -> Result<Output, GenerationError> {
+        let piece = match step {
+            Some(Ok(Step::Piece(piece))) => piece,
+            Some(Ok(Step::End(end))) => {
                 self.streams[choice] = None;
                 self.unfinished -= 1;
-                self.totals.add(usage, timings);
+                self.totals.add(&end);
                 Piece::Finished {
-                    reason: reason.into(),
+                    reason: end.reason,
                     totals: (self.unfinished == 0).then_some(self.totals),
                 }
             }
-            Some(Event::Failed(error)) => return Err(self.end(error.into())),
+            Some(Err(error)) => return Err(self.end(error)),
             None => return Err(self.end(GenerationError::Unfinished)),
         };
         Ok(Output { choice, piece })
@@ -80,13 +78,14 @@ impl Stream for Choices {
 }
 
 impl Totals {
-    fn add(&mut self, usage: Usage, timings: Timings) {
-        self.usage.prompt_tokens += usage.prompt_tokens;
-        self.usage.completion_tokens += usage.completion_tokens;
-        self.usage.cached_tokens += usage.cached_tokens;
-        self.timings.queue = self.timings.queue.max(timings.queue);
-        self.timings.prefill = self.timings.prefill.max(timings.prefill);
-        self.timings.decode = self.timings.decode.max(timings.decode);
+    fn add(&mut self, end: &End) {
+        self.usage.prompt_tokens += end.usage.prompt_tokens;
+        self.usage.completion_tokens += end.usage.completion_tokens;
+        self.usage.cached_tokens += end.usage.cached_tokens;
+        self.reasoning_tokens += end.reasoning_tokens;
+        self.timings.queue = self.timings.queue.max(end.timings.queue);
+        self.timings.prefill = self.timings.prefill.max(end.timings.prefill);
+        self.timings.decode = self.timings.decode.max(end.timings.decode);
     }
 }
 
@@ -99,7 +98,8 @@ mod tests {
 
     use super::super::output::OutputStream;
     use super::*;
-    use crate::engine::{EngineError, FinishReason};
+    use super::super::answer::plain;
+    use crate::engine::{EngineError, Event, EventStream, FinishReason, Timings, Usage};
 
     fn delta(text: &str) -> Event {
         Event::Delta {
@@ -128,7 +128,7 @@ mod tests {
         let (senders, streams) = (0..count)
             .map(|_| {
                 let (sender, receiver) = unbounded_channel();
-                (sender, EventStream::new(receiver))
+                (sender, plain(EventStream::new(receiver)))
             })
             .unzip();
         (senders, Choices::new(streams))

@@ -56,13 +56,24 @@ pub enum ReasoningFormat {
 /// How the prompt ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Ending {
-    /// With the header of an answer: the assistant's turn begins. A final message of the assistant is continued instead.
+    /// With the header of an answer: the assistant's turn begins.
     #[default]
     Answer,
     /// In the middle of the final message, which is to be continued.
     FinalMessage,
     /// After the final message.
     Closed,
+}
+
+impl Ending {
+    /// How a conversation ends that says nothing about it: a final text of the assistant is continued.
+    #[must_use]
+    pub fn of(messages: &[Message]) -> Self {
+        match messages.last() {
+            Some(last) if last.role == Role::Assistant && last.tool_calls.is_empty() => Self::FinalMessage,
+            _ => Self::Answer,
+        }
+    }
 }
 
 /// One message.

@@ -1,6 +1,6 @@
 //! Why there is no answer.
 
-use crate::chat::TemplateError;
+use super::template::TemplateError;
 use crate::engine::EngineError;
 
 /// An error of a generation, complete enough for the client to act upon it.

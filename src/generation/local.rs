@@ -1,30 +1,29 @@
 //! Generation by a model of this process: its chat template, then its token engine.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt};
 
 use super::ChatBackend;
+use super::answer::{self, Steps};
 use super::choices::Choices;
 use super::conversation::Conversation;
 use super::error::GenerationError;
+use super::format::text_grammar;
 use super::output::OutputStream;
-use super::prompt::render;
-use super::request::{BiasTarget, ChatRequest, Options, Segment, TextPrompt, TextRequest};
-use crate::chat::{Template, TemplateError};
-use crate::engine::{EngineError, GenerateRequest, Prompt, Token, TokenEngine};
+use super::request::{BiasTarget, ChatRequest, Options, OutputFormat, Segment, TextPrompt, TextRequest};
+use super::template::{Prepared, Templates};
+use crate::engine::{
+    EngineError, EventStream, GenerateRequest, Grammar, Prompt, Token, TokenEngine, Trigger,
+};
+use crate::llama::chat::{Rendered, TriggerKind};
 
-/// Conversations up to these sizes are rendered where they arrive; longer ones would block an async worker for too long.
-const INLINE_MESSAGES: usize = 128;
-const INLINE_BYTES: usize = 64 * 1024;
-
-/// A token engine and the template of its model. Cheap to clone.
+/// A token engine and the templates of its model. Cheap to clone.
 #[derive(Clone)]
 pub struct LocalBackend {
     engine: Arc<dyn TokenEngine>,
-    /// Compiled when it is first used.
-    template: Arc<OnceLock<Result<Template, TemplateError>>>,
+    templates: Arc<Templates>,
 }
 
 impl LocalBackend {
@@ -32,38 +31,8 @@ impl LocalBackend {
     pub fn new(engine: Arc<dyn TokenEngine>) -> Self {
         Self {
             engine,
-            template: Arc::new(OnceLock::new()),
+            templates: Arc::new(Templates::new()),
         }
-    }
-
-    fn template(&self) -> Result<&Template, GenerationError> {
-        let compiled = self.template.get_or_init(|| {
-            let info = self.engine.info();
-            if info.chat_template.is_none() {
-                tracing::warn!(
-                    model = info.name,
-                    "the file has no chat template; conversations use ChatML"
-                );
-            }
-            Template::of(info)
-        });
-        compiled.as_ref().map_err(|error| error.clone().into())
-    }
-
-    /// Long conversations are rendered away from the async workers.
-    async fn prompt_text(&self, conversation: Conversation) -> Result<String, GenerationError> {
-        let bytes = conversation
-            .messages
-            .iter()
-            .map(|message| message.content.len())
-            .sum::<usize>();
-        if conversation.messages.len() <= INLINE_MESSAGES && bytes <= INLINE_BYTES {
-            return render(self.template()?, &conversation);
-        }
-        let this = self.clone();
-        tokio::task::spawn_blocking(move || render(this.template()?, &conversation))
-            .await
-            .map_err(|error| GenerationError::Internal(error.to_string()))?
     }
 
     async fn text_prompt(&self, prompt: TextPrompt) -> Result<Prompt, GenerationError> {
@@ -108,11 +77,12 @@ impl LocalBackend {
         Ok(out)
     }
 
-    async fn submit(&self, prompts: Vec<Prompt>, options: Options) -> Result<OutputStream, GenerationError> {
+    /// What all requests of an answer have in common.
+    async fn request(&self, options: Options) -> Result<GenerateRequest, GenerationError> {
         let sampling = options.sampling.or(&self.engine.info().sampling);
         let logit_bias = self.logit_bias(options.logit_bias).await?;
         refuse_to_ban_all(&logit_bias, self.engine.info().vocabulary)?;
-        let template = GenerateRequest {
+        Ok(GenerateRequest {
             max_tokens: sampling.max_tokens,
             stop: options.stop,
             stop_tokens: options.stop_tokens,
@@ -120,23 +90,86 @@ impl LocalBackend {
             cache_prompt: options.cache_prompt,
             special: options.special,
             progress: options.progress,
-            grammar: None,
             logprobs: options.logprobs,
             ..GenerateRequest::new(
                 Prompt::Tokens(Vec::new()),
                 sampling.resolve(logit_bias).map_err(EngineError::from)?,
             )
-        };
-        let mut streams = Vec::with_capacity(prompts.len());
-        for prompt in prompts {
-            let request = GenerateRequest {
-                prompt,
-                ..template.clone()
-            };
-            streams.push(self.engine.submit(request).await?);
-        }
-        Ok(OutputStream::new(Choices::new(streams)))
+        })
     }
+
+    async fn answer(&self, request: ChatRequest) -> Result<OutputStream, GenerationError> {
+        let ChatRequest { conversation, options } = request;
+        let format = options.format.clone();
+        let info = self.engine.info();
+        let Prepared { rendered, parser, form } = self.templates.prepare(info, conversation, &format).await?;
+        let mut generate = self.request(options).await?;
+        generate.preserved = self.preserved(&rendered).await?;
+        generate.grammar = match format {
+            OutputFormat::Grammar(text) => Some(Grammar::new(text)),
+            _ => self.grammar(&rendered).await?,
+        };
+        generate.stop.extend(rendered.stops.iter().cloned());
+        generate.prompt = Prompt::Text {
+            text: rendered.prompt,
+            add_special: true,
+        };
+        let events = self.engine.submit(generate).await?;
+        Ok(one(answer::parsed(events, parser, form, rendered.stops)))
+    }
+
+    /// The control tokens that the parser needs to see. Texts of several tokens are seen anyway.
+    async fn preserved(&self, rendered: &Rendered) -> Result<Vec<Token>, GenerationError> {
+        let mut tokens = Vec::new();
+        for text in &rendered.preserved {
+            tokens.extend(self.single_token(text).await?);
+        }
+        Ok(tokens)
+    }
+
+    async fn single_token(&self, text: &str) -> Result<Option<Token>, GenerationError> {
+        let tokens = self.engine.tokenize(text.to_owned(), false, true).await?;
+        Ok(match tokens.as_slice() {
+            [token] => Some(*token),
+            _ => None,
+        })
+    }
+
+    /// The grammar of calls, or of the answer's form.
+    async fn grammar(&self, rendered: &Rendered) -> Result<Option<Grammar>, GenerationError> {
+        if rendered.grammar.is_empty() {
+            return Ok(None);
+        }
+        let mut triggers = Vec::new();
+        for trigger in &rendered.triggers {
+            let text = trigger.value.clone();
+            triggers.push(match trigger.kind() {
+                // A control token is found without looking at the text.
+                Some(TriggerKind::Word) if rendered.preserved.contains(&text) => match self.single_token(&text).await? {
+                    Some(token) => Trigger::Token(token),
+                    None => Trigger::Word(text),
+                },
+                Some(TriggerKind::Word) => Trigger::Word(text),
+                Some(TriggerKind::Pattern) => Trigger::Pattern(text),
+                Some(TriggerKind::PatternFull) => Trigger::PatternFull(text),
+                None => continue,
+            });
+        }
+        Ok(Some(Grammar {
+            triggers: rendered.lazy.then_some(triggers),
+            // The grammar begins where the assistant's turn does.
+            prefix: if rendered.lazy {
+                "".into()
+            } else {
+                rendered.parser.generation_prompt.as_str().into()
+            },
+            ..Grammar::new(rendered.grammar.as_str())
+        }))
+    }
+}
+
+fn one(steps: Steps) -> OutputStream {
+    OutputStream::new(Choices::new(vec![steps]))
 }
 
 /// There is nothing to choose from where no token may come.
@@ -154,15 +187,7 @@ fn refuse_to_ban_all(biases: &[(Token, f32)], vocabulary: u32) -> Result<(), Gen
 
 impl ChatBackend for LocalBackend {
     fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<OutputStream, GenerationError>> {
-        async move {
-            let text = self.prompt_text(request.conversation).await?;
-            let prompt = Prompt::Text {
-                text,
-                add_special: true,
-            };
-            self.submit(vec![prompt], request.options).await
-        }
-        .boxed()
+        self.answer(request).boxed()
     }
 
     fn continue_text(&self, request: TextRequest) -> BoxFuture<'_, Result<OutputStream, GenerationError>> {
@@ -173,16 +198,31 @@ impl ChatBackend for LocalBackend {
                     message: "there is no prompt".into(),
                 });
             }
-            let mut prompts = Vec::with_capacity(request.prompts.len());
+            let grammar = text_grammar(request.options.format.clone()).await?;
+            let template = GenerateRequest {
+                grammar,
+                ..self.request(request.options).await?
+            };
+            let mut streams: Vec<EventStream> = Vec::with_capacity(request.prompts.len());
             for prompt in request.prompts {
-                prompts.push(self.text_prompt(prompt).await?);
+                let request = GenerateRequest {
+                    prompt: self.text_prompt(prompt).await?,
+                    ..template.clone()
+                };
+                streams.push(self.engine.submit(request).await?);
             }
-            self.submit(prompts, request.options).await
+            let steps = streams.into_iter().map(answer::plain);
+            Ok(OutputStream::new(Choices::new(steps.collect())))
         }
         .boxed()
     }
 
     fn render(&self, conversation: Conversation) -> BoxFuture<'_, Result<String, GenerationError>> {
-        self.prompt_text(conversation).boxed()
+        async move {
+            let info = self.engine.info();
+            let prepared = self.templates.prepare(info, conversation, &OutputFormat::Text).await?;
+            Ok(prepared.rendered.prompt)
+        }
+        .boxed()
     }
 }

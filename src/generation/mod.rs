@@ -4,18 +4,24 @@
 //! [`Output`] of the answer into their own words. [`ChatBackend`] is what answers; [`LocalBackend`] does it with the
 //! model's own chat template and its token engine.
 
+mod answer;
 mod choices;
 mod conversation;
+mod depth;
 mod error;
+mod format;
+mod limits;
 mod local;
 mod output;
-mod prompt;
+mod reader;
 mod request;
+mod template;
 
 pub use conversation::{Conversation, Ending, Message, ReasoningFormat, Role, Tool, ToolCall, ToolChoice};
 pub use error::GenerationError;
 pub use local::LocalBackend;
 pub use output::{Choice, Completion, FinishReason, Output, OutputStream, Piece, Totals};
+pub use template::TemplateError;
 pub use request::{BiasTarget, ChatRequest, Options, OutputFormat, Segment, TextPrompt, TextRequest};
 
 use futures_util::future::BoxFuture;

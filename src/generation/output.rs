@@ -26,9 +26,10 @@ pub enum Piece {
     /// New text for the user.
     Content {
         text: String,
-        /// The tokens whose text this is; empty where text and tokens do not end together.
+        /// The tokens of the text, where the text is as the model wrote it; else empty.
         tokens: Vec<Token>,
-        /// How likely each of `tokens` was; empty unless the request asked for it.
+        /// How likely the tokens of the text were; empty unless the request asked for it. A token that is part of two
+        /// texts comes with the first.
         logprobs: Vec<TokenLogprob>,
     },
     /// A call begins. Calls are numbered from 0 in the order of their first piece.
@@ -96,6 +97,8 @@ pub struct Choice {
     /// Empty where the model did not think.
     pub reasoning: String,
     pub content: String,
+    /// How likely the tokens of the content were; empty unless the request asked for it.
+    pub logprobs: Vec<TokenLogprob>,
     pub tool_calls: Vec<ToolCall>,
     pub reason: FinishReason,
 }
@@ -145,6 +148,7 @@ impl OutputStream {
 struct Draft {
     reasoning: String,
     content: String,
+    logprobs: Vec<TokenLogprob>,
     tool_calls: Vec<ToolCall>,
     reason: Option<FinishReason>,
 }
@@ -155,7 +159,10 @@ impl Draft {
         match piece {
             Piece::Progress(_) => {}
             Piece::Reasoning { text } => append(&mut self.reasoning, text),
-            Piece::Content { text, .. } => append(&mut self.content, text),
+            Piece::Content { text, logprobs, .. } => {
+                append(&mut self.content, text);
+                self.logprobs.extend(logprobs);
+            }
             Piece::ToolCallStart { id, name, .. } => self.tool_calls.push(ToolCall {
                 id,
                 name,
@@ -178,6 +185,7 @@ impl Draft {
         Ok(Choice {
             reasoning: self.reasoning,
             content: self.content,
+            logprobs: self.logprobs,
             tool_calls: self.tool_calls,
             reason: self.reason.ok_or(GenerationError::Unfinished)?,
         })
@@ -213,7 +221,7 @@ mod tests {
             Piece::Content {
                 text: "yes".into(),
                 tokens: vec![7],
-                logprobs: vec![],
+                logprobs: Vec::new(),
             },
             Piece::ToolCallStart {
                 index: 0,
@@ -248,6 +256,7 @@ mod tests {
         let expect = Choice {
             reasoning: "so what".into(),
             content: "yes".into(),
+            logprobs: Vec::new(),
             tool_calls: vec![call("a", "f", "{\"x\":1}"), call("b", "g", "")],
             reason: FinishReason::ToolCalls,
         };

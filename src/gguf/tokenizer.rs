@@ -27,6 +27,9 @@ pub struct Tokenizer {
     /// Jinja source of the chat template.
     #[serde(skip)]
     pub chat_template: Option<String>,
+    /// Of the template for conversations with tools, where the file has one of its own.
+    #[serde(skip)]
+    pub tool_template: Option<String>,
 }
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
@@ -91,6 +94,7 @@ impl Tokenizer {
             eos_text: token_text(eos),
             add_bos,
             chat_template: text("tokenizer.chat_template"),
+            tool_template: text("tokenizer.chat_template.tool_use"),
         })
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::Map;
+
 use crate::config::ModelConfig;
 use crate::engine::{ModelFile, ModelInfo};
 use crate::gguf::{Gguf, GgufError, file_type_name};
@@ -40,6 +42,8 @@ pub fn describe(config: &ModelConfig, gguf: &Gguf) -> Result<ModelInfo, GgufErro
             embedding: geometry.embedding,
         },
         chat_template: geometry.tokenizer.chat_template,
+        tool_template: geometry.tokenizer.tool_template,
+        template_variables: Map::new(),
         bos_token: geometry.tokenizer.bos_text,
         eos_token: geometry.tokenizer.eos_text,
         sampling: config.sampling.clone(),

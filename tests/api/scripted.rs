@@ -240,6 +240,8 @@ fn engine(name: &str, health: Health, left: Sender<Instant>) -> Arc<dyn TokenEng
         size_bytes: 1,
         file: ModelFile::default(),
         chat_template: None,
+        tool_template: None,
+        template_variables: serde_json::Map::new(),
         bos_token: String::new(),
         eos_token: String::new(),
         sampling: SamplingOverrides::default(),

@@ -50,11 +50,13 @@ fn read_now(body: &Body) -> Result<Conversation, ApiError> {
         variables.entry("reasoning_effort").or_insert(effort.into());
     }
     Ok(Conversation {
-        messages,
         tools: tools(body.field("tools"))?,
         tool_choice: tool_choice(body.field("tool_choice"))?,
         parallel_tool_calls: templating.parallel_tool_calls,
-        ending: ending(&templating.continue_final_message, templating.add_generation_prompt)?,
+        ending: match ending(&templating.continue_final_message, templating.add_generation_prompt)? {
+            Some(ending) => ending,
+            None => Ending::of(&messages),
+        },
         thinking,
         reasoning_format: match templating.reasoning_format.as_deref() {
             None | Some("auto" | "deepseek") => ReasoningFormat::Apart,
@@ -65,22 +67,25 @@ fn read_now(body: &Body) -> Result<Conversation, ApiError> {
             }
         },
         variables,
+        messages,
     })
 }
 
-fn ending(continues: &Value, answers: Option<bool>) -> Result<Ending, ApiError> {
+/// `None` where the request leaves it to the messages.
+fn ending(continues: &Value, answers: Option<bool>) -> Result<Option<Ending>, ApiError> {
     let wrong = |message: &str| Err(ApiError::field("continue_final_message", message));
     let continues = match continues {
-        Value::Null | Value::Bool(false) => false,
-        Value::Bool(true) => true,
-        Value::String(part) if part == "content" || part == "reasoning_content" => true,
+        Value::Null => None,
+        Value::Bool(continues) => Some(*continues),
+        Value::String(part) if part == "content" || part == "reasoning_content" => Some(true),
         _ => return wrong("`continue_final_message` must be true or false"),
     };
     match (continues, answers) {
-        (true, Some(true)) => wrong("`continue_final_message` and `add_generation_prompt` contradict each other"),
-        (true, _) => Ok(Ending::FinalMessage),
-        (false, Some(false)) => Ok(Ending::Closed),
-        (false, _) => Ok(Ending::Answer),
+        (Some(true), Some(true)) => wrong("`continue_final_message` and `add_generation_prompt` contradict each other"),
+        (Some(true), _) => Ok(Some(Ending::FinalMessage)),
+        (_, Some(false)) => Ok(Some(Ending::Closed)),
+        (Some(false), _) => Ok(Some(Ending::Answer)),
+        (None, _) => Ok(None),
     }
 }
 

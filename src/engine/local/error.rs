@@ -57,4 +57,8 @@ pub enum ComputeError {
         "the model computed numbers that are none (NaN): its file is damaged, or a kernel of this machine fails on its data types"
     )]
     NotANumber,
+    #[error("{0}")]
+    Grammar(#[from] crate::grammar::Exhausted),
+    #[error("no token of the vocabulary goes on as the grammar wants it")]
+    Stuck,
 }

@@ -6,12 +6,15 @@
 mod allocated;
 mod bare;
 mod error;
+mod grammar;
 mod load;
+mod logprobs;
 mod queue;
 mod sampler;
 mod schedule;
 mod slot;
 pub mod text;
+mod thinking;
 mod tokenize;
 mod worker;
 
@@ -30,7 +33,9 @@ pub use error::{ComputeError, LoadError};
 pub use load::{ALL_LAYERS, LoadSpec, Placement, initialise};
 pub use sampler::argmax;
 
+use self::grammar::Grammars;
 use self::queue::{QueuedRequest, Refused, Shared, fail};
+use self::thinking::Thinking;
 use self::tokenize::{aside, longest_piece, split};
 use self::worker::Worker;
 use super::{
@@ -51,6 +56,7 @@ pub struct LocalEngine {
     model: Arc<OnceLock<Arc<LlamaModel>>>,
     /// Bytes of text that one token may stand for; counted when it is first needed.
     longest_piece: OnceLock<Option<usize>>,
+    grammars: Arc<Grammars>,
     /// Buffers that llama.cpp has allocated.
     buffers: Arc<OnceLock<Vec<Buffers>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -85,6 +91,7 @@ impl LocalEngine {
             shared,
             model,
             longest_piece: OnceLock::new(),
+            grammars: Arc::default(),
             buffers,
             thread: Mutex::new(Some(thread)),
         })
@@ -222,19 +229,27 @@ impl LocalEngine {
                 &format!("token {token} is not in the model's vocabulary"),
             ));
         }
-        for (field, unsupported) in [
-            ("grammar", request.grammar.is_some()),
-            ("logprobs", request.logprobs.is_some()),
-            ("reasoning_budget_tokens", request.reasoning_budget.is_some()),
-        ] {
-            if unsupported {
-                return Err(invalid(field, &format!("`{field}` is not supported yet")));
+        check_tokens("preserved", &request.preserved, &model)?;
+        if request.logprobs.is_some_and(|top| top > MAX_LOGPROBS) {
+            return Err(invalid(
+                "logprobs",
+                &format!("at most the {MAX_LOGPROBS} likeliest tokens are told"),
+            ));
+        }
+        if let Some(budget) = &request.reasoning_budget {
+            check_tokens("reasoning_budget_tokens", &budget.start, &model)?;
+            check_tokens("reasoning_budget_tokens", &budget.end, &model)?;
+            if budget.start.is_empty() || budget.end.is_empty() {
+                return Err(invalid(
+                    "reasoning_budget_tokens",
+                    "it is not known how the model's thoughts begin and end",
+                ));
             }
         }
         if request.stop.iter().any(String::is_empty) {
             return Err(invalid("stop", "a stop string is empty"));
         }
-        let prompt = self.prompt_tokens(model, request.prompt).await?;
+        let prompt = self.prompt_tokens(model.clone(), request.prompt).await?;
         let context = self.info.context;
         let room = usize::try_from(context)
             .unwrap_or(usize::MAX)
@@ -247,6 +262,14 @@ impl LocalEngine {
                 context,
             });
         }
+        let grammar = match request.grammar {
+            Some(grammar) => {
+                let preserved = request.preserved.clone();
+                let matcher = self.grammars.matcher(model, grammar, preserved, request.special);
+                Some(matcher.await?)
+            }
+            None => None,
+        };
         let (events, receiver) = unbounded_channel();
         let request = QueuedRequest {
             prompt,
@@ -257,7 +280,11 @@ impl LocalEngine {
             ignore_eos: request.ignore_eos,
             cache_prompt: request.cache_prompt,
             special: request.special,
+            preserved: request.preserved,
             progress: request.progress,
+            grammar,
+            thinking: request.reasoning_budget.map(Thinking::new),
+            logprobs: request.logprobs,
             events,
             submitted,
         };
@@ -464,6 +491,9 @@ impl Thread {
         }
     }
 }
+
+/// Tokens that are told beside each token at most.
+const MAX_LOGPROBS: u32 = 128;
 
 /// Held by who loads a model onto a GPU.
 static LOADING: Mutex<()> = Mutex::new(());

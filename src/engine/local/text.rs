@@ -41,6 +41,11 @@ impl TextAssembler {
         }
     }
 
+    /// Whether the text so far ends inside of a character.
+    pub(super) fn is_within_character(&self) -> bool {
+        !self.partial.is_empty()
+    }
+
     /// Adds the bytes of one token.
     pub fn push(&mut self, token: Token, piece: &[u8]) -> Released {
         self.pushed += piece.len();

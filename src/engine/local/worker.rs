@@ -14,11 +14,12 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::error::ComputeError;
 use super::load::LoadSpec;
+use super::logprobs::Logprobs;
 use super::queue::{QueuedRequest, Shared, fail};
-use super::sampler::Sampler;
+use super::sampler::{Choice, Sampled, Sampler};
 use super::schedule::{BATCH, Pacer, Waiting, choose_prompts};
 use super::slot::{self, Sequence, Slot};
-use crate::engine::{EngineError, Event, FinishReason, Token};
+use crate::engine::{Candidate, EngineError, Event, FinishReason, Token, TokenLogprob};
 use crate::experts::{ExpertCache, Phase};
 use crate::llama::log::Listener;
 use crate::telemetry::ModelMetrics;
@@ -178,8 +179,15 @@ impl<'m> Worker<'m> {
 
         let now = Instant::now();
         let banned = if request.ignore_eos { &self.end_tokens[..] } else { &[] };
-        let mut sampler = Sampler::new(&request.sampling, banned, self.model, self.context_length);
-        sampler.prime(&request.prompt);
+        let ends = if request.ignore_eos {
+            Vec::new()
+        } else {
+            self.end_tokens.clone()
+        };
+        let mut request = request;
+        let mut choice = Choice::new(&request.sampling, banned, self.model, self.context_length);
+        choice.prime(&request.prompt);
+        let sampler = Sampler::new(choice, request.grammar.take(), request.thinking.take(), ends);
         let active = Sequence::new(request, reused, self.prefilled, sampler, now);
 
         self.metrics.prompt_tokens.inc_by(active.prompt.len() as u64);
@@ -348,8 +356,10 @@ impl<'m> Worker<'m> {
             }
         }
         let Some(logits) = part.logits else { return };
-        let token = match active.sampler.sample(&self.context, logits) {
-            Ok(token) => token,
+        let within_character = active.text.is_within_character();
+        let token = match active.sampler.sample(&self.context, logits, within_character) {
+            Ok(Sampled::Token(token)) => token,
+            Ok(Sampled::End) => return self.end(part.slot, Ok(FinishReason::EndOfText), "stop"),
             Err(error) => return self.fail(part.slot, &error),
         };
         let now = Instant::now();
@@ -370,16 +380,15 @@ impl<'m> Worker<'m> {
         self.piece.clear();
         self.model
             .vocab()
-            .token_to_piece_into(LlamaToken(token), &mut self.piece, active.special, None);
-        let released = active.text.push(token, &self.piece);
-        if !released.text.is_empty() {
-            let _ = active.events.send(Event::Delta {
-                text: released.text,
-                tokens: released.tokens,
-                logprobs: Vec::new(),
-            });
+            .token_to_piece_into(LlamaToken(token), &mut self.piece, active.prints(token), None);
+        if let Some(top) = active.logprobs {
+            let logits = self.context.get_logits_ith(logits);
+            active.hold_logprob(logprobs(self.model, logits, token, &self.piece, top));
         }
-        if let Some(stop) = released.stop {
+        let mut released = active.text.push(token, &self.piece);
+        let stop = released.stop.take();
+        active.send(released);
+        if let Some(stop) = stop {
             self.end(part.slot, Ok(FinishReason::StopString(stop)), "stop");
         } else if active.generated >= active.max_tokens {
             self.end(part.slot, Ok(FinishReason::Length), "length");
@@ -396,13 +405,7 @@ impl<'m> Worker<'m> {
         let last = match outcome {
             Ok(reason) => {
                 let released = active.text.finish();
-                if !released.text.is_empty() {
-                    let _ = active.events.send(Event::Delta {
-                        text: released.text,
-                        tokens: released.tokens,
-                        logprobs: Vec::new(),
-                    });
-                }
+                active.send(released);
                 self.metrics.decode_time.observe(active.timings().decode.as_secs_f64());
                 Event::Finished {
                     reason,
@@ -454,5 +457,23 @@ impl<'m> Worker<'m> {
             model: self.name.clone(),
             reason: reason.to_owned(),
         }
+    }
+}
+
+/// How likely a token was that is printed as `piece`, and the likeliest ones in its place.
+fn logprobs(model: &LlamaModel, logits: &[f32], token: Token, piece: &[u8], top: u32) -> TokenLogprob {
+    let logprobs = Logprobs::new(logits);
+    let candidate = |token: Token, bytes: Vec<u8>| Candidate {
+        token,
+        bytes,
+        logprob: logprobs.of(token),
+    };
+    let top = logprobs.top(usize::try_from(top).unwrap_or(0)).into_iter();
+    let vocab = model.vocab();
+    TokenLogprob {
+        chosen: candidate(token, piece.to_vec()),
+        top: top
+            .map(|token| candidate(token, vocab.token_to_piece(LlamaToken(token), true, None)))
+            .collect(),
     }
 }

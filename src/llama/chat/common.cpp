@@ -85,7 +85,6 @@ common_chat_templates_inputs inputs_of(const json & request) {
     inputs.enable_thinking  = flag(request, "enable_thinking");
     inputs.reasoning_format = reasoning_format(request);
     inputs.json_schema      = text_or_empty(request, "json_schema");
-    inputs.grammar          = text_or_empty(request, "grammar");
     if (request.contains("variables")) {
         for (const auto & [key, value] : request.at("variables").items()) {
             inputs.chat_template_kwargs[key] = value.dump();

@@ -144,8 +144,6 @@ pub struct Request<'r> {
     pub reasoning_apart: bool,
     /// JSON text; empty for none.
     pub json_schema: String,
-    /// GBNF; empty for none.
-    pub grammar: &'r str,
     /// Further variables of the template.
     pub variables: &'r Map<String, Value>,
 }
