@@ -151,6 +151,11 @@ impl ApiError {
         &self.message
     }
 
+    /// The field of the request that is at fault.
+    pub(super) fn param(&self) -> Option<&str> {
+        self.param.as_deref()
+    }
+
     /// Seconds.
     pub(super) fn retry_after(&self) -> Option<u32> {
         self.retry_after

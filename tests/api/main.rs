@@ -5,6 +5,7 @@ mod answers;
 mod bodies;
 mod errors;
 mod leaving;
+mod llama_server;
 mod requests;
 mod scripted;
 mod server;

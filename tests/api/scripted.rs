@@ -109,6 +109,7 @@ impl Scripted {
                 }))
             }),
             "decodes" => self.every(events, |step| Some(delta(&format!("{step} ")))),
+            "lines" => self.every(events, |step| Some(delta(&format!("{step}\n")))),
             "bursts" => {
                 for step in 0..20_000 {
                     send(delta(&format!("{step} ")));

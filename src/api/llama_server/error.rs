@@ -27,6 +27,9 @@ struct ErrorDetail<'e> {
     message: &'e str,
     #[serde(rename = "type")]
     kind: &'static str,
+    /// The field of the request that is at fault; llama-server names it only in the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    param: Option<&'e str>,
     #[serde(flatten)]
     context: Option<ContextExceeded>,
 }
@@ -49,6 +52,7 @@ impl LlamaError {
                     StatusCode::NOT_FOUND => "not_found_error",
                     _ => self.0.kind(),
                 },
+                param: self.0.param(),
                 context,
             },
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::api::body::Body;
 use crate::api::error::ApiError;
@@ -120,6 +120,12 @@ impl Fields {
         }
         let time = whole("t_max_predict_ms", sent.t_max_predict_ms, -1, i64::MAX, 0)?;
         let predict = predict(body);
+        // To llama-server an empty schema means any object; elsewhere it is any value.
+        body.change("json_schema", |schema| {
+            if schema.as_object().is_some_and(Map::is_empty) {
+                *schema = json!({"type": "object"});
+            }
+        });
         for (field, low, high) in CLAMPED {
             body.change(field, |value| {
                 if let Some(number) = value.as_f64().filter(|number| !(low..=high).contains(number)) {
@@ -161,8 +167,6 @@ fn predict(body: &mut Body) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn take(body: Value) -> Result<(Fields, Body), String> {
@@ -191,6 +195,8 @@ mod tests {
             (body.field("top_p"), body.field("temperature")),
             (&json!(1.0), &json!(0.0))
         );
+        let (_, body) = take(json!({"json_schema": {}})).unwrap();
+        assert_eq!(body.field("json_schema"), &json!({"type": "object"}));
         let (fields, body) = take(json!({"max_tokens": -1, "top_p": 0.5})).unwrap();
         assert_eq!((fields.predict, body.field("top_p")), (Some(-1), &json!(0.5)));
     }

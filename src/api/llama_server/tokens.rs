@@ -29,13 +29,49 @@ const PART: usize = 4096;
 
 #[derive(Debug, Deserialize)]
 struct Tokenize {
-    content: String,
+    /// A text, or a list of texts and token ids; nothing has no tokens.
+    #[serde(default)]
+    content: Option<Content>,
     #[serde(default)]
     add_special: bool,
     #[serde(default = "yes")]
     parse_special: bool,
     #[serde(default)]
     with_pieces: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a string, or a list of strings and token ids")]
+enum Content {
+    Text(String),
+    Mixed(Vec<Item>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Item {
+    Text(String),
+    Token(Token),
+}
+
+impl Content {
+    fn bytes(&self) -> usize {
+        let of_item = |item: &Item| match item {
+            Item::Text(text) => text.len(),
+            Item::Token(_) => 1,
+        };
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Mixed(items) => items.iter().map(of_item).sum(),
+        }
+    }
+
+    fn into_items(self) -> Vec<Item> {
+        match self {
+            Self::Text(text) => vec![Item::Text(text)],
+            Self::Mixed(items) => items,
+        }
+    }
 }
 
 fn yes() -> bool {
@@ -78,7 +114,7 @@ async fn tokenize(state: Data<State>, body: Result<Body, LlamaError>) -> Result<
     let request: Tokenize = body.read()?;
     let engine = state.resolve(body.model()?)?.engine.clone();
     drop(body);
-    let bytes = request.content.len();
+    let bytes = request.content.as_ref().map_or(0, Content::bytes);
     if bytes > limits::TOKENIZE_BYTES {
         let message = format!(
             "`content` has {bytes} bytes, but at most {} are tokenized: send it in parts",
@@ -86,9 +122,16 @@ async fn tokenize(state: Data<State>, body: Result<Body, LlamaError>) -> Result<
         );
         return Err(ApiError::field("content", message).into());
     }
-    let tokens = engine
-        .tokenize(request.content, request.add_special, request.parse_special)
-        .await?;
+    let mut tokens = Vec::new();
+    // Only what begins with a text may begin with the tokens that begin every text.
+    let mut begins = request.add_special;
+    for item in request.content.map(Content::into_items).unwrap_or_default() {
+        match item {
+            Item::Text(text) => tokens.extend(engine.tokenize(text, begins, request.parse_special).await?),
+            Item::Token(token) => tokens.push(token),
+        }
+        begins = false;
+    }
     if tokens.len() <= PART {
         let tokens = entries(&*engine, tokens, request.with_pieces).await?;
         return Ok(HttpResponse::Ok().json(Tokenized { tokens }));
@@ -146,6 +189,7 @@ async fn entries(
 
 #[derive(Debug, Deserialize)]
 struct Detokenize {
+    #[serde(default)]
     tokens: Vec<Token>,
 }
 
