@@ -78,14 +78,23 @@ fn response_format(format: &Value) -> Result<OutputFormat, ApiError> {
 fn structured_outputs(outputs: &Value) -> Result<OutputFormat, ApiError> {
     let field = "structured_outputs";
     let wrong = || {
-        let message = format!("`{field}` must be an object with one of `json`, `regex`, `choice`, `grammar` and `json_object`");
+        let message =
+            format!("`{field}` must be an object with one of `json`, `regex`, `choice`, `grammar` and `json_object`");
         ApiError::field(field, message)
     };
     let Some(outputs) = outputs.as_object() else {
-        return if outputs.is_null() { Ok(OutputFormat::Text) } else { Err(wrong()) };
+        return if outputs.is_null() {
+            Ok(OutputFormat::Text)
+        } else {
+            Err(wrong())
+        };
     };
-    let mut given = outputs.iter().filter(|(_, value)| !value.is_null() && **value != Value::Bool(false));
-    let (Some((name, value)), None) = (given.next(), given.next()) else { return Err(wrong()) };
+    let mut given = outputs
+        .iter()
+        .filter(|(_, value)| !value.is_null() && **value != Value::Bool(false));
+    let (Some((name, value)), None) = (given.next(), given.next()) else {
+        return Err(wrong());
+    };
     match name.as_str() {
         "json" => json_schema(field, value),
         "regex" => regex(field, value),
@@ -117,7 +126,10 @@ fn regex(field: &str, pattern: &Value) -> Result<OutputFormat, ApiError> {
             Ok(grammar) => Ok(OutputFormat::Grammar(grammar)),
             Err(error) => Err(ApiError::field(field, format!("`{field}`: {error}"))),
         },
-        _ => Err(ApiError::field(field, format!("`{field}` must be a regular expression, a string"))),
+        _ => Err(ApiError::field(
+            field,
+            format!("`{field}` must be a regular expression, a string"),
+        )),
     }
 }
 
@@ -130,7 +142,10 @@ fn choice(field: &str, choices: &Value) -> Result<OutputFormat, ApiError> {
         return Ok(OutputFormat::Text);
     }
     let choices = choices.as_array().ok_or_else(wrong)?;
-    let texts: Option<Vec<String>> = choices.iter().map(|choice| choice.as_str().map(str::to_owned)).collect();
+    let texts: Option<Vec<String>> = choices
+        .iter()
+        .map(|choice| choice.as_str().map(str::to_owned))
+        .collect();
     let texts = texts.filter(|texts| (1..=limits::OUTPUT_CHOICES).contains(&texts.len()));
     Ok(OutputFormat::Grammar(choice_to_grammar(&texts.ok_or_else(wrong)?)))
 }
@@ -155,23 +170,41 @@ mod tests {
         let of_schema = OutputFormat::JsonSchema(schema.clone());
         for (body, expect) in [
             (json!({}), OutputFormat::Text),
-            (json!({"response_format": {"type": "text"}, "grammar": ""}), OutputFormat::Text),
-            (json!({"response_format": {"type": "json_object"}}), OutputFormat::JsonObject),
+            (
+                json!({"response_format": {"type": "text"}, "grammar": ""}),
+                OutputFormat::Text,
+            ),
+            (
+                json!({"response_format": {"type": "json_object"}}),
+                OutputFormat::JsonObject,
+            ),
             (
                 json!({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": true, "schema": schema}}}),
                 of_schema.clone(),
             ),
             (json!({"json_schema": schema}), of_schema.clone()),
             (json!({"json_schema": schema.to_string()}), of_schema),
-            (json!({"grammar": "root ::= \"a\""}), OutputFormat::Grammar("root ::= \"a\"".into())),
+            (
+                json!({"grammar": "root ::= \"a\""}),
+                OutputFormat::Grammar("root ::= \"a\"".into()),
+            ),
             (json!({"regex": "a"}), OutputFormat::Grammar("root ::= \"a\"\n".into())),
-            (json!({"structured_outputs": {"choice": ["a"]}}), OutputFormat::Grammar("root ::= \"a\"\n".into())),
+            (
+                json!({"structured_outputs": {"choice": ["a"]}}),
+                OutputFormat::Grammar("root ::= \"a\"\n".into()),
+            ),
         ] {
             assert_eq!(read(&Body::of_value(body.clone())).unwrap(), expect, "{body}");
         }
         for (body, expect) in [
-            (json!({"response_format": "json"}), "`response_format` must be an object"),
-            (json!({"response_format": {"type": "yaml"}}), "`response_format.type` must be"),
+            (
+                json!({"response_format": "json"}),
+                "`response_format` must be an object",
+            ),
+            (
+                json!({"response_format": {"type": "yaml"}}),
+                "`response_format.type` must be",
+            ),
             (
                 json!({"response_format": {"type": "json_schema"}}),
                 "`response_format.json_schema.schema` is missing",
@@ -179,10 +212,16 @@ mod tests {
             (json!({"json_schema": 3}), "`json_schema` must be"),
             (json!({"json_schema": "{"}), "`json_schema` must be"),
             (json!({"grammar": {}}), "`grammar` must be a string"),
-            (json!({"grammar": "x", "json_schema": schema}), "`grammar` and `json_schema` both"),
+            (
+                json!({"grammar": "x", "json_schema": schema}),
+                "`grammar` and `json_schema` both",
+            ),
             (json!({"regex": "("}), "`regex`: the regular expression"),
             (json!({"guided_choice": []}), "`guided_choice` must be a list"),
-            (json!({"structured_outputs": {"regex": "a", "choice": ["b"]}}), "`structured_outputs` must be"),
+            (
+                json!({"structured_outputs": {"regex": "a", "choice": ["b"]}}),
+                "`structured_outputs` must be",
+            ),
         ] {
             let message = read(&Body::of_value(body)).unwrap_err().to_string();
             assert!(message.contains(expect), "{message}");

@@ -96,9 +96,9 @@ mod tests {
     use futures_util::{FutureExt, StreamExt};
     use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+    use super::super::answer::plain;
     use super::super::output::OutputStream;
     use super::*;
-    use super::super::answer::plain;
     use crate::engine::{EngineError, Event, EventStream, FinishReason, Timings, Usage};
 
     fn delta(text: &str) -> Event {

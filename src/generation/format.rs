@@ -21,6 +21,8 @@ pub(super) async fn text_grammar(format: OutputFormat) -> Result<Option<Grammar>
         check_schema(&schema).map_err(|error| error.to_string())?;
         chat::schema_grammar(&schema).map_err(|error| error.to_string())
     });
-    let converted = converted.await.map_err(|error| GenerationError::Internal(error.to_string()))?;
+    let converted = converted
+        .await
+        .map_err(|error| GenerationError::Internal(error.to_string()))?;
     Ok(Some(Grammar::new(converted.map_err(invalid)?)))
 }

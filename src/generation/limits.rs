@@ -133,7 +133,10 @@ mod tests {
 
     #[test]
     fn tools_have_names_and_schemas() {
-        let fine = [("get_weather", json!({})), ("mcp/files.read-1", json!({"type": "object"}))];
+        let fine = [
+            ("get_weather", json!({})),
+            ("mcp/files.read-1", json!({"type": "object"})),
+        ];
         assert_eq!(check(&conversation(&fine), &OutputFormat::Text), Ok(()));
         refused(&conversation(&[("", json!({}))]), "a tool has the name");
         refused(&conversation(&[("say hi", json!({}))]), "a tool has the name");

@@ -14,9 +14,7 @@ use super::format::text_grammar;
 use super::output::OutputStream;
 use super::request::{BiasTarget, ChatRequest, Options, OutputFormat, Segment, TextPrompt, TextRequest};
 use super::template::{Prepared, Templates};
-use crate::engine::{
-    EngineError, EventStream, GenerateRequest, Grammar, Prompt, Token, TokenEngine, Trigger,
-};
+use crate::engine::{EngineError, EventStream, GenerateRequest, Grammar, Prompt, Token, TokenEngine, Trigger};
 use crate::llama::chat::{Rendered, TriggerKind};
 
 /// A token engine and the templates of its model. Cheap to clone.
@@ -145,10 +143,12 @@ impl LocalBackend {
             let text = trigger.value.clone();
             triggers.push(match trigger.kind() {
                 // A control token is found without looking at the text.
-                Some(TriggerKind::Word) if rendered.preserved.contains(&text) => match self.single_token(&text).await? {
-                    Some(token) => Trigger::Token(token),
-                    None => Trigger::Word(text),
-                },
+                Some(TriggerKind::Word) if rendered.preserved.contains(&text) => {
+                    match self.single_token(&text).await? {
+                        Some(token) => Trigger::Token(token),
+                        None => Trigger::Word(text),
+                    }
+                }
                 Some(TriggerKind::Word) => Trigger::Word(text),
                 Some(TriggerKind::Pattern) => Trigger::Pattern(text),
                 Some(TriggerKind::PatternFull) => Trigger::PatternFull(text),

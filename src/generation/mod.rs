@@ -21,8 +21,8 @@ pub use conversation::{Conversation, Ending, Message, ReasoningFormat, Role, Too
 pub use error::GenerationError;
 pub use local::LocalBackend;
 pub use output::{Choice, Completion, FinishReason, Output, OutputStream, Piece, Totals};
-pub use template::TemplateError;
 pub use request::{BiasTarget, ChatRequest, Options, OutputFormat, Segment, TextPrompt, TextRequest};
+pub use template::TemplateError;
 
 use futures_util::future::BoxFuture;
 

@@ -22,6 +22,8 @@ pub(super) struct Form {
     pub(super) thinking_ends: Vec<String>,
     /// Characters with which something else than content may begin, beside the usual ones.
     pub(super) hazards: String,
+    /// Texts with which calls begin.
+    pub(super) calls: Vec<String>,
     /// Names of the tools that may be called.
     pub(super) tools: Vec<String>,
     /// What the parser reads in the prompt's end: of a message that is continued, what is there already.
@@ -169,13 +171,8 @@ impl Reader {
 
     /// The last job, when the answer is complete; `cut` if it ends where it is only because it grew too long.
     pub(super) fn last_job(&mut self, cut: bool) -> Option<Job> {
-        let state = self.state;
-        if let State::Thinking { body } = state {
-            // What was held back, as it may have been the beginning of the end.
-            self.tell_thought(body..self.text.len());
-            return None;
-        }
-        if state == State::Raw {
+        // What was held back of a thought is white space, or the beginning of its end.
+        if matches!(self.state, State::Thinking { .. } | State::Raw) {
             return None;
         }
         self.state = State::Parsed;
@@ -225,7 +222,12 @@ impl Reader {
     /// What the parser made of the last job. `Err` asks for a second look, with the job that is returned.
     pub(super) fn parsed_last(&mut self, job: Job, result: Result<Message, ChatError>) -> Option<Job> {
         match result {
-            Ok(message) => self.tell(&message, &job, true),
+            Ok(message) => {
+                self.tell(&message, &job, true);
+                if !job.partial && !self.has_calls() {
+                    self.tell_unread_call();
+                }
+            }
             Err(error) if !job.partial => {
                 tracing::debug!(%error, "the answer is not in the form of its template");
                 return Some(Job { partial: true, ..job });
@@ -241,6 +243,15 @@ impl Reader {
         match result {
             Ok(message) if self.has_calls() => self.tell(&message, job, true),
             _ => self.give_up(),
+        }
+    }
+
+    /// A call that the parser passes over, as it is not complete, is content.
+    fn tell_unread_call(&mut self) {
+        let rest = &self.text[self.content_end..];
+        let starts = self.form.calls.iter().filter_map(|call| rest.find(call.as_str()));
+        if let Some(start) = starts.min() {
+            self.tell_content(self.content_end + start..self.text.len());
         }
     }
 
@@ -310,7 +321,11 @@ impl Reader {
         if index == self.calls.len() {
             // A name may be the beginning of a longer one.
             let is_tool = self.form.tools.contains(&call.name);
-            let may_grow = self.form.tools.iter().any(|tool| tool.starts_with(&call.name) && *tool != call.name);
+            let may_grow = self
+                .form
+                .tools
+                .iter()
+                .any(|tool| tool.starts_with(&call.name) && *tool != call.name);
             if !complete && (!is_tool || (may_grow && call.arguments.len() < 2)) {
                 return;
             }
@@ -474,7 +489,8 @@ fn possible(text: &str, tag: &str) -> usize {
 
 /// Characters with which the calls, thoughts and channels of known templates begin.
 fn is_hazard(c: char) -> bool {
-    matches!(c, '<' | '[' | '{' | '`' | '|' | '>' | '(' | ']' | '}' | '\u{ff5c}') || c.is_control() && c != '\n' && c != '\t'
+    matches!(c, '<' | '[' | '{' | '`' | '|' | '>' | '(' | ']' | '}' | '\u{ff5c}')
+        || c.is_control() && c != '\n' && c != '\t'
 }
 
 /// Nine letters and digits: templates of the Mistral family take no other ids.

@@ -13,7 +13,7 @@ use super::limits;
 use super::reader::Form;
 use super::request::OutputFormat;
 use crate::engine::ModelInfo;
-use crate::llama::chat::{self, Choice, Parser, Rendered, RunError, Template};
+use crate::llama::chat::{self, Choice, Parser, Rendered, RunError, Template, TriggerKind};
 
 /// For models whose file has no template; most instruction-tuned models without one were trained on ChatML.
 const CHATML: &str = "{%- for message in messages -%}{{- '<|im_start|>' + message.role + '\\n' + message.content + \
@@ -158,7 +158,9 @@ impl Request {
         }
         let mut variables = info.template_variables.clone();
         variables.extend(conversation.variables);
-        let default_thinking = variables.shift_remove("enable_thinking").and_then(|value| value.as_bool());
+        let default_thinking = variables
+            .shift_remove("enable_thinking")
+            .and_then(|value| value.as_bool());
         Ok(Self {
             messages: conversation.messages.iter().map(message).collect(),
             tools,
@@ -206,9 +208,14 @@ impl Request {
         Ok(Prepared {
             form: Form {
                 generation_prompt: rendered.parser.generation_prompt.clone(),
-                thinking_start: if thinks { rendered.thinking_start.clone() } else { String::new() },
+                thinking_start: if thinks {
+                    rendered.thinking_start.clone()
+                } else {
+                    String::new()
+                },
                 thinking_ends: rendered.thinking_ends.clone(),
                 hazards: hazards(&rendered),
+                calls: call_starts(&rendered),
                 tools: self.tools.into_iter().map(|tool| tool.name).collect(),
                 before,
             },
@@ -224,6 +231,16 @@ fn hazards(rendered: &Rendered) -> String {
     let texts = triggers.chain(&rendered.preserved).chain(&rendered.thinking_ends);
     let first = texts.filter_map(|text| text.trim_start().chars().next());
     first.collect::<BTreeSet<char>>().into_iter().collect()
+}
+
+/// Texts with which calls begin.
+fn call_starts(rendered: &Rendered) -> Vec<String> {
+    let words = rendered
+        .triggers
+        .iter()
+        .filter(|trigger| trigger.kind() == Some(TriggerKind::Word));
+    let texts = words.map(|trigger| trigger.value.trim().to_owned());
+    texts.filter(|text| !text.is_empty()).collect()
 }
 
 fn invalid(field: &'static str, message: String) -> GenerationError {

@@ -29,7 +29,10 @@ pub fn check_schema(schema: &Value) -> Result<(), GrammarError> {
     // What is not written cannot fail to be.
     let _ = serde_json::to_writer(&mut bytes, schema);
     if bytes.0 > MAX_BYTES {
-        let size = format!("the JSON schema has {} bytes, but at most {MAX_BYTES} are taken", bytes.0);
+        let size = format!(
+            "the JSON schema has {} bytes, but at most {MAX_BYTES} are taken",
+            bytes.0
+        );
         return Err(GrammarError::TooLarge(size));
     }
     Walk {
@@ -98,13 +101,23 @@ impl<'s> Walk<'s> {
                 None => {}
                 Some(Some(0..=MAX_REPEAT)) => {}
                 Some(Some(_)) => return Err(wrong(path, format!("`{key}` is more than {MAX_REPEAT}"))),
-                Some(None) => return Err(wrong(path, format!("`{key}` must be a whole number that is not negative"))),
+                Some(None) => {
+                    return Err(wrong(
+                        path,
+                        format!("`{key}` must be a whole number that is not negative"),
+                    ));
+                }
             }
         }
         match fields.get("pattern") {
             None => {}
             Some(Value::String(pattern)) if pattern.len() <= MAX_PATTERN_BYTES => {}
-            Some(Value::String(_)) => return Err(wrong(path, format!("`pattern` has more than {MAX_PATTERN_BYTES} bytes"))),
+            Some(Value::String(_)) => {
+                return Err(wrong(
+                    path,
+                    format!("`pattern` has more than {MAX_PATTERN_BYTES} bytes"),
+                ));
+            }
             Some(_) => return Err(wrong(path, "`pattern` must be a string")),
         }
         // A list of types is as many schemas.
@@ -131,11 +144,19 @@ impl<'s> Walk<'s> {
     fn kind(&self, kind: &str, path: &str) -> Result<usize, GrammarError> {
         match kind {
             "object" | "array" | "string" | "integer" | "number" | "boolean" | "null" => Ok(1),
-            _ => Err(wrong(path, format!("there is no type `{}`", kind.chars().take(40).collect::<String>()))),
+            _ => Err(wrong(
+                path,
+                format!("there is no type `{}`", kind.chars().take(40).collect::<String>()),
+            )),
         }
     }
 
-    fn parts(&mut self, fields: &'s serde_json::Map<String, Value>, path: &str, depth: usize) -> Result<(), GrammarError> {
+    fn parts(
+        &mut self,
+        fields: &'s serde_json::Map<String, Value>,
+        path: &str,
+        depth: usize,
+    ) -> Result<(), GrammarError> {
         for key in ["oneOf", "anyOf", "allOf", "prefixItems"] {
             let path = format!("{path}/{key}");
             let Some(schemas) = fields.get(key) else { continue };
@@ -205,7 +226,10 @@ impl<'s> Walk<'s> {
         };
         let shown: String = reference.chars().take(100).collect();
         let Some(names) = reference.strip_prefix("#/") else {
-            return Err(wrong(path, format!("`$ref` is `{shown}`, but only references into the same schema (`#/...`) can be followed")));
+            return Err(wrong(
+                path,
+                format!("`$ref` is `{shown}`, but only references into the same schema (`#/...`) can be followed"),
+            ));
         };
         let mut target = self.root;
         for name in names.split('/') {
@@ -253,12 +277,18 @@ mod tests {
     fn mistakes_have_a_place() {
         for (schema, expect) in [
             (json!([]), "at #: a schema must be an object"),
-            (json!({"properties": {"a": 3}}), "at #/properties/a: a schema must be an object"),
+            (
+                json!({"properties": {"a": 3}}),
+                "at #/properties/a: a schema must be an object",
+            ),
             (json!({"type": "text"}), "no type `text`"),
             (json!({"type": []}), "`type` must be"),
             (json!({"anyOf": []}), "#/anyOf: must not be empty"),
             (json!({"enum": {}}), "#/enum: must be a list"),
-            (json!({"items": {"minItems": -1}}), "at #/items: `minItems` must be a whole number"),
+            (
+                json!({"items": {"minItems": -1}}),
+                "at #/items: `minItems` must be a whole number",
+            ),
             (json!({"$ref": "other.json"}), "only references into the same schema"),
             (json!({"$ref": "#/$defs/a"}), "is not in the schema"),
             (json!({"maxLength": 1_000_000}), "`maxLength` is more than"),
@@ -299,7 +329,11 @@ mod tests {
             json!({"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"properties": {"x": {"allOf": [{"$ref": "#/$defs/a"}]}}}}}),
             json!({"const": "x".repeat(600_000)}),
         ] {
-            assert!(check_schema(&schema).is_err(), "{}", schema.to_string().chars().take(200).collect::<String>());
+            assert!(
+                check_schema(&schema).is_err(),
+                "{}",
+                schema.to_string().chars().take(200).collect::<String>()
+            );
         }
     }
 }

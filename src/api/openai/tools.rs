@@ -107,7 +107,10 @@ mod tests {
             (json!([1]), "`tools[0]` must be an object"),
             (json!([{"type": "web_search"}]), "`tools[0].type` must be"),
             (json!([{"type": "function"}]), "`tools[0].function.name` is missing"),
-            (json!([{"function": {"name": 3}}]), "`tools[0].function.name` must be a string"),
+            (
+                json!([{"function": {"name": 3}}]),
+                "`tools[0].function.name` must be a string",
+            ),
             (
                 json!([{"function": {"name": "f", "parameters": []}}]),
                 "`tools[0].function.parameters` must be a JSON schema",
@@ -130,7 +133,10 @@ mod tests {
             (json!(null), Some(ToolChoice::Auto)),
             (json!("none"), Some(ToolChoice::None)),
             (json!("required"), Some(ToolChoice::Required)),
-            (json!({"type": "function", "function": {"name": "f"}}), Some(named.clone())),
+            (
+                json!({"type": "function", "function": {"name": "f"}}),
+                Some(named.clone()),
+            ),
             (json!({"type": "function", "name": "f"}), Some(named)),
             (json!("f"), None),
             (json!(1), None),

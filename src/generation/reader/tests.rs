@@ -26,7 +26,11 @@ fn prepare(template: &str, tools: bool, ending: &str) -> (Parser, Form) {
     let rendered = template
         .render(&Request {
             messages,
-            tools: if tools { vec![tool("weather"), tool("weather_map")] } else { Vec::new() },
+            tools: if tools {
+                vec![tool("weather"), tool("weather_map")]
+            } else {
+                Vec::new()
+            },
             tool_choice: Choice::Auto,
             parallel_tool_calls: true,
             add_generation_prompt: ending.is_empty(),
@@ -43,6 +47,7 @@ fn prepare(template: &str, tools: bool, ending: &str) -> (Parser, Form) {
         thinking_start: rendered.thinking_start,
         thinking_ends: rendered.thinking_ends,
         hazards: "<".into(),
+        calls: vec!["<tool_call>".into()],
         tools: vec!["weather".into(), "weather_map".into()],
         before: if ending.is_empty() {
             Message::default()
@@ -70,7 +75,10 @@ fn told(reader: &mut Reader, told: &mut Told) {
                 told.content += &text;
             }
             Piece::ToolCallStart { index, id, name } => {
-                assert_eq!((index, id.is_empty(), name.is_empty()), (told.calls.len(), false, false));
+                assert_eq!(
+                    (index, id.is_empty(), name.is_empty()),
+                    (told.calls.len(), false, false)
+                );
                 told.calls.push((name, String::new()));
             }
             Piece::ToolCallArguments { index, text } => told.calls[index].1 += &text,
@@ -114,7 +122,10 @@ fn check(template: &str, tools: bool, text: &str, expect: (&str, &str, &[(&str, 
     let expect = Told {
         reasoning: reasoning.into(),
         content: content.into(),
-        calls: calls.iter().map(|(name, arguments)| ((*name).into(), (*arguments).into())).collect(),
+        calls: calls
+            .iter()
+            .map(|(name, arguments)| ((*name).into(), (*arguments).into()))
+            .collect(),
     };
     for size in [1, 2, 3, 7, 1000] {
         for every in [1, 2, 5, 1000] {
@@ -216,7 +227,10 @@ fn brackets_without_end_are_harmless() {
 fn long_thoughts_and_texts_are_hardly_parsed() {
     let (parser, form) = prepare(TAGS, true, "");
     let thought = "Wait, maybe the other way round is right; let me see.\n".repeat(2000);
-    let text = format!("<think>\n{thought}</think>\n\n{}", "It is so, because it is. ".repeat(2000));
+    let text = format!(
+        "<think>\n{thought}</think>\n\n{}",
+        "It is so, because it is. ".repeat(2000)
+    );
     let (told, parses) = read(&parser, &form, &text, 4, 1, false);
     assert_eq!(told.reasoning, thought.trim_end());
     assert_eq!(told.content, "It is so, because it is. ".repeat(2000));
@@ -243,7 +257,11 @@ fn tokens_of_thoughts_are_counted() {
             reader.parsed(&job, result);
         }
     }
-    assert!((5..=8).contains(&reader.reasoning_tokens()), "{}", reader.reasoning_tokens());
+    assert!(
+        (5..=8).contains(&reader.reasoning_tokens()),
+        "{}",
+        reader.reasoning_tokens()
+    );
 }
 
 #[test]

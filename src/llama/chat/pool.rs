@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
 /// Bytes of a thread's stack; memory only where it is used. `common` recurses over brackets, templates and schemas.
-pub const STACK: usize = 64 << 20;
+pub const STACK: usize = 128 << 20;
 /// A call that takes longer does not end: no template takes a second.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Threads that calls without an end may hold for ever.

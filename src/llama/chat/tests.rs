@@ -32,16 +32,22 @@ fn a_conversation_becomes_a_prompt_and_a_parser() {
     assert!(template.abilities().tools && template.abilities().tool_calls);
     let hello = json!([{"role": "user", "content": "hi"}]);
     let rendered = template.render(&request(hello.clone(), json!([]), &variables)).unwrap();
-    assert_eq!(rendered.prompt, "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
+    assert_eq!(
+        rendered.prompt,
+        "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    );
     assert_eq!((rendered.grammar.as_str(), rendered.thinks), ("", true));
-    assert_eq!((rendered.thinking_start.as_str(), rendered.thinking_ends.len()), ("<think>", 1));
+    assert_eq!(
+        (rendered.thinking_start.as_str(), rendered.thinking_ends.len()),
+        ("<think>", 1)
+    );
     assert!(rendered.preserved.iter().any(|text| text == "<tool_call>"));
 
     let mut with_tools = request(hello, weather(), &variables);
     let rendered = template.render(&with_tools).unwrap();
     assert!(rendered.lazy && rendered.grammar.contains("root ::="));
     assert_eq!(rendered.triggers[0].kind(), Some(TriggerKind::Word));
-    assert_eq!(rendered.triggers[0].value, "<tool_call>");
+    assert_eq!(rendered.triggers[0].value.trim(), "<tool_call>");
     let parser = Parser::new(&rendered.parser).unwrap();
     let text = "<think>\nhm\n</think>\n\nFine.<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>";
     let message = parser.parse(text, false).unwrap();
@@ -59,30 +65,46 @@ fn what_fails_says_why() {
     let variables = Map::new();
     assert!(Template::new("{% if %}", "", "").is_err());
     assert!(Template::new("", "", "").unwrap_err().0.contains("empty"));
-    let refuses = Template::new("{% if messages | length > 1 %}{{ raise_exception('only one') }}{% endif %}x", "", "").unwrap();
+    let refuses = Template::new(
+        "{% if messages | length > 1 %}{{ raise_exception('only one') }}{% endif %}x",
+        "",
+        "",
+    )
+    .unwrap();
     let two = json!([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]);
     let message = refuses.render(&request(two, json!([]), &variables)).unwrap_err().0;
     assert!(message.contains("only one"), "{message}");
     let bad = request(json!([{"role": "user"}]), json!([]), &variables);
     assert!(refuses.render(&bad).is_err());
     assert!(schema_grammar(&json!({"type": "nothing"})).is_err());
-    assert!(schema_grammar(&json!({"type": "integer"})).unwrap().contains("root ::="));
+    assert!(
+        schema_grammar(&json!({"type": "integer"}))
+            .unwrap()
+            .contains("root ::=")
+    );
 }
 
-/// The limit that `generation::depth` rests on.
+/// Twice the limit that `generation::depth` rests on.
 #[test]
-fn a_hundred_thousand_brackets_fit_the_stack() {
+fn brackets_fit_the_stack() {
     let variables = Map::new();
     let template = Template::new(TAGS, "", "").unwrap();
     let rendered = template
-        .render(&request(json!([{"role": "user", "content": "hi"}]), weather(), &variables))
+        .render(&request(
+            json!([{"role": "user", "content": "hi"}]),
+            weather(),
+            &variables,
+        ))
         .unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     for bracket in ["[", "{\"a\":"] {
         let parser = Parser::new(&rendered.parser).unwrap();
         let text = format!(
             "<tool_call>\n{{\"name\": \"weather\", \"arguments\": {{\"city\": {}",
-            bracket.repeat(100_000)
+            bracket.repeat(40_000)
         );
         let done = runtime.block_on(run(move || parser.parse(&text, true).is_ok()));
         assert!(done.is_ok());
