@@ -69,6 +69,29 @@ pub struct SlotCounts {
     pub waiting: u32,
 }
 
+/// What a slot does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SlotState {
+    pub busy: bool,
+    /// The request that it computes, or computed last.
+    pub last: Option<SlotRequest>,
+}
+
+/// A request in its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotRequest {
+    /// Its place in the order in which slots were given.
+    pub number: u32,
+    pub prompt_tokens: u32,
+    /// Prompt tokens that the slot held before.
+    pub cached_tokens: u32,
+    /// Prompt tokens that it holds by now, cached ones included.
+    pub processed_tokens: u32,
+    pub generated_tokens: u32,
+    /// Bound of `generated_tokens`.
+    pub max_tokens: u32,
+}
+
 /// Facts about a model's file that nothing depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ModelFile {

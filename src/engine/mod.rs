@@ -12,7 +12,7 @@ mod request;
 
 pub use error::EngineError;
 pub use event::{Candidate, Event, EventStream, FinishReason, PrefillProgress, Timings, TokenLogprob, Usage};
-pub use info::{Health, InfillTokens, ModelFile, ModelInfo, SlotCounts};
+pub use info::{Health, InfillTokens, ModelFile, ModelInfo, SlotCounts, SlotRequest, SlotState};
 pub use memory::{Buffers, MemoryUse};
 pub use request::{GenerateRequest, Grammar, Prompt, ReasoningBudget, Token, Trigger};
 
@@ -39,6 +39,16 @@ pub trait TokenEngine: Send + Sync + 'static {
 
     /// How many of the slots are in use, and how many requests wait.
     fn slots(&self) -> SlotCounts;
+
+    /// What each slot does, in their order.
+    fn slot_states(&self) -> Vec<SlotState> {
+        let counts = self.slots();
+        let state = |slot| SlotState {
+            busy: slot < counts.busy,
+            last: None,
+        };
+        (0..counts.total).map(state).collect()
+    }
 
     /// What the cache of experts did; `None` for a model without one.
     fn experts(&self) -> Option<ExpertStats> {

@@ -29,7 +29,11 @@ fn a_text_is_told_with_all_about_it() {
     );
     assert_eq!((&answer["index"], &answer["model"]), (&json!(0), &json!("first")));
     assert_eq!(
-        (&answer["tokens_evaluated"], &answer["tokens_predicted"], &answer["tokens_cached"]),
+        (
+            &answer["tokens_evaluated"],
+            &answer["tokens_predicted"],
+            &answer["tokens_cached"]
+        ),
         (&json!(7), &json!(3), &json!(9))
     );
     assert_eq!(
@@ -57,20 +61,30 @@ fn a_text_is_told_with_all_about_it() {
 fn a_stream_ends_with_its_last_event() {
     let api = Api::start();
     let events = api.stream(COMPLETION, prompt("say"));
-    let events: Vec<Value> = events.iter().map(|event| serde_json::from_str(event).unwrap()).collect();
+    let events: Vec<Value> = events
+        .iter()
+        .map(|event| serde_json::from_str(event).unwrap())
+        .collect();
     let (last, texts) = events.split_last().unwrap();
     let text: String = texts.iter().map(|event| event["content"].as_str().unwrap()).collect();
     assert_eq!(text, TEXT);
     let predicted: Vec<&Value> = texts.iter().map(|event| &event["tokens_predicted"]).collect();
     assert_eq!(predicted, [1, 2, 3]);
-    assert!(texts.iter().all(|event| event["stop"] == false && event["tokens"] == json!([1])));
+    assert!(
+        texts
+            .iter()
+            .all(|event| event["stop"] == false && event["tokens"] == json!([1]))
+    );
     assert_eq!((&last["stop"], &last["content"]), (&json!(true), &json!("")));
     assert_eq!(last["generation_settings"]["stream"], true);
     let body = json!({"prompt": "progresses", "return_progress": true, "timings_per_token": true});
     let events = api.stream(COMPLETION, body);
     let first: Value = serde_json::from_str(&events[0]).unwrap();
     assert_eq!(first["prompt_progress"]["cache"], 4);
-    assert_eq!((&first["tokens_evaluated"], &first["timings"]["prompt_n"]), (&json!(7), &json!(3)));
+    assert_eq!(
+        (&first["tokens_evaluated"], &first["timings"]["prompt_n"]),
+        (&json!(7), &json!(3))
+    );
 }
 
 #[test]
@@ -78,7 +92,9 @@ fn several_answers_are_a_list() {
     let api = Api::start();
     let indexes = |answer: &Value| -> Vec<Value> {
         let answers = answer.as_array().unwrap().iter();
-        answers.map(|answer| json!([answer["index"], answer["prompt"]])).collect()
+        answers
+            .map(|answer| json!([answer["index"], answer["prompt"]]))
+            .collect()
     };
     let (_, answer) = api.post(COMPLETION, &json!({"prompt": ["one", {"prompt_string": "two"}]}));
     assert_eq!(indexes(&answer), [json!([0, "one"]), json!([1, "two"])]);
@@ -111,18 +127,27 @@ fn errors_are_in_llama_servers_form() {
     }
     for (path, body) in [
         (COMPLETION, prompt("long")),
-        ("/chat/completions", json!({"messages": [{"role": "user", "content": "long"}]})),
+        (
+            "/chat/completions",
+            json!({"messages": [{"role": "user", "content": "long"}]}),
+        ),
     ] {
         let (status, error) = api.post(path, &body);
         let error = &error["error"];
         assert_eq!((status, &error["type"]), (400, &json!("exceed_context_size_error")));
-        assert_eq!((&error["n_prompt_tokens"], &error["n_ctx"]), (&json!(9000), &json!(4096)));
+        assert_eq!(
+            (&error["n_prompt_tokens"], &error["n_ctx"]),
+            (&json!(9000), &json!(4096))
+        );
     }
     for (path, body) in [
         (COMPLETION, json!({})),
         (COMPLETION, json!([])),
         (COMPLETION, json!({"prompt": "x", "temperature": "hot"})),
-        (COMPLETION, json!({"prompt": {"prompt_string": "x", "multimodal_data": ["AAAA"]}})),
+        (
+            COMPLETION,
+            json!({"prompt": {"prompt_string": "x", "multimodal_data": ["AAAA"]}}),
+        ),
         ("/chat/completions", json!({"messages": 5})),
         ("/apply-template", json!({})),
         ("/tokenize", json!({"content": {}})),
@@ -166,7 +191,9 @@ fn time_ends_a_text_and_frees_its_slot() {
     // A line without indentation is not part of it.
     let body = json!({"prompt": "lines", "n_indent": 1});
     let events = api.stream(COMPLETION, body);
-    let texts = events.iter().map(|event| serde_json::from_str::<Value>(event).unwrap()["content"].clone());
+    let texts = events
+        .iter()
+        .map(|event| serde_json::from_str::<Value>(event).unwrap()["content"].clone());
     let texts: Vec<Value> = texts.collect();
     assert_eq!(texts, ["0\n", "", ""]);
     api.left.recv_timeout(SOON).expect("the request must end");
@@ -176,13 +203,19 @@ fn time_ends_a_text_and_frees_its_slot() {
 fn the_server_tells_about_itself() {
     let api = Api::start();
     let (_, props) = api.get("/props?model=second");
-    assert_eq!((&props["model_alias"], &props["total_slots"]), (&json!("second"), &json!(1)));
+    assert_eq!(
+        (&props["model_alias"], &props["total_slots"]),
+        (&json!("second"), &json!(1))
+    );
     let defaults = &props["default_generation_settings"];
-    assert_eq!((&defaults["n_ctx"], &defaults["params"]["top_k"]), (&json!(4096), &json!(40)));
+    assert_eq!(
+        (&defaults["n_ctx"], &defaults["params"]["top_k"]),
+        (&json!(4096), &json!(40))
+    );
     assert!(defaults["params"].get("grammar").is_none());
     assert_eq!(api.get("/props?model=third").0, 404);
     let slot = json!([{"id": 0, "n_ctx": 4096, "speculative": false, "is_processing": false}]);
-    assert_eq!(api.get("/slots"), (200, slot));
+    assert_eq!(api.get("/slots?fail_on_no_slot=1"), (200, slot));
     assert_eq!(api.get("/lora-adapters"), (200, json!([])));
     let (_, models) = api.get("/models");
     assert_eq!(models["models"][1]["name"], "second");

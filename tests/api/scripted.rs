@@ -102,6 +102,7 @@ impl Scripted {
             "waits" => self.every(events, |_| None),
             "prefills" => self.every(events, |step| {
                 Some(Event::Progress(PrefillProgress {
+                    slot: 0,
                     total: 1_000_000,
                     cached: 0,
                     processed: step,
@@ -118,6 +119,7 @@ impl Scripted {
             }
             "progresses" => {
                 send(Event::Progress(PrefillProgress {
+                    slot: 0,
                     total: 7,
                     cached: 4,
                     processed: 7,
@@ -182,7 +184,10 @@ impl TokenEngine for Scripted {
     }
 
     fn slots(&self) -> SlotCounts {
-        SlotCounts::default()
+        SlotCounts {
+            total: self.info.parallel,
+            ..SlotCounts::default()
+        }
     }
 
     fn submit(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, EngineError>> {

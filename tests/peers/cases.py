@@ -172,7 +172,7 @@ COMPLETIONS: dict[str, dict[str, Any]] = {
     "out of range": {"prompt": "Hello", "n_predict": 4, "top_p": 1.5, "min_p": -1, "xtc_probability": 2},
     "negative temperature": {"prompt": "Hello", "n_predict": 4, "temperature": -1},
     "unknown field": {"prompt": "Hello", "n_predict": 4, "made_up": True},
-    "nulls": {"prompt": "Hello", "n_predict": 4, "temperature": None, "stop": None, "grammar": None, "seed": None},
+    "nulls": {"prompt": "Hello", "n_predict": 4, "top_k": 1, "temperature": None, "stop": None, "grammar": None, "seed": None},
     "mirostat": {"prompt": "Hello", "n_predict": 4, "mirostat": 2},
     "least candidates": {"prompt": "Hello", "n_predict": 4, "min_keep": 2},
     "full context": {"prompt": [72] * 2030, "n_predict": -1, "ignore_eos": True},

@@ -72,7 +72,8 @@ pub(super) struct Last<'e> {
     content: String,
     /// Empty unless the request has `return_tokens`.
     tokens: Vec<Token>,
-    id_slot: i32,
+    /// -1 if it is not known.
+    id_slot: i64,
     stop: bool,
     model: &'e str,
     tokens_predicted: u32,
@@ -120,7 +121,7 @@ impl<'e> Last<'e> {
             index,
             content: text.content,
             tokens: text.tokens,
-            id_slot: -1,
+            id_slot: end.slot.map_or(-1, i64::from),
             stop: true,
             model: about.model,
             tokens_predicted: usage.completion_tokens,

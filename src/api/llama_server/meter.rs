@@ -68,6 +68,7 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let mut meter = Meter::start(start);
         meter.prefilled(&PrefillProgress {
+            slot: 0,
             total: 9,
             cached: 4,
             processed: 9,

@@ -13,6 +13,7 @@ pub(super) struct Running {
     meter: Meter,
     cut: Cut,
     has_new_line: bool,
+    slot: Option<u32>,
     /// The end that follows the text that was given out last.
     end: Option<End>,
 }
@@ -35,6 +36,8 @@ pub(super) struct End {
     pub(super) reason: FinishReason,
     pub(super) totals: Totals,
     pub(super) has_new_line: bool,
+    /// What computed the answer, if it is known.
+    pub(super) slot: Option<u32>,
 }
 
 impl Running {
@@ -44,6 +47,7 @@ impl Running {
             meter: Meter::start(Instant::now()),
             cut,
             has_new_line: false,
+            slot: None,
             end: None,
         }
     }
@@ -63,6 +67,7 @@ impl Running {
             match output.piece {
                 Piece::Progress(progress) => {
                     self.meter.prefilled(&progress);
+                    self.slot = Some(progress.slot);
                     return Ok(Step::Progress(progress));
                 }
                 Piece::Content { text, tokens, logprobs } => return Ok(self.content(text, tokens, logprobs)),
@@ -96,6 +101,7 @@ impl Running {
             reason,
             totals,
             has_new_line: self.has_new_line,
+            slot: self.slot,
         }
     }
 }

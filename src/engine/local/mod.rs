@@ -6,6 +6,7 @@
 mod allocated;
 mod bare;
 mod error;
+mod gauge;
 mod grammar;
 mod load;
 mod logprobs;
@@ -39,7 +40,7 @@ use self::thinking::Thinking;
 use self::tokenize::{aside, longest_piece, split};
 use self::worker::Worker;
 use super::{
-    Buffers, EngineError, EventStream, GenerateRequest, Health, InfillTokens, MemoryUse, ModelInfo, Prompt, SlotCounts,
+    Buffers, EngineError, EventStream, GenerateRequest, Health, InfillTokens, MemoryUse, ModelInfo, Prompt, SlotCounts, SlotState,
     Token, TokenEngine,
 };
 use crate::experts::{Change, ChangeError, Device, ExpertCache, ExpertStats};
@@ -311,6 +312,10 @@ impl TokenEngine for LocalEngine {
 
     fn slots(&self) -> SlotCounts {
         self.shared.counts()
+    }
+
+    fn slot_states(&self) -> Vec<SlotState> {
+        self.shared.slot_states()
     }
 
     fn experts(&self) -> Option<ExpertStats> {
