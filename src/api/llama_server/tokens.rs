@@ -29,9 +29,8 @@ const PART: usize = 4096;
 
 #[derive(Debug, Deserialize)]
 struct Tokenize {
-    /// A text, or a list of texts and token ids; nothing has no tokens.
-    #[serde(default)]
-    content: Option<Content>,
+    /// A text, or a list of texts and token ids.
+    content: Content,
     #[serde(default)]
     add_special: bool,
     #[serde(default = "yes")]
@@ -114,7 +113,7 @@ async fn tokenize(state: Data<State>, body: Result<Body, LlamaError>) -> Result<
     let request: Tokenize = body.read()?;
     let engine = state.resolve(body.model()?)?.engine.clone();
     drop(body);
-    let bytes = request.content.as_ref().map_or(0, Content::bytes);
+    let bytes = request.content.bytes();
     if bytes > limits::TOKENIZE_BYTES {
         let message = format!(
             "`content` has {bytes} bytes, but at most {} are tokenized: send it in parts",
@@ -125,7 +124,7 @@ async fn tokenize(state: Data<State>, body: Result<Body, LlamaError>) -> Result<
     let mut tokens = Vec::new();
     // Only what begins with a text may begin with the tokens that begin every text.
     let mut begins = request.add_special;
-    for item in request.content.map(Content::into_items).unwrap_or_default() {
+    for item in request.content.into_items() {
         match item {
             Item::Text(text) => tokens.extend(engine.tokenize(text, begins, request.parse_special).await?),
             Item::Token(token) => tokens.push(token),
@@ -189,7 +188,6 @@ async fn entries(
 
 #[derive(Debug, Deserialize)]
 struct Detokenize {
-    #[serde(default)]
     tokens: Vec<Token>,
 }
 
