@@ -17,6 +17,8 @@ class Case:
     """Whether the order of events is the same each time."""
     exact: bool = False
     """Whether the whole answer is the same each time."""
+    fills_in: bool = False
+    """Whether it needs the model that can fill in text."""
 
 
 CASES: list[Case] = []
@@ -293,3 +295,23 @@ for path, body in {
     "/infill": {"input_prefix": "a", "input_suffix": "b"},
 }.items():
     add(f"post {path}", path, body)
+
+# Filling in.
+GAP = {"input_prefix": "def add(a, b):\n", "input_suffix": "\nprint(add(1, 2))", "n_predict": 6}
+INFILLS: dict[str, dict[str, Any]] = {
+    "gap": GAP,
+    "begun": {**GAP, "prompt": "    return"},
+    "control tokens": {**GAP, "input_prefix": "<|im_start|>"},
+    "other files": {**GAP, "input_extra": [{"filename": "a.py", "text": "x = 1"}, {"text": "y = 2"}]},
+    "long": {**GAP, "input_prefix": "a " * 3000, "input_suffix": "b " * 3000},
+    "no prefix": {"input_suffix": "b"},
+    "no suffix": {"input_prefix": "a"},
+    "number": {"input_prefix": 5, "input_suffix": "b"},
+    "prompt": {**GAP, "prompt": 5},
+    "extra": {**GAP, "input_extra": "x"},
+    "extra without text": {**GAP, "input_extra": [{"filename": "a"}]},
+    "extra name": {**GAP, "input_extra": [{"filename": 5, "text": "x"}]},
+}
+for name, body in INFILLS.items():
+    add(f"infill {name}", "/infill", {**GREEDY, **body}, fills_in=True)
+add("infill streamed", "/infill", {**GREEDY, **GAP, "stream": True}, fills_in=True)

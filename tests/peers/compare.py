@@ -23,14 +23,15 @@ from pathlib import Path
 
 from cases import CASES, Case
 from differences import DIFFERENCES
+from gguf import strings, with_numbers
 from shapes import Answer, compare, parse
 
-CONFIG = """
+CONFIG = """\
 [server]
 port = 0
 [[model]]
 name = "demo-reasoner"
-path = "demo:reasoner"
+path = "{model}"
 context = 2048
 parallel = 2
 """
@@ -39,9 +40,9 @@ PATIENCE = 120
 
 
 @contextmanager
-def hearth(binary: str, folder: Path) -> Iterator[int]:
+def hearth(binary: str, model: Path, folder: Path) -> Iterator[int]:
     config = folder / "models.toml"
-    config.write_text(CONFIG)
+    config.write_text(CONFIG.format(model=model))
     environment = {**os.environ, "HEARTH_CACHE": str(folder / "cache")}
     command = [binary, "serve", "--config", str(config)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -102,6 +103,29 @@ def send(port: int, case: Case) -> Answer:
         connection.close()
 
 
+def filling_model(reasoner: Path, folder: Path) -> Path:
+    """The reasoner, with tokens for the gap: any control tokens do, for it has not learned to fill in."""
+    tokens = strings(reasoner.read_bytes(), "tokenizer.ggml.tokens")
+    gap = {"fim_pre": b"<tools>", "fim_suf": b"</tools>", "fim_mid": b"<tool_response>"}
+    target = folder / "filling.gguf"
+    with_numbers(reasoner, target, {f"tokenizer.ggml.{key}_token_id": tokens.index(text) for key, text in gap.items()})
+    return target
+
+
+def explaining(case: Case, difference: str) -> list[int]:
+    """The rows of the table that have this difference."""
+    return [
+        row
+        for row, (cases, what, _) in enumerate(DIFFERENCES)
+        if re.fullmatch(cases, case.name) and re.fullmatch(what, difference, re.DOTALL)
+    ]
+
+
+def show(ours: Answer, peer: Answer) -> None:
+    for who, answer in (("hearth", ours), ("llama-server", peer)):
+        print(f"  {who}: {answer.status} {answer.text[:2000].strip()}")
+
+
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--hearth", required=True)
@@ -110,24 +134,26 @@ def main() -> int:
     arguments.add_argument("--show", action="store_true", help="print both answers where they differ")
     given = arguments.parse_args()
     cases = [case for case in CASES if given.only in case.name]
-    model = Path(__file__).resolve().parents[2] / "assets/demo/reasoner.gguf"
+    reasoner = Path(__file__).resolve().parents[2] / "assets/demo/reasoner.gguf"
     used: set[int] = set()
     unknown = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with hearth(given.hearth, folder) as ours, llama_server(given.llama_server, model, folder) as peer:
-            for case in cases:
-                answers = send(ours, case), send(peer, case)
-                for difference in compare(*answers, case.ordered, case.exact):
-                    rows = [row for row, (cases_of, what, _) in enumerate(DIFFERENCES)
-                            if re.fullmatch(cases_of, case.name) and re.fullmatch(what, difference)]  # fmt: skip
-                    used.update(rows)
-                    if not rows:
-                        unknown += 1
-                        print(f"{case.name}: {difference}", flush=True)
-                        if given.show:
-                            for who, answer in zip(("hearth", "llama-server"), answers, strict=True):
-                                print(f"  {who}: {answer.status} {answer.text[:2000].strip()}")
+        for model, fills_in in ((reasoner, False), (filling_model(reasoner, folder), True)):
+            chosen = [case for case in cases if case.fills_in == fills_in]
+            if not chosen:
+                continue
+            with hearth(given.hearth, model, folder) as ours, llama_server(given.llama_server, model, folder) as peer:
+                for case in chosen:
+                    answers = send(ours, case), send(peer, case)
+                    for difference in compare(*answers, case.ordered, case.exact):
+                        rows = explaining(case, difference)
+                        used.update(rows)
+                        if not rows:
+                            unknown += 1
+                            print(f"{case.name}: {difference}", flush=True)
+                            if given.show:
+                                show(*answers)
     stale = [row for row in range(len(DIFFERENCES)) if row not in used] if not given.only else []
     for row in stale:
         print(f"the table has a difference that is none any more: {DIFFERENCES[row]}")

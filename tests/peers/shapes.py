@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # Values that clients decide upon: they are compared, not only their types.
-WORDS = {"code", "finish_reason", "object", "role", "stop", "stop_type", "stopping_word", "truncated", "type"}
+WORDS = {"code", "finish_reason", "object", "prompt", "role", "stop", "stop_type", "stopping_word", "truncated", "type"}
 
 Paths = dict[str, set[str]]
 
