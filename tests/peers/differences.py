@@ -25,6 +25,7 @@ DIFFERENCES: list[tuple[str, str, str]] = [
     ("completion bad (stop number|grammar type|samplers|bias|bias pair)", "status 400, not 200", "a mistake is told, not ignored"),
     ("completion bad breakers", "status 200, not 400", "an empty list of sequence breakers is a list"),
     ("set adapters", "status 501, not 200", "there are no adapters: to pretend would be wrong"),
+    ("infill prompt", "status 400, not 200", "a mistake is told, not ignored"),
     # What hearth does not do.
     ("completion probabilities after sampling.*", "status 400, not 200", "probabilities are those before sampling"),
     ("completion mirostat.*", "status 400, not 200", "not there yet"),
@@ -43,6 +44,8 @@ DIFFERENCES: list[tuple[str, str, str]] = [
     ("v1 completion .*", r"(without finish:\.(usage|timings)(\..*)?|finish:\.usage is null, not object)", "as OpenAI: usage on demand, in a chunk of its own"),
     ("v1 completion usage", "events text finish usage .*", "as OpenAI: usage on demand, in a chunk of its own"),
     ("(unversioned )?chat tool call", r"\.choices\[\]\.message\.content is null, not string", "as OpenAI: no content beside a call is null"),
+    ("infill other files", r"\.prompt is .*", "half of what the two sides leave of the context is for other files, after a blank line each"),
+    ("infill long", "status 200, not 400", "the two sides are cut so that an answer fits"),
     ("chat progress, streamed", "events role progress .*", "the first chunk has the role, whatever comes next"),
     ("chat prefilled, streamed", "events role finish .*", "what the client sent is not sent back (as vLLM does)"),
 ]  # fmt: skip

@@ -66,7 +66,8 @@ def with_numbers(source: Path, target: Path, numbers: dict[str, int]) -> None:
     end = reader.at
     for _ in range(tensors):
         reader.string()
-        reader.at += 8 * reader.number("I") + 12
+        dimensions = reader.number("I")
+        reader.at += 8 * dimensions + 12
     more = b"".join(
         struct.pack("<Q", len(key)) + key.encode() + struct.pack("<II", UINT32, number) for key, number in numbers.items()
     )
