@@ -40,6 +40,7 @@ static ENGINE: LazyLock<LocalEngine> = LazyLock::new(|| {
         max_pause: std::time::Duration::from_millis(500),
         placement: Placement::default(),
         experts: None,
+        embedding: None,
     };
     let engine = LocalEngine::start(info, spec, 8, Metrics::new().model("bench")).expect("a thread");
     engine.wait_until_loaded(|_| ()).expect("the model loads");

@@ -6,6 +6,13 @@ pub(super) const MESSAGES: usize = 4096;
 pub(super) const INLINE_MESSAGES: usize = 128;
 /// Prompts of a request: each takes a place in the queue.
 pub(super) const PROMPTS: usize = 64;
+/// Choices for a prompt.
+pub(super) const CHOICES: u32 = 64;
+/// Likeliest tokens that are told with each token: OpenAI's bound, and that of llama-server's `n_probs`.
+pub(super) const TOP_LOGPROBS: u32 = 20;
+pub(super) const N_PROBS: u32 = 128;
+/// Texts that become embeddings, and documents that are ranked.
+pub(super) const EMBEDDINGS: usize = 2048;
 /// Tools of a request.
 pub(super) const TOOLS: usize = 128;
 /// Stop strings, and bytes of each.

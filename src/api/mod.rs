@@ -22,6 +22,7 @@ mod server;
 mod shape;
 mod state;
 mod stream;
+mod vectors;
 mod wire;
 
 use actix_web::web::ServiceConfig;

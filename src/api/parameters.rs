@@ -33,6 +33,9 @@ pub(super) struct Parameters {
     temperature: Option<f32>,
     dynatemp_range: Option<f32>,
     dynatemp_exponent: Option<f32>,
+    mirostat: Option<Integer>,
+    mirostat_tau: Option<f32>,
+    mirostat_eta: Option<f32>,
     top_k: Option<Integer>,
     top_p: Option<f32>,
     min_p: Option<f32>,
@@ -65,6 +68,16 @@ pub(super) struct Parameters {
     cache_prompt: Option<bool>,
     special: Option<bool>,
     return_progress: Option<bool>,
+    /// Choices for each prompt.
+    n: Option<Integer>,
+    /// Another name of `n`.
+    n_cmpl: Option<Integer>,
+    /// How likely each token was: true or false with `top_logprobs`, or a number that stands for both.
+    logprobs: Value,
+    /// How many of the likeliest tokens are told with each.
+    top_logprobs: Option<Integer>,
+    /// Another name of `top_logprobs`, which needs no `logprobs`.
+    n_probs: Option<Integer>,
     #[serde(skip)]
     format: OutputFormat,
 }
@@ -118,11 +131,13 @@ const READ_ELSEWHERE: &[&str] = &[
     "add_generation_prompt",
     "chat_template_kwargs",
     "continue_final_message",
+    "echo",
     "messages",
     "parallel_tool_calls",
     "prompt",
     "reasoning_effort",
     "reasoning_format",
+    "suffix",
     "tool_choice",
     "tools",
 ];
@@ -179,8 +194,50 @@ impl Parameters {
             special: self.special.unwrap_or(false),
             progress: self.streams() && self.return_progress.unwrap_or(false),
             format: self.format.clone(),
-            logprobs: None,
+            choices: self.choices()?,
+            logprobs: self.logprobs()?,
         })
+    }
+
+    fn choices(&self) -> Result<u32, ApiError> {
+        let given = [("n", self.n), ("n_cmpl", self.n_cmpl)];
+        let Some((field, number)) = given.into_iter().find_map(|(field, number)| Some((field, number?.0))) else {
+            return Ok(1);
+        };
+        let number = u32::try_from(number)
+            .ok()
+            .filter(|number| (1..=limits::CHOICES).contains(number));
+        number.ok_or_else(|| ApiError::field(field, format!("`{field}` must be from 1 to {}", limits::CHOICES)))
+    }
+
+    /// How many of the likeliest tokens are told with each token; `None` for no probabilities at all.
+    fn logprobs(&self) -> Result<Option<u32>, ApiError> {
+        let count = |field: &str, number: i64, most: u32| {
+            let count = u32::try_from(number).ok().filter(|count| *count <= most);
+            count.ok_or_else(|| ApiError::field(field, format!("`{field}` is {number}, but must be from 0 to {most}")))
+        };
+        let top = |field, number: Option<Integer>, most| number.map(|number| count(field, number.0, most)).transpose();
+        let top_logprobs = top("top_logprobs", self.top_logprobs, limits::TOP_LOGPROBS)?;
+        let n_probs = top("n_probs", self.n_probs, limits::N_PROBS)?.filter(|count| *count > 0);
+        let wrong = || ApiError::field("logprobs", "`logprobs` must be true, false or a number");
+        match &self.logprobs {
+            Value::Null | Value::Bool(false) => match top_logprobs {
+                Some(1..) => Err(ApiError::field(
+                    "top_logprobs",
+                    "`top_logprobs` needs `logprobs` to be true",
+                )),
+                _ => Ok(n_probs),
+            },
+            Value::Bool(true) => Ok(Some(top_logprobs.or(n_probs).unwrap_or(0))),
+            number => {
+                let number: Integer = serde_json::from_value(number.clone()).map_err(|_| wrong())?;
+                match number.0 {
+                    // llama-server's clients say so for "off".
+                    -1 => Ok(n_probs),
+                    number => Ok(Some(count("logprobs", number, limits::TOP_LOGPROBS)?)),
+                }
+            }
+        }
     }
 
     fn sampling(&self) -> Result<SamplingOverrides, ApiError> {
@@ -196,6 +253,9 @@ impl Parameters {
             temperature: self.temperature,
             dynatemp_range: self.dynatemp_range,
             dynatemp_exponent: self.dynatemp_exponent,
+            mirostat: signed("mirostat", self.mirostat)?.map(|version| u32::try_from(version).unwrap_or(0)),
+            mirostat_tau: self.mirostat_tau,
+            mirostat_eta: self.mirostat_eta,
             // llama-server and vLLM both take values below 1 for "all tokens".
             top_k: signed("top_k", self.top_k)?.map(|top_k| u32::try_from(top_k).unwrap_or(0)),
             top_p: self.top_p,
@@ -459,6 +519,23 @@ mod tests {
     }
 
     #[test]
+    fn probabilities_are_asked_for_in_several_ways() {
+        let top = |body| read(body).unwrap().logprobs;
+        assert_eq!(top(json!({})), None);
+        assert_eq!(top(json!({"logprobs": false, "top_logprobs": null})), None);
+        assert_eq!(top(json!({"logprobs": true})), Some(0));
+        assert_eq!(top(json!({"logprobs": true, "top_logprobs": 3})), Some(3));
+        assert_eq!(top(json!({"logprobs": 2})), Some(2));
+        assert_eq!(top(json!({"logprobs": 0})), Some(0));
+        assert_eq!(top(json!({"n_probs": 30})), Some(30));
+        assert_eq!(top(json!({"n_probs": 0})), None);
+        refused(json!({"top_logprobs": 3}), "needs `logprobs`");
+        refused(json!({"logprobs": true, "top_logprobs": 21}), "`top_logprobs` is 21");
+        refused(json!({"logprobs": "yes"}), "`logprobs` must be");
+        refused(json!({"n_probs": -1}), "`n_probs` is -1");
+    }
+
+    #[test]
     fn what_cannot_be_done_is_refused_and_what_is_off_is_not() {
         for refused in REFUSED {
             for field in refused.fields {
@@ -477,10 +554,9 @@ mod tests {
         ] {
             assert!(read(body.clone()).is_ok(), "{body}");
         }
-        refused(json!({"n": 2}), "`n`: more than one choice");
-        refused(json!({"logprobs": 0}), "`logprobs`");
+        refused(json!({"n": 0}), "`n` must be from 1");
+        refused(json!({"n": 65}), "`n` must be from 1");
         refused(json!({"reasoning_budget_tokens": 0}), "`reasoning_budget_tokens`");
-        refused(json!({"mirostat": 2}), "Mirostat");
     }
 
     #[test]

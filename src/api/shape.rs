@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::engine::PrefillProgress;
+use crate::engine::{PrefillProgress, TokenLogprob};
 use crate::generation::{Completion, FinishReason, Totals};
 
 /// One value serves one response. Choices are told apart by their index.
@@ -23,6 +23,12 @@ pub(super) trait Shape: 'static {
 
     /// New text in a stream. For one choice, chunks must differ in nothing but the text.
     fn content(&self, choice: usize, text: &str) -> Self::Chunk;
+
+    /// New text in a stream, with how likely its tokens were.
+    fn content_with_logprobs(&self, choice: usize, text: &str, logprobs: &[TokenLogprob]) -> Self::Chunk {
+        let _ = logprobs;
+        self.content(choice, text)
+    }
 
     /// New thoughts in a stream, where the endpoint has a place for them; the rule of `content` holds.
     fn reasoning(&self, choice: usize, text: &str) -> Option<Self::Chunk> {

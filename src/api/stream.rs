@@ -97,6 +97,12 @@ impl<S: Shape> Source<S> {
         };
         self.open(choice);
         match piece {
+            Piece::Content { text, logprobs } if !logprobs.is_empty() => {
+                put(
+                    &mut self.out,
+                    &self.shape.content_with_logprobs(choice, &text, &logprobs),
+                );
+            }
             Piece::Content { text, .. } => match &self.frames[choice].content {
                 Some(frame) => frame.put(&mut self.out, &text),
                 None => put(&mut self.out, &self.shape.content(choice, &text)),

@@ -49,5 +49,8 @@ fn narrator() -> PartialModel {
         max_tokens: Some(1024),
         ..SamplingOverrides::default()
     };
-    model(DemoModel::Narrator, "narrator", sampling)
+    PartialModel {
+        embeddings: Setting::default_of(true),
+        ..model(DemoModel::Narrator, "narrator", sampling)
+    }
 }

@@ -14,6 +14,7 @@ use super::types::{CacheDevice, CacheSize, ExpertPlacement, MemoryLimit, ModelSo
 use super::value::{self, Fault};
 use crate::experts::policy::PolicyKind;
 use crate::memory::KvType;
+use crate::pooling::Pooling;
 use crate::sampling::SamplingOverrides;
 
 use Fallback::{Required, Value};
@@ -113,6 +114,15 @@ section! {
         /// data type of keys and values. `"q8_0"` needs about half of the memory of `"f16"`; quantised ones need flash attention,
         /// which llama.cpp then turns on, and heads of a multiple of 32 elements
         kv_type: KvType = Value(KvType::F16), Choice { words: KvType::ALL.map(|kind| (kind.name(), kind)), hint: None };
+        /// also make embeddings, in a small second context of the model (2048 tokens per text at most). A model whose role is
+        /// `"embedding"` makes nothing else
+        embeddings: bool = Value(false), Truth;
+        /// how the vectors of a text's tokens become one: `"mean"`, `"cls"`, `"last"`, or `"rank"` for a model that ranks
+        /// documents
+        pooling: Option<Pooling> = Value(None), Maybe(
+            Choice { words: Pooling::ALL.map(|pooling| (pooling.name(), pooling)), hint: None },
+            "what the file says, else mean",
+        );
         /// layers on the GPU, as llama.cpp counts them: the output is the first, then come the last layers
         gpu_layers: Option<u32> = Value(None), Maybe(whole(0..=513), "as planned");
     } below {

@@ -21,7 +21,7 @@ pub enum EngineError {
         /// When a place is likely to be free.
         retry_after: Duration,
     },
-    /// The prompt leaves no room for an answer.
+    /// The prompt leaves no token of the context for an answer.
     #[error("the prompt has {prompt_tokens} tokens, but model `{model}` is running with a context of {context} tokens")]
     ContextExceeded {
         model: String,
@@ -52,6 +52,17 @@ pub enum EngineError {
     /// The server is going down.
     #[error("the server is shutting down")]
     ShuttingDown,
+}
+
+impl EngineError {
+    /// The same, in an API that calls the prompt something else.
+    #[must_use]
+    pub fn about(self, name: &'static str) -> Self {
+        match self {
+            Self::InvalidRequest { field: "prompt", message } => Self::InvalidRequest { field: name, message },
+            other => other,
+        }
+    }
 }
 
 impl From<OutOfRange> for EngineError {

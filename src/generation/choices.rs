@@ -16,12 +16,16 @@ pub(super) struct Choices {
     unfinished: usize,
     /// Who is asked first, so that a busy choice does not keep the others waiting.
     turn: usize,
+    /// Choices that share a prompt, one after the other.
+    per_prompt: usize,
     totals: Totals,
 }
 
 impl Choices {
-    pub(super) fn new(streams: Vec<Steps>) -> Self {
+    /// Of `per_prompt` choices each the prompt is the same, and counts once.
+    pub(super) fn new(streams: Vec<Steps>, per_prompt: usize) -> Self {
         Self {
+            per_prompt: per_prompt.max(1),
             unfinished: streams.len(),
             streams: streams.into_iter().map(Some).collect(),
             turn: 0,
@@ -35,7 +39,7 @@ impl Choices {
             Some(Ok(Step::End(end))) => {
                 self.streams[choice] = None;
                 self.unfinished -= 1;
-                self.totals.add(&end);
+                self.totals.add(&end, choice.is_multiple_of(self.per_prompt));
                 Piece::Finished {
                     reason: end.reason,
                     totals: (self.unfinished == 0).then_some(self.totals),
@@ -78,10 +82,12 @@ impl Stream for Choices {
 }
 
 impl Totals {
-    fn add(&mut self, end: &End) {
-        self.usage.prompt_tokens += end.usage.prompt_tokens;
+    fn add(&mut self, end: &End, with_prompt: bool) {
         self.usage.completion_tokens += end.usage.completion_tokens;
-        self.usage.cached_tokens += end.usage.cached_tokens;
+        if with_prompt {
+            self.usage.prompt_tokens += end.usage.prompt_tokens;
+            self.usage.cached_tokens += end.usage.cached_tokens;
+        }
         self.reasoning_tokens += end.reasoning_tokens;
         self.timings.queue = self.timings.queue.max(end.timings.queue);
         self.timings.prefill = self.timings.prefill.max(end.timings.prefill);
@@ -131,7 +137,7 @@ mod tests {
                 (sender, plain(EventStream::new(receiver)))
             })
             .unzip();
-        (senders, Choices::new(streams))
+        (senders, Choices::new(streams, 1))
     }
 
     #[test]

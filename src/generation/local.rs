@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::{BoxFuture, FutureExt};
 
 use super::ChatBackend;
-use super::answer::{self, Steps};
+use super::answer;
 use super::choices::Choices;
 use super::conversation::Conversation;
 use super::error::GenerationError;
@@ -96,9 +96,20 @@ impl LocalBackend {
         })
     }
 
+    /// Submits a request once for each choice; they differ in their seeds. The engine computes the prompt once.
+    async fn submit(&self, request: &GenerateRequest, choices: u32) -> Result<Vec<EventStream>, GenerationError> {
+        let mut streams = Vec::with_capacity(choices as usize);
+        for choice in 0..choices {
+            let mut request = request.clone();
+            request.sampling.seed = request.sampling.seed.map(|seed| seed.wrapping_add(choice));
+            streams.push(self.engine.submit(request).await?);
+        }
+        Ok(streams)
+    }
+
     async fn answer(&self, request: ChatRequest) -> Result<OutputStream, GenerationError> {
         let ChatRequest { conversation, options } = request;
-        let format = options.format.clone();
+        let (format, choices) = (options.format.clone(), options.choices);
         let info = self.engine.info();
         let Prepared { rendered, parser, form } = self.templates.prepare(info, conversation, &format).await?;
         let mut generate = self.request(options).await?;
@@ -112,8 +123,9 @@ impl LocalBackend {
             text: rendered.prompt,
             add_special: true,
         };
-        let events = self.engine.submit(generate).await?;
-        Ok(one(answer::parsed(events, parser, form, rendered.stops)))
+        let streams = self.submit(&generate, choices).await?.into_iter();
+        let steps = streams.map(|events| answer::parsed(events, parser.clone(), form.clone(), rendered.stops.clone()));
+        Ok(OutputStream::new(Choices::new(steps.collect(), choices as usize)))
     }
 
     /// The control tokens that the parser needs to see. Texts of several tokens are seen anyway.
@@ -168,10 +180,6 @@ impl LocalBackend {
     }
 }
 
-fn one(steps: Steps) -> OutputStream {
-    OutputStream::new(Choices::new(vec![steps]))
-}
-
 /// There is nothing to choose from where no token may come.
 fn refuse_to_ban_all(biases: &[(Token, f32)], vocabulary: u32) -> Result<(), GenerationError> {
     let banned = biases.iter().filter(|(_, bias)| *bias == f32::NEG_INFINITY);
@@ -198,6 +206,7 @@ impl ChatBackend for LocalBackend {
                     message: "there is no prompt".into(),
                 });
             }
+            let choices = request.options.choices;
             let grammar = text_grammar(request.options.format.clone()).await?;
             let template = GenerateRequest {
                 grammar,
@@ -209,10 +218,10 @@ impl ChatBackend for LocalBackend {
                     prompt: self.text_prompt(prompt).await?,
                     ..template.clone()
                 };
-                streams.push(self.engine.submit(request).await?);
+                streams.extend(self.submit(&request, choices).await?);
             }
             let steps = streams.into_iter().map(answer::plain);
-            Ok(OutputStream::new(Choices::new(steps.collect())))
+            Ok(OutputStream::new(Choices::new(steps.collect(), choices as usize)))
         }
         .boxed()
     }

@@ -58,6 +58,8 @@ pub struct Options {
     pub progress: bool,
     /// What the answer (behind the reasoning) must look like.
     pub format: OutputFormat,
+    /// Choices for each prompt; at least 1.
+    pub choices: u32,
     /// Say of each token how likely it was, and so many of the likeliest tokens beside it.
     pub logprobs: Option<u32>,
 }
@@ -95,6 +97,7 @@ impl Default for Options {
             special: false,
             progress: false,
             format: OutputFormat::Text,
+            choices: 1,
             logprobs: None,
         }
     }

@@ -8,10 +8,11 @@ use serde_json::{Map, Value, json};
 use tokio::sync::OnceCell;
 
 use super::conversation::{Conversation, Ending, Message, ReasoningFormat, Tool, ToolChoice};
-use super::error::GenerationError;
+use super::error::{GenerationError, TemplateError};
 use super::limits;
 use super::reader::Form;
 use super::request::OutputFormat;
+use super::required::without_content;
 use crate::engine::ModelInfo;
 use crate::llama::chat::{self, Choice, Parser, Rendered, RunError, Template, TriggerKind};
 
@@ -19,17 +20,6 @@ use crate::llama::chat::{self, Choice, Parser, Rendered, RunError, Template, Tri
 const CHATML: &str = "{%- for message in messages -%}{{- '<|im_start|>' + message.role + '\\n' + message.content + \
                       '<|im_end|>\\n' -}}{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}\
                       {%- endif -%}";
-
-/// Why a template gave no prompt.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TemplateError {
-    /// The template itself is broken.
-    #[error("the model's chat template cannot be used: {0}")]
-    Broken(String),
-    /// The template refuses these messages, in its own words.
-    #[error("the model's chat template refuses the messages: {0}")]
-    Refused(String),
-}
 
 /// The templates of a model, compiled when they are first used.
 #[derive(Debug)]
@@ -156,17 +146,28 @@ impl Request {
                            `grammar`";
             return Err(invalid("tool_choice", message.into()));
         }
+        let mut messages: Vec<Value> = conversation.messages.iter().map(message).collect();
+        let mut ending = conversation.ending;
+        // To go on with nothing is to begin.
+        if ending == Ending::FinalMessage
+            && let Some(last) = conversation.messages.last()
+            && last.content.is_empty()
+            && last.reasoning.as_ref().is_none_or(String::is_empty)
+        {
+            messages.pop();
+            ending = Ending::Answer;
+        }
         let mut variables = info.template_variables.clone();
         variables.extend(conversation.variables);
         let default_thinking = variables
             .shift_remove("enable_thinking")
             .and_then(|value| value.as_bool());
         Ok(Self {
-            messages: conversation.messages.iter().map(message).collect(),
+            messages,
             tools,
             choice,
             parallel_tool_calls: conversation.parallel_tool_calls,
-            ending: conversation.ending,
+            ending,
             thinking: conversation.thinking.or(default_thinking).unwrap_or(true),
             reasoning_apart: conversation.reasoning_format == ReasoningFormat::Apart,
             json_schema: match format {
@@ -180,7 +181,7 @@ impl Request {
 
     /// Renders, on a thread with a large stack.
     fn prepare(self, template: &Template) -> Result<Prepared, GenerationError> {
-        let rendered = template
+        let mut rendered = template
             .render(&chat::Request {
                 messages: self.messages,
                 tools: self.tools.iter().map(tool).collect(),
@@ -196,6 +197,9 @@ impl Request {
                 variables: &self.variables,
             })
             .map_err(|error| TemplateError::Refused(error.to_string()))?;
+        if self.choice == Choice::Required && self.reasoning_apart {
+            rendered.grammar = without_content(&rendered.grammar, rendered.parser.parser());
+        }
         let internal = |error: chat::ChatError| GenerationError::Internal(format!("the parser of answers: {error}"));
         let parser = Parser::new(&rendered.parser).map_err(internal)?;
         // What is there already of a message that is continued is not part of the answer.

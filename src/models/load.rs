@@ -7,8 +7,8 @@ use super::error::ModelError;
 use super::file::{Prepared, in_file, prepare};
 use super::registry::Registry;
 use crate::config::{Config, MemoryConfig, ModelConfig, ServerConfig};
-use crate::engine::local::{self, ALL_LAYERS, LoadSpec, LocalEngine, Placement};
-use crate::engine::{ModelInfo, TokenEngine};
+use crate::engine::local::{self, ALL_LAYERS, EmbeddingSpec, LoadSpec, LocalEngine, Placement};
+use crate::engine::{ModelInfo, Pooling, TokenEngine};
 use crate::experts::heat::{Fingerprint, HeatMap};
 use crate::experts::policy::{PolicyConfig, PolicyKind};
 use crate::experts::{CacheConfig, Capacity, Device, ExpertCache};
@@ -159,18 +159,36 @@ fn load_spec(
             planned: planned.rows.clone(),
         },
         experts: expert_cache(config, &gguf, planned, gpu)?,
+        embedding: embedding(config, &gguf, &info.architecture),
     };
     Ok((info, spec))
 }
 
-/// The cache that the plan has room for.
+/// The role of models that do nothing but make vectors.
+const EMBEDDING_ROLE: &str = "embedding";
+
+/// What the model does with texts, beside generating or instead.
+fn embedding(config: &ModelConfig, gguf: &Gguf, architecture: &str) -> Option<EmbeddingSpec> {
+    let only = config.role.as_deref() == Some(EMBEDDING_ROLE);
+    if !only && !config.embeddings {
+        return None;
+    }
+    let in_file = gguf.get(&format!("{architecture}.pooling_type"));
+    let in_file = in_file.and_then(|number| Pooling::from_number(number.as_u64()?));
+    Some(EmbeddingSpec {
+        pooling: config.pooling.or(in_file).unwrap_or(Pooling::Mean),
+        only,
+    })
+}
+
+/// The cache as planned.
 fn expert_cache(
     model: &ModelConfig,
     gguf: &Gguf,
     planned: &ModelPlan,
     gpu: Option<GpuId>,
 ) -> Result<Option<Arc<ExpertCache>>, ModelError> {
-    let Experts::Cache { device, slots, of } = planned.experts else {
+    let Experts::Cache { device, capacity, of } = planned.experts else {
         return Ok(None);
     };
     let shape = gguf.geometry().map_err(|error| in_file(model, error))?;
@@ -190,7 +208,7 @@ fn expert_cache(
         tracing::warn!("{error}");
         None
     });
-    let slot_bytes = planned
+    let entry_bytes = planned
         .rows
         .iter()
         .filter(|row| row.kind == Kind::Experts)
@@ -200,7 +218,7 @@ fn expert_cache(
     let kind = model
         .experts
         .policy
-        .unwrap_or_else(|| PolicyKind::for_model(slot_bytes));
+        .unwrap_or_else(|| PolicyKind::for_model(entry_bytes));
     if heat.is_none() && kind == PolicyKind::Static {
         tracing::warn!(
             model = model.name,
@@ -209,12 +227,12 @@ fn expert_cache(
     }
     let config = CacheConfig {
         device,
-        capacity: Capacity::PerLayer(slots as usize),
+        capacity: Capacity::PerLayer(capacity as usize),
         policy: PolicyConfig {
             kind,
             ..PolicyConfig::default()
         },
-        experts_per_token: shape.experts_used,
+        experts_per_token: shape.experts_per_token,
         pinned: BTreeMap::new(),
     };
     let heat = heat.unwrap_or_else(|| HeatMap::new(fingerprint, layers, experts));

@@ -70,7 +70,11 @@ fn answers_keep_to_their_grammar() {
         let choice = with("structured_outputs", json!({"choice": ["red", "green"]}));
         assert!(["red", "green"].contains(&choice.as_str()), "{choice}");
         let list = with("grammar", json!("root ::= item (\", \" item){2}\nitem ::= [a-z]{2,4}"));
-        assert_eq!(list.split(", ").filter(|item| (2..=4).contains(&item.len())).count(), 3, "{list}");
+        assert_eq!(
+            list.split(", ").filter(|item| (2..=4).contains(&item.len())).count(),
+            3,
+            "{list}"
+        );
     }
 }
 
@@ -80,11 +84,22 @@ fn a_grammar_streams_and_ends_as_it_must() {
     let body = json!({"model": "demo-narrator", "prompt": "Once", "stream": true, "temperature": 1.5, "ignore_eos": true,
         "grammar": "root ::= [a-z]{30} \"!\""});
     let lines = stream(server.address, COMPLETIONS, &body);
-    let chunks: Vec<Value> = lines[..lines.len() - 1].iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let text: String = chunks.iter().filter_map(|chunk| chunk["choices"][0]["text"].as_str()).collect();
+    let chunks: Vec<Value> = lines[..lines.len() - 1]
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let text: String = chunks
+        .iter()
+        .filter_map(|chunk| chunk["choices"][0]["text"].as_str())
+        .collect();
     assert!(text.len() == 31 && text.ends_with('!'), "{text}");
     // Although the model's own end is ignored: nothing else may come.
-    assert!(chunks.iter().any(|chunk| chunk["choices"][0]["finish_reason"] == "stop"), "{chunks:?}");
+    assert!(
+        chunks
+            .iter()
+            .any(|chunk| chunk["choices"][0]["finish_reason"] == "stop"),
+        "{chunks:?}"
+    );
     // A grammar that is used up by `max_tokens` is cut off as any other text.
     let (_, cut) = ask(&server, &json!({"grammar": "root ::= [a-z]{300}", "max_tokens": 5}));
     assert_eq!(cut["choices"][0]["finish_reason"], "length");
@@ -103,13 +118,25 @@ fn grammars_that_cannot_be_followed_are_refused_at_once() {
         ("grammar", json!("root ::= "), ""),
         ("grammar", json!("root := \"a\""), "`::=` is expected"),
         ("grammar", json!("root ::= root \"a\" | \"b\""), "left recursion"),
-        ("grammar", json!("root ::= a root \"x\" | \"y\"\na ::= b\nb ::= \"z\" | \"\""), "left recursion"),
+        (
+            "grammar",
+            json!("root ::= a root \"x\" | \"y\"\na ::= b\nb ::= \"z\" | \"\""),
+            "left recursion",
+        ),
         ("grammar", json!("a ::= \"b\""), "no rule `root`"),
-        ("grammar", json!("root ::= (((\"a\"{1000}){1000}){1000}){1000}"), "too large"),
+        (
+            "grammar",
+            json!("root ::= (((\"a\"{1000}){1000}){1000}){1000}"),
+            "too large",
+        ),
         ("grammar", json!(nested), "brackets nest deeper"),
         ("grammar", json!("root ::= <[999999]>"), "not a token"),
         ("json_schema", json!({"type": "nothing"}), "no type `nothing`"),
-        ("json_schema", json!({"type": "string", "maxLength": 10_000_000}), "`maxLength`"),
+        (
+            "json_schema",
+            json!({"type": "string", "maxLength": 10_000_000}),
+            "`maxLength`",
+        ),
         ("json_schema", json!({"$ref": "#/$defs/none"}), "not in the schema"),
         ("json_schema", deep, "nest deeper"),
         ("json_schema", endless, "nest deeper"),

@@ -4,4 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod choices;
+mod embeddings;
 mod grammar;
+mod logprobs;

@@ -23,9 +23,14 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 async fn generate(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
     let parameters = Parameters::of(&body)?;
     let served = state.resolve(parameters.model.as_deref())?;
+    let options = parameters.options()?;
+    if options.choices != 1 {
+        let message = "this endpoint gives one choice; /v1/completions gives several";
+        return Err(ApiError::field("n", message));
+    }
     let request = TextRequest {
         prompts: vec![prompts::read_one(body.field("prompt"))?],
-        options: parameters.options()?,
+        options,
     };
     drop(body);
     let outputs = served.chat.continue_text(request).await;

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::conversation;
+use super::logprobs::ChatLogprobs;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::parameters::Parameters;
@@ -13,7 +14,7 @@ use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
 use crate::api::wire::{Envelope, FinishReason, PromptProgress, Timings, Usage};
-use crate::engine::PrefillProgress;
+use crate::engine::{PrefillProgress, TokenLogprob};
 use crate::generation::{self, ChatRequest, Completion, Totals};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -26,13 +27,15 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 pub(in crate::api) async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
     let parameters = Parameters::of(&body)?;
     let served = state.resolve(parameters.model.as_deref())?;
+    let options = parameters.options()?;
     let shape = Chat {
         envelope: Envelope::new("chatcmpl", CHUNK, served.name()),
         include_usage: parameters.include_usage(),
+        logprobs: options.logprobs.is_some(),
     };
     let streams = parameters.streams();
     let request = ChatRequest {
-        options: parameters.options()?,
+        options,
         conversation: conversation::read(body).await?,
     };
     respond(served.chat.chat(request).await?, streams, shape).await
@@ -43,6 +46,7 @@ const CHUNK: &str = "chat.completion.chunk";
 struct Chat {
     envelope: Envelope,
     include_usage: bool,
+    logprobs: bool,
 }
 
 /// A whole answer.
@@ -59,8 +63,7 @@ struct ChatCompletion {
 struct Choice {
     index: usize,
     message: Message,
-    /// Not supported yet.
-    logprobs: (),
+    logprobs: Option<ChatLogprobs>,
     finish_reason: FinishReason,
 }
 
@@ -164,8 +167,7 @@ struct ChatChunk {
 struct ChunkChoice {
     index: usize,
     delta: Delta,
-    /// Not supported yet.
-    logprobs: (),
+    logprobs: Option<ChatLogprobs>,
     finish_reason: Option<FinishReason>,
 }
 
@@ -199,7 +201,7 @@ impl Chat {
         self.chunk(vec![ChunkChoice {
             index,
             delta,
-            logprobs: (),
+            logprobs: None,
             finish_reason,
         }])
     }
@@ -242,8 +244,8 @@ impl Shape for Chat {
         let choices = (0..).zip(completion.choices).map(|(index, choice)| Choice {
             index,
             finish_reason: (&choice.reason).into(),
+            logprobs: self.logprobs.then(|| ChatLogprobs::new(&choice.logprobs)),
             message: choice.into(),
-            logprobs: (),
         });
         ChatCompletion {
             envelope: self.envelope.as_object("chat.completion"),
@@ -268,6 +270,14 @@ impl Shape for Chat {
             ..Delta::default()
         };
         self.choice(choice, delta, None)
+    }
+
+    fn content_with_logprobs(&self, choice: usize, text: &str, logprobs: &[TokenLogprob]) -> ChatChunk {
+        let mut chunk = self.content(choice, text);
+        for choice in &mut chunk.choices {
+            choice.logprobs = Some(ChatLogprobs::new(logprobs));
+        }
+        chunk
     }
 
     fn reasoning(&self, choice: usize, text: &str) -> Option<ChatChunk> {

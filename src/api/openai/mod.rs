@@ -3,6 +3,8 @@
 pub(super) mod chat_completions;
 mod completions;
 pub(super) mod conversation;
+mod embeddings;
+mod logprobs;
 pub(super) mod models;
 pub(super) mod tools;
 
@@ -12,5 +14,6 @@ use actix_web::web::ServiceConfig;
 pub(super) fn routes(config: &mut ServiceConfig) {
     chat_completions::routes(config);
     completions::routes(config);
+    embeddings::routes(config);
     models::routes(config);
 }

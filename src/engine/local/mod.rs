@@ -5,6 +5,7 @@
 
 mod allocated;
 mod bare;
+mod embedder;
 mod error;
 mod gauge;
 mod grammar;
@@ -19,7 +20,7 @@ mod thinking;
 mod tokenize;
 mod worker;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -31,17 +32,18 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::watch;
 
 pub use error::{ComputeError, LoadError};
-pub use load::{ALL_LAYERS, LoadSpec, Placement, initialise};
+pub use load::{ALL_LAYERS, EmbeddingSpec, LoadSpec, Placement, initialise};
 pub use sampler::argmax;
 
+use self::embedder::{Call, Embedder};
 use self::grammar::Grammars;
 use self::queue::{QueuedRequest, Refused, Shared, fail};
 use self::thinking::Thinking;
 use self::tokenize::{aside, longest_piece, split};
 use self::worker::Worker;
 use super::{
-    Buffers, EngineError, EventStream, GenerateRequest, Health, InfillTokens, MemoryUse, ModelInfo, Prompt, SlotCounts, SlotState,
-    Token, TokenEngine,
+    Buffers, Embeddings, EngineError, EventStream, GenerateRequest, Health, InfillTokens, MemoryUse, ModelInfo, Pooling,
+    Prompt, SlotCounts, SlotState, Token, TokenEngine,
 };
 use crate::experts::{Change, ChangeError, Device, ExpertCache, ExpertStats};
 use crate::llama::log::Listener;
@@ -58,6 +60,8 @@ pub struct LocalEngine {
     /// Bytes of text that one token may stand for; counted when it is first needed.
     longest_piece: OnceLock<Option<usize>>,
     grammars: Arc<Grammars>,
+    /// There is one when the model is loaded and makes embeddings.
+    embedder: Arc<OnceLock<Embedder>>,
     /// Buffers that llama.cpp has allocated.
     buffers: Arc<OnceLock<Vec<Buffers>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -74,6 +78,7 @@ impl LocalEngine {
         let shared = Arc::new(Shared::new(spec.parallel, queue));
         let model = Arc::new(OnceLock::new());
         let buffers = Arc::new(OnceLock::new());
+        let embedder = Arc::new(OnceLock::new());
         metrics.slots.set(i64::from(spec.parallel));
         let thread = Thread {
             name: info.name.clone(),
@@ -81,6 +86,7 @@ impl LocalEngine {
             shared: shared.clone(),
             model: model.clone(),
             buffers: buffers.clone(),
+            embedder: Arc::downgrade(&embedder),
             metrics,
         };
         let thread = std::thread::Builder::new()
@@ -93,6 +99,7 @@ impl LocalEngine {
             model,
             longest_piece: OnceLock::new(),
             grammars: Arc::default(),
+            embedder,
             buffers,
             thread: Mutex::new(Some(thread)),
         })
@@ -215,9 +222,27 @@ impl LocalEngine {
         })
     }
 
+    /// What a call for vectors needs; an error if the model makes none.
+    fn embedding_call(&self) -> Result<Call<'_>, EngineError> {
+        let name = &self.info.name;
+        let none = || invalid("model", &format!("model `{name}` makes no embeddings; `embeddings = true` in its [[model]] lets it"));
+        let spec = self.spec.embedding.ok_or_else(none)?;
+        let model = self.model()?;
+        Ok(Call {
+            name,
+            model,
+            embedder: self.embedder.get().ok_or_else(none)?,
+            max_tokens: Embedder::max_tokens(&self.spec, spec),
+        })
+    }
+
     async fn queue(&self, request: GenerateRequest) -> Result<EventStream, EngineError> {
         let submitted = Instant::now();
         let model = self.model()?;
+        if self.spec.embedding.is_some_and(|embedding| embedding.only) {
+            let name = &self.info.name;
+            return Err(invalid("model", &format!("model `{name}` makes embeddings, and no texts")));
+        }
         check_tokens("stop_token_ids", &request.stop_tokens, &model)?;
         if let Some((token, _)) = request
             .sampling
@@ -334,6 +359,60 @@ impl TokenEngine for LocalEngine {
         self.queue(request).boxed()
     }
 
+    fn pooling(&self) -> Option<Pooling> {
+        self.spec.embedding.map(|embedding| embedding.pooling)
+    }
+
+    fn embed(&self, texts: Vec<Prompt>) -> BoxFuture<'_, Result<Embeddings, EngineError>> {
+        async move {
+            let call = self.embedding_call()?;
+            let mut tokens = Vec::with_capacity(texts.len());
+            for text in texts {
+                let text = self.prompt_tokens(call.model.clone(), text).await;
+                tokens.push(text.map_err(|error| error.about("input"))?);
+            }
+            call.embed(tokens).await
+        }
+        .boxed()
+    }
+
+    fn rank(&self, query: String, documents: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EngineError>> {
+        async move {
+            let call = self.embedding_call()?;
+            if self.pooling() != Some(Pooling::Rank) {
+                let message = format!("model `{}` ranks no documents: its pooling is not `rank`", self.info.name);
+                return Err(invalid("model", &message));
+            }
+            let mut pairs = Vec::with_capacity(documents.len());
+            for document in &documents {
+                pairs.push(call.pair(&query, document).await?);
+            }
+            call.embed(pairs).await
+        }
+        .boxed()
+    }
+
+    fn infill(&self, before: String, after: String) -> BoxFuture<'_, Result<Prompt, EngineError>> {
+        async move {
+            let model = self.model()?;
+            let before = split(model.clone(), before, false, false).await?;
+            let after = split(model.clone(), after, false, false).await?;
+            let vocab = model.vocab();
+            let marks = [vocab.fim_pre().0, vocab.fim_suf().0, vocab.fim_mid().0];
+            if marks.iter().any(|token| *token < 0) {
+                let name = &self.info.name;
+                let message = format!("model `{name}` has no tokens for filling in, so it cannot take a `suffix`");
+                return Err(invalid("suffix", &message));
+            }
+            let [prefix, suffix, middle] = marks;
+            let bos = Some(vocab.bos().0).filter(|bos| vocab.should_add_bos() && *bos >= 0);
+            let begin = bos.into_iter().chain([prefix]);
+            let tokens = begin.chain(before).chain([suffix]).chain(after).chain([middle]);
+            Ok(Prompt::Tokens(tokens.collect()))
+        }
+        .boxed()
+    }
+
     fn tokenize(
         &self,
         text: String,
@@ -404,6 +483,8 @@ struct Thread {
     shared: Arc<Shared>,
     model: Arc<OnceLock<Arc<LlamaModel>>>,
     buffers: Arc<OnceLock<Vec<Buffers>>>,
+    /// Weak: when the engine is dropped no job can come any more, and the thread ends.
+    embedder: Weak<OnceLock<Embedder>>,
     metrics: ModelMetrics,
 }
 
@@ -444,6 +525,18 @@ impl Thread {
         let mapped = !self.spec.placement.no_mmap;
         let log = Listener::start();
         let model = Arc::new(load::load_model(&self.spec, &self.shared, &log)?);
+        let embedding = self.spec.embedding;
+        if embedding.is_some() && self.spec.experts.is_some() {
+            return Err(LoadError::EmbeddingsBesideCache);
+        }
+        if let Some(embedding) = embedding.filter(|embedding| embedding.only) {
+            let mut embeddings = embedder::Embeddings::new(&self.spec, embedding, &model, &log)?;
+            let (embedder, jobs) = Embedder::new();
+            drop(loading);
+            self.ready(&model, allocated::buffers(&log, mapped), Some(embedder), started);
+            embeddings.run(jobs, &log);
+            return Ok(());
+        }
         let context = load::new_context(&self.spec, &model, &log)?;
         let buffers = allocated::buffers(&log, mapped);
         let mut worker = Worker::new(
@@ -457,9 +550,21 @@ impl Thread {
         );
         worker.warm_up()?;
         drop(loading);
+        let beside = |embedding| embedder::start_beside(&self.name, self.spec.clone(), embedding, model.clone());
+        let embedder = embedding.map(beside).transpose()?;
+        self.ready(&model, buffers, embedder, started);
+        worker.run();
+        Ok(())
+    }
+
+    /// Lets requests in.
+    fn ready(&self, model: &Arc<LlamaModel>, buffers: Vec<Buffers>, embedder: Option<Embedder>, started: Instant) {
         // Set once, here.
         let _ = self.model.set(model.clone());
         let _ = self.buffers.set(buffers);
+        if let (Some(embedder), Some(place)) = (embedder, self.embedder.upgrade()) {
+            let _ = place.set(embedder);
+        }
         self.compare();
         self.metrics.loaded.set(1);
         self.shared.set_health(Health::Ready);
@@ -470,8 +575,6 @@ impl Thread {
             context = self.spec.context,
             "model is ready"
         );
-        worker.run();
-        Ok(())
     }
 
     /// Warns where much more or less was allocated than planned.

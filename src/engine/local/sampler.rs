@@ -45,6 +45,9 @@ pub(super) enum Sampled {
     End,
 }
 
+/// Tokens by which the first version of Mirostat estimates how steep the distribution is: as in its paper.
+const MIROSTAT_TOKENS: i32 = 100;
+
 /// Tokens that are tried, one by one, in place of one that would make a trigger and go wrong right behind it.
 const MAX_TRIES: usize = 16;
 
@@ -70,6 +73,19 @@ impl Choice {
             samplers.push(LlamaSampler::logit_bias(vocabulary, &biases));
         }
         let seed = sampling.seed.unwrap_or_else(fresh_seed);
+        if sampling.mirostat > 0 && sampling.temperature > 0.0 {
+            // In the place of all others, as in llama.cpp.
+            samplers.push(LlamaSampler::temp(sampling.temperature));
+            let (tau, eta) = (sampling.mirostat_tau, sampling.mirostat_eta);
+            samplers.push(match sampling.mirostat {
+                1 => LlamaSampler::mirostat(vocabulary, seed, tau, eta, MIROSTAT_TOKENS),
+                _ => LlamaSampler::mirostat_v2(seed, tau, eta),
+            });
+            return Self::Chain {
+                chain: LlamaSampler::chain(samplers, true),
+                look_back: 0,
+            };
+        }
         let greedy = sampling.temperature <= 0.0
             && sampling.dynatemp_range <= 0.0
             && sampling.samplers.contains(&SamplerKind::Temperature);

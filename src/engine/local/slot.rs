@@ -46,6 +46,8 @@ pub(super) struct Sequence {
     pub(super) keeps: bool,
     /// The token that was sampled and has not been computed yet; `None` during prefill.
     pub(super) next: Option<Token>,
+    /// The slot that computes the same prompt; this one takes it over when it is done.
+    pub(super) follows: Option<usize>,
     pub(super) generated: u32,
     /// Prompt tokens that were taken from the slot.
     pub(super) reused: usize,
@@ -77,6 +79,7 @@ impl Sequence {
             max_tokens: request.max_tokens,
             keeps: request.cache_prompt,
             next: None,
+            follows: None,
             generated: 0,
             reused,
             prefilled_before: prefilled,
@@ -100,7 +103,11 @@ impl Sequence {
     /// Sends text with the tokens that it completes.
     pub(super) fn send(&mut self, released: Released) {
         let count = released.tokens.len().min(self.held_logprobs.len());
-        let logprobs: Vec<TokenLogprob> = self.held_logprobs.drain(..count).collect();
+        let mut logprobs: Vec<TokenLogprob> = self.held_logprobs.drain(..count).collect();
+        if let Some(last) = logprobs.last_mut() {
+            let bytes = &mut last.chosen.bytes;
+            bytes.truncate(bytes.len().saturating_sub(released.overhang));
+        }
         if !released.text.is_empty() {
             // The client may be gone.
             let _ = self.events.send(Event::Delta {
@@ -181,7 +188,8 @@ impl Slot {
 
     /// The prompt that is not computed yet, if there is one; `prefilled` counts all prompt tokens that the engine computed.
     pub(super) fn waiting(&self, index: usize, prefilled: u64) -> Option<Waiting> {
-        let active = self.active.as_ref().filter(|active| active.next.is_none())?;
+        let computes = |active: &&Sequence| active.next.is_none() && active.follows.is_none();
+        let active = self.active.as_ref().filter(computes)?;
         let own = self.cached.len() - active.reused;
         Some(Waiting {
             slot: index,

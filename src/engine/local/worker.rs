@@ -159,8 +159,9 @@ impl<'m> Worker<'m> {
     }
 
     fn start(&mut self, request: QueuedRequest) {
+        let follows = self.same_prompt(&request);
         let chosen = slot::choose(&self.slots, request.prompt.len(), |slot| {
-            if request.cache_prompt {
+            if request.cache_prompt && follows.is_none() {
                 slot.reusable(&request.prompt, self.can_trim(slot.sequence))
             } else {
                 0
@@ -188,7 +189,8 @@ impl<'m> Worker<'m> {
         let mut choice = Choice::new(&request.sampling, banned, self.model, self.context_length);
         choice.prime(&request.prompt);
         let sampler = Sampler::new(choice, request.grammar.take(), request.thinking.take(), ends);
-        let active = Sequence::new(request, reused, self.prefilled, sampler, now);
+        let mut active = Sequence::new(request, reused, self.prefilled, sampler, now);
+        active.follows = follows;
 
         self.metrics.prompt_tokens.inc_by(active.prompt.len() as u64);
         self.metrics.cached_tokens.inc_by(reused as u64);
@@ -203,6 +205,49 @@ impl<'m> Worker<'m> {
         let slot = &mut self.slots[index];
         slot.last_used = self.clock;
         slot.active = Some(active);
+    }
+
+    /// The slot that is computing the prompt of a request right now: several choices are asked for as several requests.
+    fn same_prompt(&self, request: &QueuedRequest) -> Option<usize> {
+        self.slots.iter().position(|slot| {
+            slot.active.as_ref().is_some_and(|active| {
+                active.next.is_none()
+                    && active.follows.is_none()
+                    && active.keeps
+                    && request.cache_prompt
+                    && active.prompt == request.prompt
+            })
+        })
+    }
+
+    /// Gives the prompt that a slot has just computed to those that wait for it, and samples for them.
+    fn share_prompt(&mut self, from: usize, logits: i32) {
+        for index in 0..self.slots.len() {
+            let follower = self.slots[index]
+                .active
+                .as_mut()
+                .filter(|active| active.follows == Some(from));
+            let Some(follower) = follower else { continue };
+            follower.follows = None;
+            follower.reused = follower.prompt.len();
+            let prompt = follower.prompt.clone();
+            self.clear(index);
+            let (source, target) = (self.slots[from].sequence, self.slots[index].sequence);
+            match self.context.copy_kv_cache_seq(source, target, None, None) {
+                Ok(()) => {
+                    self.metrics.cached_tokens.inc_by(prompt.len() as u64);
+                    self.slots[index].cached = prompt;
+                    self.sample(index, logits);
+                }
+                Err(error) => {
+                    // It computes the prompt itself.
+                    tracing::debug!(model = self.name, %error, "a sequence cannot be copied");
+                    if let Some(active) = &mut self.slots[index].active {
+                        active.reused = 0;
+                    }
+                }
+            }
+        }
     }
 
     /// Whether the last tokens of a sequence can be dropped: all its positions are there, one by one. Recurrent and
@@ -362,11 +407,22 @@ impl<'m> Worker<'m> {
             }
         }
         let Some(logits) = part.logits else { return };
+        if active.generated == 0 {
+            self.share_prompt(part.slot, logits);
+        }
+        self.sample(part.slot, logits);
+    }
+
+    /// Chooses the next token of a slot, and sends what it completes.
+    fn sample(&mut self, index: usize, logits: i32) {
+        let Some(active) = &mut self.slots[index].active else {
+            return;
+        };
         let within_character = active.text.is_within_character();
         let token = match active.sampler.sample(&self.context, logits, within_character) {
             Ok(Sampled::Token(token)) => token,
-            Ok(Sampled::End) => return self.end(part.slot, Ok(FinishReason::EndOfText), "stop"),
-            Err(error) => return self.fail(part.slot, &error),
+            Ok(Sampled::End) => return self.end(index, Ok(FinishReason::EndOfText), "stop"),
+            Err(error) => return self.fail(index, &error),
         };
         let now = Instant::now();
         match active.token_sampled(now) {
@@ -381,7 +437,7 @@ impl<'m> Worker<'m> {
 
         let ends = (!active.ignore_eos && self.end_tokens.contains(&token)) || active.stop_tokens.contains(&token);
         if ends {
-            self.end(part.slot, Ok(FinishReason::EndOfText), "stop");
+            self.end(index, Ok(FinishReason::EndOfText), "stop");
             return;
         }
         self.piece.clear();
@@ -396,9 +452,9 @@ impl<'m> Worker<'m> {
         let stop = released.stop.take();
         active.send(released);
         if let Some(stop) = stop {
-            self.end(part.slot, Ok(FinishReason::StopString(stop)), "stop");
+            self.end(index, Ok(FinishReason::StopString(stop)), "stop");
         } else if active.generated >= active.max_tokens {
-            self.end(part.slot, Ok(FinishReason::Length), "length");
+            self.end(index, Ok(FinishReason::Length), "length");
         } else {
             active.next = Some(token);
         }
@@ -430,6 +486,12 @@ impl<'m> Worker<'m> {
 
     fn release(&mut self, index: usize, how: &str) {
         if let Some(active) = self.slots[index].active.take() {
+            for slot in &mut self.slots {
+                // Who waited for its prompt computes it now.
+                if let Some(follower) = slot.active.as_mut().filter(|other| other.follows == Some(index)) {
+                    follower.follows = None;
+                }
+            }
             if !active.keeps {
                 // The slot is free for others, before those that hold something.
                 self.clear(index);

@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "calls into common.cpp")]
 
 mod pool;
+mod source;
 
 use std::ffi::c_char;
 use std::ptr::{self, NonNull};
@@ -234,18 +235,27 @@ pub struct ParserDescription {
     reasoning_apart: bool,
 }
 
+impl ParserDescription {
+    /// `common`'s serialised parser, JSON.
+    #[must_use]
+    pub fn parser(&self) -> &str {
+        &self.parser
+    }
+}
+
 impl Template {
     /// Compiles the text of a template. `bos` and `eos` are the texts of the tokens that begin and end a sequence.
     ///
     /// # Errors
     /// With what is wrong with the template.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self, ChatError> {
+        let source = source::readable(source);
         let mut made = ptr::null_mut();
         let can = call(|out, length| {
             // SAFETY: pointers and lengths are those of the texts, and the results have places.
             unsafe {
                 hearth_chat_template_new(
-                    chars(source),
+                    chars(&source),
                     source.len(),
                     chars(bos),
                     bos.len(),

@@ -1,0 +1,101 @@
+//! Several choices of one prompt, and seeds.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::common::{Server, stream};
+
+const CHAT: &str = "/v1/chat/completions";
+const COMPLETIONS: &str = "/v1/completions";
+
+fn texts(body: &Value) -> Vec<String> {
+    let choices = body["choices"].as_array().unwrap().iter();
+    let text = |choice: &Value| choice.get("text").or(choice["message"].get("content")).cloned();
+    choices
+        .map(|choice| text(choice).unwrap().as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn choices_share_their_prompt() {
+    let server = Server::start("parallel = 4");
+    let long = "The sea was calm that night, and nobody had seen the lights. ".repeat(10);
+    for model in ["demo-narrator", "demo-reasoner"] {
+        let body = json!({"model": model, "prompt": long, "n": 4, "max_tokens": 12, "temperature": 1.0, "seed": 5});
+        let (status, whole) = server.post(COMPLETIONS, &body);
+        assert_eq!(status, 200, "{whole}");
+        let indexes: Vec<&Value> = whole["choices"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|choice| &choice["index"])
+            .collect();
+        assert_eq!(indexes, [0, 1, 2, 3]);
+        let different: BTreeSet<String> = texts(&whole).into_iter().collect();
+        assert!(different.len() >= 3, "{model}: {different:?}");
+        // The prompt counts once, and was computed once.
+        let prompt = whole["usage"]["prompt_tokens"].as_u64().unwrap();
+        let (_, single) = server.post(COMPLETIONS, &json!({"model": model, "prompt": long, "max_tokens": 1}));
+        assert_eq!(single["usage"]["prompt_tokens"], prompt);
+        let total = server.metric("hearth_prompt_tokens_total", model);
+        let cached = server.metric("hearth_prompt_cached_tokens_total", model);
+        #[expect(clippy::cast_precision_loss, reason = "small")]
+        let computed_once = cached >= 3.0 * prompt as f64;
+        assert!(computed_once, "{model}: {cached} of {total}");
+
+        // Greedy choices are all the same, and what a request of its own gives.
+        let greedy = json!({"model": model, "prompt": long, "n": 3, "max_tokens": 16, "temperature": 0});
+        let (_, whole) = server.post(COMPLETIONS, &greedy);
+        let alone = json!({"model": model, "prompt": long, "max_tokens": 16, "temperature": 0, "cache_prompt": false});
+        let (_, alone) = server.post(COMPLETIONS, &alone);
+        let alone = texts(&alone).remove(0);
+        assert_eq!(texts(&whole), [alone.as_str(); 3], "{model}");
+    }
+}
+
+#[test]
+fn more_choices_than_slots_are_all_answered() {
+    let server = Server::start("parallel = 2");
+    let body = json!({
+        "model": "demo-narrator", "n": 5, "max_tokens": 6, "temperature": 1.0,
+        "messages": [{"role": "user", "content": "Say something."}],
+    });
+    let (status, whole) = server.post(CHAT, &body);
+    assert_eq!((status, texts(&whole).len()), (200, 5), "{whole}");
+    let mut streaming = body.clone();
+    streaming["stream"] = true.into();
+    let lines = stream(server.address, CHAT, &streaming);
+    let chunks: Vec<Value> = lines[..lines.len() - 1]
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let ended: BTreeSet<u64> = chunks
+        .iter()
+        .filter(|chunk| !chunk["choices"][0]["finish_reason"].is_null())
+        .map(|chunk| chunk["choices"][0]["index"].as_u64().unwrap())
+        .collect();
+    assert_eq!(ended, (0..5).collect());
+    for (path, body) in [
+        (COMPLETIONS, json!({"prompt": vec!["a"; 20], "n": 4})),
+        (COMPLETIONS, json!({"prompt": "a", "n": 0})),
+        ("/api/v1/generate", json!({"prompt": "a", "n": 2})),
+    ] {
+        let (status, body) = server.post(path, &body);
+        assert_eq!((status, &body["error"]["param"]), (400, &json!("n")), "{body}");
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_answer_again() {
+    let server = Server::start("");
+    for model in ["demo-narrator", "demo-reasoner"] {
+        let body = |seed: u32| json!({"model": model, "prompt": "Once upon a time", "seed": seed, "max_tokens": 60, "temperature": 1.3});
+        let answer = |seed: u32| texts(&server.post(COMPLETIONS, &body(seed)).1).remove(0);
+        let first = answer(11);
+        for _ in 0..3 {
+            assert_eq!(answer(11), first, "{model}");
+            assert_ne!(answer(12), first, "{model}");
+        }
+    }
+}
