@@ -66,6 +66,7 @@ fn model(mut table: Table<'_, '_>, base: &Base, problems: &Problems) -> PartialM
     let mut model = PartialModel::default();
     model.read(&mut table);
     base.anchor(&mut model.source, "path", problems);
+    base.read_template(&mut model.chat_template, problems);
     model.experts = section(table.table("experts", "[model.experts]"));
     if let Some(sampling) = table.table("sampling", "[model.sampling]") {
         model.sampling = PartialSampling::read(sampling, problems);

@@ -4,13 +4,15 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use serde_json::{Map, Value as Json};
+
 use super::diagnostic::Origin;
 use super::kind::{Choice, Kind, List, Maybe, Text, Truth, whole};
 use super::reader::Table;
 use super::sampling::PartialSampling;
 use super::section::{Entry, Fallback, Key, Section, default_text, doc_text, entry, first, key_name, section};
 use super::setting::Setting;
-use super::types::{CacheDevice, CacheSize, ExpertPlacement, MemoryLimit, ModelSource};
+use super::types::{CacheDevice, CacheSize, ChatTemplate, ExpertPlacement, MemoryLimit, ModelSource};
 use super::value::{self, Fault};
 use crate::experts::policy::PolicyKind;
 use crate::memory::KvType;
@@ -123,6 +125,13 @@ section! {
             Choice { words: Pooling::ALL.map(|pooling| (pooling.name(), pooling)), hint: None },
             "what the file says, else mean",
         );
+        /// the chat template: a file, relative to the folder of the configuration, or the text of one. By default that of the
+        /// model's file
+        chat_template: Option<ChatTemplate> = Value(None),
+            Maybe(Text { parse: value::chat_template, show: |template| template.given.clone() }, "the model's own");
+        /// variables of the chat template where a request says nothing, as JSON: `'{"enable_thinking": false}'`
+        chat_template_kwargs: Option<Map<String, Json>> = Value(None),
+            Maybe(Text { parse: value::json_object, show: value::json_object_text }, "none");
         /// layers on the GPU, as llama.cpp counts them: the output is the first, then come the last layers
         gpu_layers: Option<u32> = Value(None), Maybe(whole(0..=513), "as planned");
     } below {

@@ -47,6 +47,15 @@ pub enum CacheSize {
     Percent(u8),
 }
 
+/// A chat template that takes the place of the model's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatTemplate {
+    /// As the configuration says it: a file, or the text itself.
+    pub given: String,
+    /// Jinja source; of a file, what it holds.
+    pub text: String,
+}
+
 /// Where the weights come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {

@@ -5,8 +5,10 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::{Map, Value as Json};
+
 use super::suggest::nearest;
-use super::types::{CacheSize, MemoryLimit, ModelSource};
+use super::types::{CacheSize, ChatTemplate, MemoryLimit, ModelSource};
 use crate::demo::DemoModel;
 
 /// Why a value cannot be: "must be ..., but is ...".
@@ -308,6 +310,39 @@ pub(super) fn name(text: &str) -> Result<String, Fault> {
         return Err(fault(format!("must not look like a path, but is {text:?}")));
     }
     Ok(text.to_owned())
+}
+
+/// A chat template: anything with a brace is the text of one, else it names a file, see `Base::read_template`.
+pub(super) fn chat_template(text: &str) -> Result<ChatTemplate, Fault> {
+    if text.trim().is_empty() {
+        return Err(Fault::new(
+            "must not be empty",
+            "name a file, or write the text of a Jinja template",
+        ));
+    }
+    Ok(ChatTemplate {
+        given: text.to_owned(),
+        text: if text.contains('{') {
+            text.to_owned()
+        } else {
+            String::new()
+        },
+    })
+}
+
+/// A JSON object.
+pub(super) fn json_object(text: &str) -> Result<Map<String, Json>, Fault> {
+    serde_json::from_str(text).map_err(|error| {
+        Fault::new(
+            format!("must be a JSON object, but is {text:?} ({error})"),
+            "such as '{\"enable_thinking\": false}'",
+        )
+    })
+}
+
+/// The text that [`json_object`] reads.
+pub(super) fn json_object_text(object: &Map<String, Json>) -> String {
+    Json::Object(object.clone()).to_string()
 }
 
 /// A file or a built-in model. Paths are as they were given, see `Base::anchor`.

@@ -2,8 +2,6 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::Map;
-
 use crate::config::ModelConfig;
 use crate::engine::{ModelFile, ModelInfo};
 use crate::gguf::{Gguf, GgufError, file_type_name};
@@ -41,9 +39,16 @@ pub fn describe(config: &ModelConfig, gguf: &Gguf) -> Result<ModelInfo, GgufErro
             tokenizer: geometry.tokenizer.model,
             embedding: geometry.embedding,
         },
-        chat_template: geometry.tokenizer.chat_template,
-        tool_template: geometry.tokenizer.tool_template,
-        template_variables: Map::new(),
+        // One of the configuration is for all conversations.
+        tool_template: geometry
+            .tokenizer
+            .tool_template
+            .filter(|_| config.chat_template.is_none()),
+        chat_template: match &config.chat_template {
+            Some(template) => Some(template.text.clone()),
+            None => geometry.tokenizer.chat_template,
+        },
+        template_variables: config.chat_template_kwargs.clone().unwrap_or_default(),
         bos_token: geometry.tokenizer.bos_text,
         eos_token: geometry.tokenizer.eos_text,
         sampling: config.sampling.clone(),

@@ -91,6 +91,10 @@ common_chat_templates_inputs inputs_of(const json & request) {
             inputs.chat_template_kwargs[key] = value.dump();
         }
     }
+    if (inputs.tools.empty()) {
+        // Templates ask whether it is none, as it is in Python; left out it would be undefined, which is not none.
+        inputs.chat_template_kwargs["tools"] = "null";
+    }
     return inputs;
 }
 

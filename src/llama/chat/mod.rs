@@ -12,7 +12,7 @@ mod source;
 use std::ffi::c_char;
 use std::ptr::{self, NonNull};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 pub use pool::{RunError, run};
@@ -145,8 +145,16 @@ pub struct Request<'r> {
     pub reasoning_apart: bool,
     /// JSON text; empty for none.
     pub json_schema: String,
-    /// Further variables of the template.
+    /// Further variables of the template. Those that say what the conversation is have no effect.
+    #[serde(serialize_with = "further")]
     pub variables: &'r Map<String, Value>,
+}
+
+/// Leaves out what would replace the conversation itself.
+fn further<S: Serializer>(variables: &Map<String, Value>, serializer: S) -> Result<S::Ok, S::Error> {
+    const OWN: [&str; 5] = ["messages", "tools", "add_generation_prompt", "bos_token", "eos_token"];
+    let further = variables.iter().filter(|(name, _)| !OWN.contains(&name.as_str()));
+    serializer.collect_map(further)
 }
 
 /// Whether tools are called.
