@@ -97,7 +97,7 @@ impl<S: Shape> Source<S> {
         };
         self.open(choice);
         match piece {
-            Piece::Content { text, logprobs } if !logprobs.is_empty() => {
+            Piece::Content { text, logprobs, .. } if !logprobs.is_empty() => {
                 put(
                     &mut self.out,
                     &self.shape.content_with_logprobs(choice, &text, &logprobs),

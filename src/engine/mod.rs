@@ -130,7 +130,7 @@ pub trait TokenEngine: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the model is not loaded.
-    fn infill(&self) -> Result<Option<InfillTokens>, EngineError> {
+    fn infill_tokens(&self) -> Result<Option<InfillTokens>, EngineError> {
         Ok(None)
     }
 

@@ -1,23 +1,170 @@
-//! `POST /embedding`, `/embeddings`, `/rerank` and `/reranking`: refused, as by a llama-server without `--embeddings`.
+//! `POST /embedding`, `/embeddings`, `/rerank` and `/v1/rerank`, in llama-server's shapes.
 
-use actix_web::web::{ServiceConfig, post};
+use actix_web::HttpResponse;
+use actix_web::web::{Data, ServiceConfig, post};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::error::LlamaError;
+use crate::api::body::Body;
+use crate::api::error::ApiError;
+use crate::api::limits;
+use crate::api::state::State;
+use crate::api::vectors::{self, Norm};
+use crate::engine::{Pooling, TokenEngine};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
-        .route("/embedding", post().to(refuse_embeddings))
-        .route("/embeddings", post().to(refuse_embeddings))
-        .route("/rerank", post().to(refuse_ranks))
-        .route("/reranking", post().to(refuse_ranks))
-        .route("/v1/rerank", post().to(refuse_ranks))
-        .route("/v1/reranking", post().to(refuse_ranks));
+        .route("/embedding", post().to(embed))
+        .route("/embeddings", post().to(embed))
+        .route("/rerank", post().to(rerank))
+        .route("/reranking", post().to(rerank))
+        .route("/v1/rerank", post().to(rerank))
+        .route("/v1/reranking", post().to(rerank));
 }
 
-async fn refuse_embeddings() -> Result<&'static str, LlamaError> {
-    Err(LlamaError::not_supported("this server does not compute embeddings yet"))
+/// The answer of `/embedding` is a list of these.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Embedding {
+    index: usize,
+    /// One vector: tokens are pooled.
+    embedding: [Vec<f32>; 1],
 }
 
-async fn refuse_ranks() -> Result<&'static str, LlamaError> {
-    Err(LlamaError::not_supported("this server does not rank documents yet"))
+async fn embed(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
+    let body = body?;
+    let engine = state.resolve(body.model()?)?.engine.clone();
+    if engine.pooling().is_none() {
+        return Err(not_made("embeddings", &*engine));
+    }
+    let norm = match body.field("embd_normalize") {
+        Value::Null => Norm::Euclidean,
+        number => {
+            let number = number.as_i64();
+            let wrong = || ApiError::field("embd_normalize", "`embd_normalize` must be a whole number");
+            Norm::from_number(number.ok_or_else(wrong)?)?
+        }
+    };
+    let field = if body.field("content").is_null() {
+        "input"
+    } else {
+        "content"
+    };
+    let texts = vectors::texts(field, body.field(field))?;
+    drop(body);
+    let vectors = engine.embed(texts).await?.vectors.into_iter().enumerate();
+    let embeddings: Vec<Embedding> = vectors
+        .map(|(index, mut vector)| {
+            norm.apply(&mut vector);
+            Embedding {
+                index,
+                embedding: [vector],
+            }
+        })
+        .collect();
+    Ok(HttpResponse::Ok().json(embeddings))
+}
+
+/// 501, as by a llama-server without `--embeddings`.
+fn not_made(what: &str, engine: &dyn TokenEngine) -> LlamaError {
+    let name = &engine.info().name;
+    LlamaError::not_supported(format!(
+        "model `{name}` makes no {what}; `embeddings` and `pooling` of its [[model]] say so"
+    ))
+}
+
+#[derive(Debug, Deserialize)]
+struct Rerank {
+    query: String,
+    documents: Option<Vec<String>>,
+    /// As Hugging Face's text-embeddings-inference names the documents; then its shape is answered.
+    texts: Option<Vec<String>>,
+    top_n: Option<usize>,
+    #[serde(default)]
+    return_text: bool,
+}
+
+/// The answer of `/rerank`: documents by how well they answer the query, best first.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Ranking {
+    model: String,
+    object: &'static str,
+    usage: RankingUsage,
+    results: Vec<Ranked>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct RankingUsage {
+    prompt_tokens: u32,
+    total_tokens: u32,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Ranked {
+    /// Of the document.
+    index: usize,
+    relevance_score: f32,
+}
+
+/// The same in the shape of text-embeddings-inference.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Scored {
+    index: usize,
+    score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+}
+
+async fn rerank(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
+    let body = body?;
+    let served = state.resolve(body.model()?)?;
+    if served.engine.pooling() != Some(Pooling::Rank) {
+        return Err(not_made("ranks of documents", &*served.engine));
+    }
+    let request: Rerank = body.read()?;
+    drop(body);
+    let tei = request.texts.is_some();
+    let documents = request.texts.or(request.documents).unwrap_or_default();
+    if documents.is_empty() || documents.len() > limits::EMBEDDINGS {
+        let message = format!("`documents` must be a list of 1 to {} texts", limits::EMBEDDINGS);
+        return Err(ApiError::field("documents", message).into());
+    }
+    if request.query.is_empty() {
+        return Err(ApiError::field("query", "`query` is empty").into());
+    }
+    let texts = if request.return_text {
+        documents.clone()
+    } else {
+        Vec::new()
+    };
+    let ranks = served.engine.rank(request.query, documents).await?;
+    let scores = ranks
+        .vectors
+        .iter()
+        .map(|vector| vector.first().copied().unwrap_or(0.0));
+    let mut scores: Vec<(usize, f32)> = scores.enumerate().collect();
+    scores.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    scores.truncate(request.top_n.unwrap_or(usize::MAX));
+    if tei {
+        let scored = scores.into_iter().map(|(index, score)| Scored {
+            index,
+            score,
+            text: texts.get(index).cloned(),
+        });
+        return Ok(HttpResponse::Ok().json(scored.collect::<Vec<_>>()));
+    }
+    let tokens = ranks.tokens.iter().sum();
+    let results = scores
+        .into_iter()
+        .map(|(index, relevance_score)| Ranked { index, relevance_score });
+    Ok(HttpResponse::Ok().json(Ranking {
+        model: served.name().to_owned(),
+        object: "list",
+        usage: RankingUsage {
+            prompt_tokens: tokens,
+            total_tokens: tokens,
+        },
+        results: results.collect(),
+    }))
 }

@@ -42,7 +42,7 @@ async fn infill(state: Data<State>, body: Result<Body, LlamaError>) -> Result<Ht
     let mut body = body?;
     let model = state.resolve(body.model()?)?;
     let engine = &*model.engine;
-    let Some(marks) = engine.infill()? else {
+    let Some(marks) = engine.infill_tokens()? else {
         let message = format!(
             "model `{}` cannot fill in: its vocabulary has no tokens for it",
             model.name()

@@ -31,6 +31,9 @@ pub(super) struct Settings {
     dry_base: f32,
     dry_allowed_length: i32,
     dry_penalty_last_n: i32,
+    mirostat: u32,
+    mirostat_tau: f32,
+    mirostat_eta: f32,
     max_tokens: i64,
     n_predict: i64,
     n_keep: i64,
@@ -49,9 +52,6 @@ pub(super) struct Settings {
 /// What is always the same here.
 #[derive(Debug, Clone, Serialize)]
 struct Fixed {
-    mirostat: u32,
-    mirostat_tau: f32,
-    mirostat_eta: f32,
     adaptive_target: f32,
     adaptive_decay: f32,
     min_keep: u32,
@@ -67,9 +67,6 @@ struct Fixed {
 }
 
 const FIXED: Fixed = Fixed {
-    mirostat: 0,
-    mirostat_tau: 5.0,
-    mirostat_eta: 0.1,
     adaptive_target: -1.0,
     adaptive_decay: 0.9,
     min_keep: 0,
@@ -127,6 +124,9 @@ impl Settings {
             dry_base: sampling.dry.base,
             dry_allowed_length: sampling.dry.allowed_length,
             dry_penalty_last_n: sampling.dry.penalty_last_n,
+            mirostat: sampling.mirostat,
+            mirostat_tau: sampling.mirostat_tau,
+            mirostat_eta: sampling.mirostat_eta,
             max_tokens: most,
             n_predict: most,
             n_keep: 0,

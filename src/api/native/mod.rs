@@ -1,6 +1,5 @@
 //! Endpoints of hearth: texts, memory, experts.
 
-mod embeddings;
 mod experts;
 mod generate;
 mod memory;
@@ -9,7 +8,6 @@ use actix_web::web::ServiceConfig;
 
 /// The resources of this folder: one line each.
 pub(super) fn routes(config: &mut ServiceConfig) {
-    embeddings::routes(config);
     experts::routes(config);
     generate::routes(config);
     memory::routes(config);

@@ -9,6 +9,7 @@ mod embedder;
 mod error;
 mod gauge;
 mod grammar;
+mod infill;
 mod load;
 mod logprobs;
 mod queue;
@@ -395,20 +396,12 @@ impl TokenEngine for LocalEngine {
     fn infill(&self, before: String, after: String) -> BoxFuture<'_, Result<Prompt, EngineError>> {
         async move {
             let model = self.model()?;
-            let before = split(model.clone(), before, false, false).await?;
-            let after = split(model.clone(), after, false, false).await?;
-            let vocab = model.vocab();
-            let marks = [vocab.fim_pre().0, vocab.fim_suf().0, vocab.fim_mid().0];
-            if marks.iter().any(|token| *token < 0) {
+            let Some(marks) = infill::tokens(&model) else {
                 let name = &self.info.name;
                 let message = format!("model `{name}` has no tokens for filling in, so it cannot take a `suffix`");
                 return Err(invalid("suffix", &message));
-            }
-            let [prefix, suffix, middle] = marks;
-            let bos = Some(vocab.bos().0).filter(|bos| vocab.should_add_bos() && *bos >= 0);
-            let begin = bos.into_iter().chain([prefix]);
-            let tokens = begin.chain(before).chain([suffix]).chain(after).chain([middle]);
-            Ok(Prompt::Tokens(tokens.collect()))
+            };
+            infill::prompt(model, marks, before, after).await
         }
         .boxed()
     }
@@ -435,22 +428,8 @@ impl TokenEngine for LocalEngine {
         .boxed()
     }
 
-    fn infill(&self) -> Result<Option<InfillTokens>, EngineError> {
-        let model = self.model()?;
-        let vocab = model.vocab();
-        let some = |token: LlamaToken| (token.0 >= 0).then_some(token.0);
-        let (prefix, suffix, middle) = (some(vocab.fim_pre()), some(vocab.fim_suf()), some(vocab.fim_mid()));
-        let (Some(prefix), Some(suffix), Some(middle)) = (prefix, suffix, middle) else {
-            return Ok(None);
-        };
-        Ok(Some(InfillTokens {
-            prefix,
-            suffix,
-            middle,
-            repository: some(vocab.fim_rep()),
-            separator: some(vocab.fim_sep()),
-            bos: some(vocab.bos()).filter(|_| vocab.should_add_bos()),
-        }))
+    fn infill_tokens(&self) -> Result<Option<InfillTokens>, EngineError> {
+        Ok(infill::tokens(&*self.model()?))
     }
 
     fn shutdown(&self, grace: Duration) -> BoxFuture<'_, ()> {

@@ -433,7 +433,7 @@ impl<'m> Worker<'m> {
             }
         }
         self.metrics.generation_tokens.inc();
-        self.shared.gauge(part.slot).generated(active.generated);
+        self.shared.gauge(index).generated(active.generated);
 
         let ends = (!active.ignore_eos && self.end_tokens.contains(&token)) || active.stop_tokens.contains(&token);
         if ends {
