@@ -6,6 +6,9 @@
 mod access;
 mod admin;
 mod body;
+mod cors;
+mod described;
+mod docs;
 mod error;
 mod format;
 mod limits;
@@ -15,7 +18,9 @@ mod native;
 mod openai;
 mod other_fields;
 mod parameters;
+mod presets;
 mod prompts;
+mod requests;
 mod respond;
 mod routing;
 mod server;
@@ -37,4 +42,5 @@ fn routes(config: &mut ServiceConfig) {
     native::routes(config);
     llama_server::routes(config);
     admin::routes(config);
+    docs::routes(config);
 }

@@ -11,6 +11,7 @@ mod depth;
 mod error;
 mod format;
 mod limits;
+mod literal;
 mod local;
 mod output;
 mod reader;

@@ -9,6 +9,7 @@
 mod automaton;
 mod class;
 mod error;
+mod mask;
 mod matcher;
 mod regex;
 mod schema;

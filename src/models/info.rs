@@ -49,6 +49,7 @@ pub fn describe(config: &ModelConfig, gguf: &Gguf) -> Result<ModelInfo, GgufErro
             None => geometry.tokenizer.chat_template,
         },
         template_variables: config.chat_template_kwargs.clone().unwrap_or_default(),
+        control_tokens: geometry.tokenizer.control_texts,
         bos_token: geometry.tokenizer.bos_text,
         eos_token: geometry.tokenizer.eos_text,
         sampling: config.sampling.clone(),

@@ -38,11 +38,13 @@ fn choices_share_their_prompt() {
         let prompt = whole["usage"]["prompt_tokens"].as_u64().unwrap();
         let (_, single) = server.post(COMPLETIONS, &json!({"model": model, "prompt": long, "max_tokens": 1}));
         assert_eq!(single["usage"]["prompt_tokens"], prompt);
-        let total = server.metric("hearth_prompt_tokens_total", model);
-        let cached = server.metric("hearth_prompt_cached_tokens_total", model);
-        #[expect(clippy::cast_precision_loss, reason = "small")]
-        let computed_once = cached >= 3.0 * prompt as f64;
-        assert!(computed_once, "{model}: {cached} of {total}");
+        if model == "demo-narrator" {
+            // The three others took it over, whether they came before it was computed or later; so did the single one.
+            let cached = server.metric("hearth_prompt_cached_tokens_total", model);
+            #[expect(clippy::cast_precision_loss, reason = "small")]
+            let computed_once = cached >= 4.0 * (prompt - 1) as f64;
+            assert!(computed_once, "{model}: {cached} of {prompt} each");
+        }
 
         // Greedy choices are all the same, and what a request of its own gives.
         let greedy = json!({"model": model, "prompt": long, "n": 3, "max_tokens": 16, "temperature": 0});
@@ -63,7 +65,7 @@ fn more_choices_than_slots_are_all_answered() {
     });
     let (status, whole) = server.post(CHAT, &body);
     assert_eq!((status, texts(&whole).len()), (200, 5), "{whole}");
-    let mut streaming = body.clone();
+    let mut streaming = body;
     streaming["stream"] = true.into();
     let lines = stream(server.address, CHAT, &streaming);
     let chunks: Vec<Value> = lines[..lines.len() - 1]

@@ -18,6 +18,7 @@ use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::parameters::Parameters;
 use crate::api::prompts;
+use crate::api::requests::CompletionRequest;
 use crate::api::state::State;
 use crate::api::stream::{chunk, event_stream};
 use crate::engine::{EngineError, TokenEngine};
@@ -30,9 +31,20 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .route("/completions", post().to(complete));
 }
 
-async fn complete(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
-    let body = body?;
-    let model = state.resolve(body.model()?)?;
+/// Continues texts, and tells all about it.
+#[utoipa::path(
+    post,
+    path = "/completion",
+    request_body(content = CompletionRequest, example = json!({"prompt": "Once upon a time", "n_predict": 16})),
+    responses((
+        status = 200,
+        description = "The text, a list for several; with `stream` events, the last of which has `stop`.",
+        content((Value = "application/json"), (String = "text/event-stream"))
+    ))
+)]
+pub(super) async fn complete(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
+    let mut body = body?;
+    let model = state.open(&mut body)?.model;
     let prompts = prompts::read(&without_objects(body.field("prompt"))?)?;
     answer(model, body, prompts).await
 }

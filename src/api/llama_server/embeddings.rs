@@ -2,14 +2,15 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::error::LlamaError;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::limits;
+use crate::api::requests::PooledEmbeddingRequest;
 use crate::api::state::State;
 use crate::api::vectors::{self, Norm};
 use crate::engine::{Pooling, TokenEngine};
@@ -25,16 +26,27 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 }
 
 /// The answer of `/embedding` is a list of these.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PooledEmbedding)]
 struct Embedding {
     index: usize,
     /// One vector: tokens are pooled.
+    #[schema(value_type = Vec<Vec<f32>>)]
     embedding: [Vec<f32>; 1],
 }
 
-async fn embed(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
-    let body = body?;
-    let engine = state.resolve(body.model()?)?.engine.clone();
+/// Makes vectors of texts, in llama-server's shape.
+#[utoipa::path(
+    post,
+    path = "/embedding",
+    request_body(content = PooledEmbeddingRequest, example = json!({"content": "Hello"})),
+    responses(
+        (status = 200, description = "The vectors.", body = Vec<Embedding>)
+    )
+)]
+pub(super) async fn embed(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
+    let mut body = body?;
+    let engine = state.open(&mut body)?.model.engine.clone();
     if engine.pooling().is_none() {
         return Err(not_made("embeddings", &*engine));
     }
@@ -74,19 +86,26 @@ fn not_made(what: &str, engine: &dyn TokenEngine) -> LlamaError {
     ))
 }
 
-#[derive(Debug, Deserialize)]
-struct Rerank {
+/// A question and documents that may answer it.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct Rerank {
+    /// Name, alias or role of a model; the first one if not given. Read by [`State::open`].
+    #[serde(rename = "model")]
+    _model: Option<String>,
+    #[schema(min_length = 1)]
     query: String,
     documents: Option<Vec<String>>,
     /// As Hugging Face's text-embeddings-inference names the documents; then its shape is answered.
     texts: Option<Vec<String>>,
+    /// The best that are answered; all by default.
     top_n: Option<usize>,
+    /// Repeat each text, in the shape that `texts` asks for.
     #[serde(default)]
     return_text: bool,
 }
 
 /// The answer of `/rerank`: documents by how well they answer the query, best first.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Ranking {
     model: String,
     object: &'static str,
@@ -94,21 +113,29 @@ struct Ranking {
     results: Vec<Ranked>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct RankingUsage {
     prompt_tokens: u32,
     total_tokens: u32,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Ranked {
     /// Of the document.
     index: usize,
     relevance_score: f32,
 }
 
+/// What `/rerank` answers, by what it is asked.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+enum RankingOrScores {
+    Ranking(Ranking),
+    Scores(Vec<Scored>),
+}
+
 /// The same in the shape of text-embeddings-inference.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Scored {
     index: usize,
     score: f32,
@@ -116,11 +143,23 @@ struct Scored {
     text: Option<String>,
 }
 
-async fn rerank(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
-    let body = body?;
-    let served = state.resolve(body.model()?)?;
-    if served.engine.pooling() != Some(Pooling::Rank) {
-        return Err(not_made("ranks of documents", &*served.engine));
+/// Ranks documents by how well they answer a query.
+#[utoipa::path(
+    post,
+    path = "/rerank",
+    request_body(
+        content = Rerank,
+        example = json!({"query": "Who is there?", "documents": ["Nobody is there.", "Anna is there."]})
+    ),
+    responses(
+        (status = 200, description = "The documents, best first; with `texts` a list of `Scored`.", body = RankingOrScores)
+    )
+)]
+pub(super) async fn rerank(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
+    let mut body = body?;
+    let target = state.open(&mut body)?;
+    if target.model.engine.pooling() != Some(Pooling::Rank) {
+        return Err(not_made("ranks of documents", &*target.model.engine));
     }
     let request: Rerank = body.read()?;
     drop(body);
@@ -138,7 +177,7 @@ async fn rerank(state: Data<State>, body: Result<Body, LlamaError>) -> Result<Ht
     } else {
         Vec::new()
     };
-    let ranks = served.engine.rank(request.query, documents).await?;
+    let ranks = target.model.engine.rank(request.query, documents).await?;
     let scores = ranks
         .vectors
         .iter()
@@ -152,19 +191,19 @@ async fn rerank(state: Data<State>, body: Result<Body, LlamaError>) -> Result<Ht
             score,
             text: texts.get(index).cloned(),
         });
-        return Ok(HttpResponse::Ok().json(scored.collect::<Vec<_>>()));
+        return Ok(HttpResponse::Ok().json(RankingOrScores::Scores(scored.collect())));
     }
     let tokens = ranks.tokens.iter().sum();
     let results = scores
         .into_iter()
         .map(|(index, relevance_score)| Ranked { index, relevance_score });
-    Ok(HttpResponse::Ok().json(Ranking {
-        model: served.name().to_owned(),
+    Ok(HttpResponse::Ok().json(RankingOrScores::Ranking(Ranking {
+        model: target.name().to_owned(),
         object: "list",
         usage: RankingUsage {
             prompt_tokens: tokens,
             total_tokens: tokens,
         },
         results: results.collect(),
-    }))
+    })))
 }

@@ -6,8 +6,9 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderValue, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use crate::api::error::{ApiError, ContextExceeded};
+use crate::api::error::ApiError;
 use crate::engine::EngineError;
 use crate::generation::GenerationError;
 
@@ -15,13 +16,14 @@ use crate::generation::GenerationError;
 #[derive(Debug)]
 pub(super) struct LlamaError(ApiError);
 
-#[derive(Debug, Serialize)]
-pub(super) struct ErrorBody<'e> {
-    error: ErrorDetail<'e>,
+/// An error in llama-server's form.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct LlamaErrorBody<'e> {
+    error: LlamaErrorDetail<'e>,
 }
 
-#[derive(Debug, Serialize)]
-struct ErrorDetail<'e> {
+#[derive(Debug, Serialize, ToSchema)]
+struct LlamaErrorDetail<'e> {
     /// The status.
     code: u16,
     message: &'e str,
@@ -30,8 +32,12 @@ struct ErrorDetail<'e> {
     /// The field of the request that is at fault; llama-server names it only in the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     param: Option<&'e str>,
-    #[serde(flatten)]
-    context: Option<ContextExceeded>,
+    /// With `exceed_context_size_error`. For a text that was refused by its length, without counting: the least it can have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n_prompt_tokens: Option<usize>,
+    /// With `exceed_context_size_error`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n_ctx: Option<u32>,
 }
 
 impl LlamaError {
@@ -40,11 +46,11 @@ impl LlamaError {
         Self(ApiError::not_supported(message))
     }
 
-    pub(super) fn body(&self) -> ErrorBody<'_> {
+    pub(super) fn body(&self) -> LlamaErrorBody<'_> {
         let status = self.0.status_code();
         let context = self.0.context();
-        ErrorBody {
-            error: ErrorDetail {
+        LlamaErrorBody {
+            error: LlamaErrorDetail {
                 code: status.as_u16(),
                 message: self.0.message(),
                 kind: match status {
@@ -53,7 +59,8 @@ impl LlamaError {
                     _ => self.0.kind(),
                 },
                 param: self.0.param(),
-                context,
+                n_prompt_tokens: context.map(|exceeded| exceeded.prompt_tokens),
+                n_ctx: context.map(|exceeded| exceeded.context),
             },
         }
     }

@@ -3,9 +3,10 @@
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::completion::answer;
-use super::error::LlamaError;
+use super::error::{LlamaError, LlamaErrorBody};
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::limits;
@@ -38,9 +39,26 @@ struct Chunk {
     filename: Option<String>,
 }
 
-async fn infill(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
+/// Completes code between what is before and what is behind.
+#[utoipa::path(
+    post,
+    path = "/infill",
+    request_body(
+        content = Value,
+        example = json!({"input_prefix": "def add(a, b):\n", "input_suffix": "\nprint(add(1, 2))", "n_predict": 16})
+    ),
+    responses(
+        (
+            status = 200,
+            description = "The text, as `/completion` tells it.",
+            content((Value = "application/json"), (String = "text/event-stream"))
+        ),
+        (status = 501, description = "The model has not learnt to fill in.", body = LlamaErrorBody<'static>)
+    )
+)]
+pub(super) async fn infill(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
     let mut body = body?;
-    let model = state.resolve(body.model()?)?;
+    let model = state.open(&mut body)?.model;
     let engine = &*model.engine;
     let Some(marks) = engine.infill_tokens()? else {
         let message = format!(

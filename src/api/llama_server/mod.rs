@@ -20,6 +20,7 @@ mod template;
 mod tokens;
 
 use actix_web::web::ServiceConfig;
+use utoipa::OpenApi;
 
 /// The resources of this folder: one line each.
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -31,4 +32,32 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     slots::routes(config);
     template::routes(config);
     tokens::routes(config);
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    paths(
+        chat::complete,
+        chat::count,
+        completion::complete,
+        embeddings::embed,
+        embeddings::rerank,
+        infill::infill,
+        props::props,
+        props::refuse,
+        slots::adapters,
+        slots::refuse_action,
+        slots::refuse_adapters,
+        slots::slots,
+        template::apply,
+        tokens::detokenize,
+        tokens::tokenize
+    ),
+    components(schemas(error::LlamaErrorBody<'static>))
+)]
+struct Docs;
+
+/// The description of these resources.
+pub(super) fn docs() -> utoipa::openapi::OpenApi {
+    Docs::openapi()
 }

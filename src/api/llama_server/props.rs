@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Query, ServiceConfig, post};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::IntoParams;
 
-use super::error::LlamaError;
+use super::error::{LlamaError, LlamaErrorBody};
 use super::settings::Settings;
 use crate::api::openai::models;
 use crate::api::routing::get;
@@ -20,8 +22,9 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .route("/props", post().to(refuse));
 }
 
-#[derive(Debug, Deserialize)]
-struct Wanted {
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PropsOf {
     /// The first model if not given.
     model: Option<String>,
 }
@@ -63,8 +66,15 @@ struct Modalities {
     audio: bool,
 }
 
-async fn props(state: Data<State>, wanted: Query<Wanted>) -> Result<HttpResponse, LlamaError> {
-    let model = state.resolve(wanted.model.as_deref())?;
+/// Tells what the server and a model are.
+#[utoipa::path(
+    get,
+    path = "/props",
+    params(PropsOf),
+    responses((status = 200, description = "Facts and defaults.", body = Value))
+)]
+pub(super) async fn props(state: Data<State>, wanted: Query<PropsOf>) -> Result<HttpResponse, LlamaError> {
+    let model = state.named(wanted.model.as_deref().unwrap_or_default())?.model;
     let info = model.info();
     let sampling = info.sampling.clone().resolve(Vec::new()).map_err(EngineError::from)?;
     Ok(HttpResponse::Ok().json(Props {
@@ -93,7 +103,14 @@ async fn props(state: Data<State>, wanted: Query<Wanted>) -> Result<HttpResponse
     }))
 }
 
-async fn refuse() -> Result<&'static str, LlamaError> {
+/// Refuses to change anything, as a llama-server without `--props`.
+#[utoipa::path(
+    post,
+    path = "/props",
+    request_body(content = Value, example = json!({})),
+    responses((status = 501, description = "Always.", body = LlamaErrorBody<'static>))
+)]
+pub(super) async fn refuse() -> Result<&'static str, LlamaError> {
     Err(LlamaError::not_supported(
         "this server does not change its properties while it runs; models.toml has them",
     ))

@@ -3,8 +3,10 @@
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Query, ServiceConfig, post};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::IntoParams;
 
-use super::error::LlamaError;
+use super::error::{LlamaError, LlamaErrorBody};
 use crate::api::error::ApiError;
 use crate::api::routing::get;
 use crate::api::state::State;
@@ -18,8 +20,9 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .route("/lora-adapters", post().to(refuse_adapters));
 }
 
-#[derive(Debug, Deserialize)]
-struct Wanted {
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct SlotsOf {
     /// The first model if not given.
     model: Option<String>,
     /// Anything but nothing asks for an error when all slots are busy.
@@ -35,11 +38,11 @@ struct Slot {
     is_processing: bool,
     /// Of the request that it computes, or computed last.
     #[serde(flatten)]
-    last: Option<Request>,
+    last: Option<LastRequest>,
 }
 
 #[derive(Debug, Serialize)]
-struct Request {
+struct LastRequest {
     id_task: u32,
     n_prompt_tokens: u32,
     /// Without those that the slot held before.
@@ -62,7 +65,7 @@ impl Slot {
             n_ctx: context,
             speculative: false,
             is_processing: state.busy,
-            last: state.last.map(|request| Request {
+            last: state.last.map(|request| LastRequest {
                 id_task: request.number,
                 n_prompt_tokens: request.prompt_tokens,
                 n_prompt_tokens_processed: request.processed_tokens.saturating_sub(request.cached_tokens),
@@ -77,8 +80,15 @@ impl Slot {
     }
 }
 
-async fn slots(state: Data<State>, wanted: Query<Wanted>) -> Result<HttpResponse, LlamaError> {
-    let model = state.resolve(wanted.model.as_deref()).map_err(LlamaError::from)?;
+/// Tells what each slot of a model does.
+#[utoipa::path(
+    get,
+    path = "/slots",
+    params(SlotsOf),
+    responses((status = 200, description = "The slots in their order.", body = Vec<Value>))
+)]
+pub(super) async fn slots(state: Data<State>, wanted: Query<SlotsOf>) -> Result<HttpResponse, LlamaError> {
+    let model = state.named(wanted.model.as_deref().unwrap_or_default())?.model;
     let (context, states) = (model.info().context, model.engine.slot_states());
     let no_slot = wanted.fail_on_no_slot.as_deref().is_some_and(|value| !value.is_empty());
     if no_slot && states.iter().all(|state| state.busy) {
@@ -88,17 +98,37 @@ async fn slots(state: Data<State>, wanted: Query<Wanted>) -> Result<HttpResponse
     Ok(HttpResponse::Ok().json(slots.collect::<Vec<_>>()))
 }
 
-async fn refuse_action() -> Result<&'static str, LlamaError> {
+/// Refuses to save, restore or erase a slot.
+#[utoipa::path(
+    post,
+    path = "/slots/{slot}",
+    params(("slot" = String, Path, description = "The number of a slot.")),
+    request_body(content = Value, example = json!({"filename": "x"})),
+    responses((status = 501, description = "Always.", body = LlamaErrorBody<'static>))
+)]
+pub(super) async fn refuse_action() -> Result<&'static str, LlamaError> {
     Err(LlamaError::not_supported(
         "this server does not save, restore or erase slots; they are reused by what they hold",
     ))
 }
 
-/// There are none.
-async fn adapters() -> HttpResponse {
+/// Lists LoRA adapters: there are none.
+#[utoipa::path(
+    get,
+    path = "/lora-adapters",
+    responses((status = 200, description = "An empty list.", body = Vec<Value>))
+)]
+pub(super) async fn adapters() -> HttpResponse {
     HttpResponse::Ok().json([(); 0])
 }
 
-async fn refuse_adapters() -> Result<&'static str, LlamaError> {
+/// Refuses to change LoRA adapters.
+#[utoipa::path(
+    post,
+    path = "/lora-adapters",
+    request_body(content = Value, example = json!([{"id": 0, "scale": 1.0}])),
+    responses((status = 501, description = "Always.", body = LlamaErrorBody<'static>))
+)]
+pub(super) async fn refuse_adapters() -> Result<&'static str, LlamaError> {
     Err(LlamaError::not_supported("this server has no LoRA adapters"))
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use actix_web::HttpResponse;
 use actix_web::web::{Bytes, Data, ServiceConfig, post};
 use futures_util::stream::{self, StreamExt};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::error::LlamaError;
 use crate::api::body::Body;
@@ -27,37 +27,45 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 /// Tokens that are looked up and written at a time: a fraction of a millisecond.
 const PART: usize = 4096;
 
-#[derive(Debug, Deserialize)]
-struct Tokenize {
-    /// A text, or a list of texts and token ids.
-    content: Content,
+/// A text to be split into tokens.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct Tokenize {
+    /// Name, alias or role of a model; the first one if not given. Read by [`State::open`].
+    #[serde(rename = "model")]
+    _model: Option<String>,
+    /// A text, or a list of texts and token ids; up to 2 MiB.
+    content: TokenizedContent,
+    /// Add the tokens that begin and end a text.
     #[serde(default)]
     add_special: bool,
+    /// Read the names of control tokens as such.
     #[serde(default = "yes")]
+    #[schema(default = true)]
     parse_special: bool,
+    /// Tell the text of each token, too.
     #[serde(default)]
     with_pieces: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "a string, or a list of strings and token ids")]
-enum Content {
+enum TokenizedContent {
     Text(String),
-    Mixed(Vec<Item>),
+    Mixed(Vec<ContentItem>),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
-enum Item {
+enum ContentItem {
     Text(String),
     Token(Token),
 }
 
-impl Content {
+impl TokenizedContent {
     fn bytes(&self) -> usize {
-        let of_item = |item: &Item| match item {
-            Item::Text(text) => text.len(),
-            Item::Token(_) => 1,
+        let of_item = |item: &ContentItem| match item {
+            ContentItem::Text(text) => text.len(),
+            ContentItem::Token(_) => 1,
         };
         match self {
             Self::Text(text) => text.len(),
@@ -65,9 +73,9 @@ impl Content {
         }
     }
 
-    fn into_items(self) -> Vec<Item> {
+    fn into_items(self) -> Vec<ContentItem> {
         match self {
-            Self::Text(text) => vec![Item::Text(text)],
+            Self::Text(text) => vec![ContentItem::Text(text)],
             Self::Mixed(items) => items,
         }
     }
@@ -78,12 +86,12 @@ fn yes() -> bool {
 }
 
 /// The answer of `/tokenize`.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Tokenized {
     tokens: Vec<TokenEntry>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 enum TokenEntry {
     Id(Token),
@@ -94,7 +102,7 @@ enum TokenEntry {
     },
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 enum Piece {
     Text(String),
@@ -108,10 +116,17 @@ impl From<Vec<u8>> for Piece {
     }
 }
 
-async fn tokenize(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
-    let body = body?;
+/// Splits a text into tokens.
+#[utoipa::path(
+    post,
+    path = "/tokenize",
+    request_body(content = Tokenize, example = json!({"content": "Hello", "with_pieces": true})),
+    responses((status = 200, description = "The tokens.", body = Tokenized))
+)]
+pub(super) async fn tokenize(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
+    let mut body = body?;
     let request: Tokenize = body.read()?;
-    let engine = state.resolve(body.model()?)?.engine.clone();
+    let engine = state.open(&mut body)?.model.engine.clone();
     drop(body);
     let bytes = request.content.bytes();
     if bytes > limits::TOKENIZE_BYTES {
@@ -126,8 +141,8 @@ async fn tokenize(state: Data<State>, body: Result<Body, LlamaError>) -> Result<
     let mut begins = request.add_special;
     for item in request.content.into_items() {
         match item {
-            Item::Text(text) => tokens.extend(engine.tokenize(text, begins, request.parse_special).await?),
-            Item::Token(token) => tokens.push(token),
+            ContentItem::Text(text) => tokens.extend(engine.tokenize(text, begins, request.parse_special).await?),
+            ContentItem::Token(token) => tokens.push(token),
         }
         begins = false;
     }
@@ -186,19 +201,31 @@ async fn entries(
         .collect())
 }
 
-#[derive(Debug, Deserialize)]
-struct Detokenize {
+/// Tokens to be joined to a text.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct Detokenize {
+    /// Name, alias or role of a model; the first one if not given. Read by [`State::open`].
+    #[serde(rename = "model")]
+    _model: Option<String>,
+    #[schema(max_items = 1_048_576)]
     tokens: Vec<Token>,
 }
 
 /// The answer of `/detokenize`.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Detokenized {
     content: String,
 }
 
-async fn detokenize(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
-    let body = body?;
+/// Joins tokens to a text.
+#[utoipa::path(
+    post,
+    path = "/detokenize",
+    request_body(content = Detokenize, example = json!({"tokens": [1, 2, 3]})),
+    responses((status = 200, description = "The text.", body = Detokenized))
+)]
+pub(super) async fn detokenize(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
+    let mut body = body?;
     let count = body.field("tokens").as_array().map_or(0, Vec::len);
     if count > limits::DETOKENIZE_TOKENS {
         let message = format!(
@@ -208,7 +235,7 @@ async fn detokenize(state: Data<State>, body: Result<Body, LlamaError>) -> Resul
         return Err(ApiError::field("tokens", message).into());
     }
     let request: Detokenize = body.read()?;
-    let engine = state.resolve(body.model()?)?.engine.clone();
+    let engine = state.open(&mut body)?.model.engine.clone();
     drop(body);
     let tokens = Arc::new(request.tokens);
     let vocabulary = engine.info().vocabulary;
