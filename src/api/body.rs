@@ -9,7 +9,7 @@ use actix_web::{FromRequest, HttpRequest};
 use futures_util::future::{FutureExt, LocalBoxFuture};
 use futures_util::stream::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::error::ApiError;
 
@@ -97,6 +97,27 @@ impl Body {
     /// All fields with their values.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.value.as_object().into_iter().flatten()
+    }
+
+    /// Takes fields out, into a body of their own; they are read apart from the others.
+    pub(super) fn take_all(&mut self, names: &[&str]) -> Self {
+        let mut taken = Map::new();
+        if let Some(fields) = self.value.as_object_mut() {
+            for name in names {
+                taken.extend(fields.shift_remove_entry(*name));
+            }
+        }
+        Self {
+            value: taken.into(),
+            bytes: self.bytes,
+        }
+    }
+
+    /// Changes a field, if it is there.
+    pub(super) fn change(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
+        if let Some(value) = self.value.get_mut(name) {
+            change(value);
+        }
     }
 
     /// The model that the request names.

@@ -162,14 +162,48 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message)
     }
 
+    /// 501: hearth, or the model, does not do it at all.
+    pub(super) fn not_supported(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "not_supported_error", message)
+    }
+
+    /// 503: no capacity at the moment.
+    pub(super) fn no_capacity(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", message)
+    }
+
     /// 500.
     pub(super) fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
     }
 
-    /// For a prompt that is too long: its tokens, and those of the context.
-    pub(super) fn context_exceeded(&self) -> Option<(usize, u32)> {
-        self.context.map(|exceeded| (exceeded.n_prompt_tokens, exceeded.n_ctx))
+    /// `error.type`.
+    pub(super) fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The field of the request that is at fault.
+    pub(super) fn param(&self) -> Option<&str> {
+        self.param.as_deref()
+    }
+
+    /// Seconds.
+    pub(super) fn retry_after(&self) -> Option<u32> {
+        self.retry_after
+    }
+
+    /// The sizes of a prompt that is too long.
+    pub(super) fn context(&self) -> Option<ContextExceeded> {
+        self.context
+    }
+
+    /// Whether the connection ends: what is left of the body is not wanted.
+    pub(super) fn closes(&self) -> bool {
+        matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE)
     }
 
     pub(super) fn body(&self) -> ErrorBody<'_> {
@@ -209,9 +243,9 @@ struct ErrorDetail<'e> {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct ContextExceeded {
-    prompt_tokens: usize,
-    context: u32,
+pub(super) struct ContextExceeded {
+    pub(super) prompt_tokens: usize,
+    pub(super) context: u32,
 }
 
 /// What a client sent, short enough for a message.
@@ -300,8 +334,7 @@ impl ResponseError for ApiError {
 
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status);
-        // What is left of the body is not wanted.
-        if matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE) {
+        if self.closes() {
             response.force_close();
         }
         let mut response = response.json(self.body());

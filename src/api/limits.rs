@@ -29,3 +29,7 @@ pub(super) const DETOKENIZE_TOKENS: usize = 1 << 20;
 /// Responses that are kept for those who continue them, and bytes of all.
 pub(super) const RESPONSES: usize = 1024;
 pub(super) const RESPONSE_BYTES: usize = 64 << 20;
+/// Files beside the one that `/infill` completes.
+pub(super) const INFILL_CHUNKS: usize = 256;
+/// Parts of an answer that a request may choose.
+pub(super) const RESPONSE_FIELDS: usize = 64;

@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod format;
 mod limits;
+mod llama_server;
 mod middleware;
 mod native;
 mod openai;
@@ -43,6 +44,7 @@ fn routes(config: &mut ServiceConfig) {
     openai::routes(config);
     anthropic::routes(config);
     native::routes(config);
+    llama_server::routes(config);
     admin::routes(config);
     docs::routes(config);
 }

@@ -165,7 +165,7 @@ struct StreamOptions {
 
 /// A whole number; `1.0` is one, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-struct Integer(i64);
+pub(super) struct Integer(pub(super) i64);
 
 impl<'de> Deserialize<'de> for Integer {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -7,7 +7,8 @@ use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, HeaderName};
 use actix_web::web::{Bytes, BytesMut};
 use bytes::{Buf, BufMut};
-use futures_util::{FutureExt, stream};
+use futures_util::FutureExt;
+use futures_util::stream::{self, Stream, StreamExt};
 use serde::Serialize;
 
 use super::error::ApiError;
@@ -16,6 +17,7 @@ use crate::generation::{GenerationError, Output, OutputStream, Piece};
 
 /// Silence after which a comment is sent, so that proxies and clients keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const PING: Bytes = Bytes::from_static(b": ping\n\n");
 /// Tells nginx not to buffer the stream.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// Events that are ready at the same time leave in one write, up to this many bytes.
@@ -29,14 +31,30 @@ pub(super) fn sse(outputs: OutputStream, shape: impl Shape) -> HttpResponse {
         frames: Vec::new(),
         out: BytesMut::new(),
     };
+    response(stream::unfold(source, |mut source| async move {
+        let bytes = source.next().await?;
+        Some((bytes, source))
+    }))
+}
+
+/// A stream of events that are written already. Dropping the response drops the stream.
+pub(super) fn event_stream(events: impl Stream<Item = Bytes> + 'static) -> HttpResponse {
+    let events = Box::pin(events);
+    response(stream::unfold(events, |mut events| async move {
+        let event = match tokio::time::timeout(KEEP_ALIVE, events.next()).await {
+            Ok(event) => event?,
+            Err(_) => PING,
+        };
+        Some((event, events))
+    }))
+}
+
+fn response(bytes: impl Stream<Item = Bytes> + 'static) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/event-stream")
         .insert_header((CACHE_CONTROL, "no-cache"))
         .insert_header((ACCEL_BUFFERING, "no"))
-        .streaming(stream::unfold(source, |mut source| async move {
-            let bytes = source.next().await?;
-            Some((Ok::<Bytes, Infallible>(bytes), source))
-        }))
+        .streaming(bytes.map(Ok::<Bytes, Infallible>))
 }
 
 struct Source<S> {
@@ -58,7 +76,7 @@ impl<S: Shape> Source<S> {
                 Some(output) => output,
                 None => match tokio::time::timeout(KEEP_ALIVE, outputs.next()).await {
                     Ok(output) => output,
-                    Err(_) => return Some(Bytes::from_static(b": ping\n\n")),
+                    Err(_) => return Some(PING),
                 },
             };
             self.take(output);
@@ -79,7 +97,7 @@ impl<S: Shape> Source<S> {
         };
         self.open(choice);
         match piece {
-            Piece::Content { text, logprobs } if !logprobs.is_empty() => {
+            Piece::Content { text, logprobs, .. } if !logprobs.is_empty() => {
                 put(
                     &mut self.out,
                     &self.shape.content_with_logprobs(choice, &text, &logprobs),

@@ -74,10 +74,12 @@ pub(super) struct Timings {
     /// Prompt tokens that were computed.
     prompt_n: u32,
     prompt_ms: f64,
+    prompt_per_token_ms: f64,
     prompt_per_second: f64,
     /// Generated tokens.
     predicted_n: u32,
     predicted_ms: f64,
+    predicted_per_token_ms: f64,
     predicted_per_second: f64,
 }
 
@@ -85,6 +87,7 @@ impl From<&Totals> for Timings {
     fn from(Totals { usage, timings, .. }: &Totals) -> Self {
         let computed = usage.prompt_tokens - usage.cached_tokens.min(usage.prompt_tokens);
         let per_second = |count: u32, seconds: f64| if seconds > 0.0 { f64::from(count) / seconds } else { 0.0 };
+        let per_token = |seconds: f64, count: u32| seconds * 1e3 / f64::from(count.max(1));
         let (prompt, predicted) = (timings.prefill.as_secs_f64(), timings.decode.as_secs_f64());
         // The first token belongs to the prefill: the decode rate counts the steps after it.
         let steps = usage.completion_tokens.saturating_sub(1);
@@ -92,9 +95,11 @@ impl From<&Totals> for Timings {
             cache_n: usage.cached_tokens,
             prompt_n: computed,
             prompt_ms: prompt * 1e3,
+            prompt_per_token_ms: per_token(prompt, computed),
             prompt_per_second: per_second(computed, prompt),
             predicted_n: usage.completion_tokens,
             predicted_ms: predicted * 1e3,
+            predicted_per_token_ms: per_token(predicted, steps),
             predicted_per_second: per_second(steps, predicted),
         }
     }

@@ -84,6 +84,8 @@ pub struct Timings {
 /// How far the prefill of a prompt is, in tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrefillProgress {
+    /// The slot that computes, counted from 0.
+    pub slot: u32,
     pub total: u32,
     pub cached: u32,
     /// Tokens present in the slot by now, cached ones included.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::SamplingOverrides;
+use super::{SamplingOverrides, Token};
 
 /// Facts about a model, known from its configuration and its GGUF header before any weight is loaded.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub struct ModelInfo {
     pub parameters: u64,
     /// Bytes of all tensors in the file.
     pub size_bytes: u64,
+    /// What the file is.
+    pub file: ModelFile,
     /// The Jinja chat template, of the configuration or the model's own, if there is one.
     pub chat_template: Option<String>,
     /// The model's own template for conversations with tools, where it is another one.
@@ -67,4 +69,56 @@ pub struct SlotCounts {
     pub busy: u32,
     /// Requests that are queued and have no slot yet.
     pub waiting: u32,
+}
+
+/// What a slot does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SlotState {
+    pub busy: bool,
+    /// The request that it computes, or computed last.
+    pub last: Option<SlotRequest>,
+}
+
+/// A request in its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotRequest {
+    /// Its place in the order in which slots were given.
+    pub number: u32,
+    pub prompt_tokens: u32,
+    /// Prompt tokens that the slot held before.
+    pub cached_tokens: u32,
+    /// Prompt tokens that it holds by now, cached ones included.
+    pub processed_tokens: u32,
+    pub generated_tokens: u32,
+    /// Bound of `generated_tokens`.
+    pub max_tokens: u32,
+}
+
+/// Facts about a model's file that nothing depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ModelFile {
+    pub path: String,
+    /// The mix of data types, such as `Q4_K_M`; empty if the file does not say.
+    pub kind: String,
+    /// llama.cpp's kind of vocabulary, such as `gpt2` for BPE.
+    pub tokenizer: String,
+    /// Numbers in the vector of a token.
+    pub embedding: u32,
+}
+
+/// Tokens that mark the gap in a text that is to be filled in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InfillTokens {
+    /// Before what precedes the gap.
+    pub prefix: Token,
+    /// Before what follows it.
+    pub suffix: Token,
+    /// Before what fills it.
+    pub middle: Token,
+    /// Before the name of a repository.
+    pub repository: Option<Token>,
+    /// Before the name of a file.
+    pub separator: Option<Token>,
+    /// What every text begins with, if the model wants it.
+    pub bos: Option<Token>,
 }

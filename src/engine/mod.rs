@@ -14,7 +14,7 @@ mod request;
 pub use embedding::{Embeddings, Pooling};
 pub use error::EngineError;
 pub use event::{Candidate, Event, EventStream, FinishReason, PrefillProgress, Timings, TokenLogprob, Usage};
-pub use info::{Health, ModelInfo, SlotCounts};
+pub use info::{Health, InfillTokens, ModelFile, ModelInfo, SlotCounts, SlotRequest, SlotState};
 pub use memory::{Buffers, MemoryUse};
 pub use request::{GenerateRequest, Grammar, Prompt, ReasoningBudget, Token, Trigger};
 
@@ -41,6 +41,16 @@ pub trait TokenEngine: Send + Sync + 'static {
 
     /// How many of the slots are in use, and how many requests wait.
     fn slots(&self) -> SlotCounts;
+
+    /// What each slot does, in their order.
+    fn slot_states(&self) -> Vec<SlotState> {
+        let counts = self.slots();
+        let state = |slot| SlotState {
+            busy: slot < counts.busy,
+            last: None,
+        };
+        (0..counts.total).map(state).collect()
+    }
 
     /// What the cache of experts did; `None` for a model without one.
     fn experts(&self) -> Option<ExpertStats> {
@@ -115,6 +125,14 @@ pub trait TokenEngine: Send + Sync + 'static {
 
     /// The bytes of each token, control tokens included. Pieces need not be valid UTF-8 one by one.
     fn token_pieces(&self, tokens: Vec<Token>) -> BoxFuture<'_, Result<Vec<Vec<u8>>, EngineError>>;
+
+    /// How the model is asked to fill in text; `None` if it cannot.
+    ///
+    /// # Errors
+    /// When the model is not loaded.
+    fn infill_tokens(&self) -> Result<Option<InfillTokens>, EngineError> {
+        Ok(None)
+    }
 
     /// Stops taking requests; running ones end with [`EngineError::ShuttingDown`] after `grace`.
     fn shutdown(&self, grace: std::time::Duration) -> BoxFuture<'_, ()>;

@@ -43,7 +43,7 @@ pub(super) fn plain(events: EventStream) -> Steps {
     events
         .map(|event| match event {
             Event::Progress(progress) => Ok(Step::Piece(Piece::Progress(progress))),
-            Event::Delta { text, logprobs, .. } => Ok(Step::Piece(Piece::Content { text, logprobs })),
+            Event::Delta { text, tokens, logprobs } => Ok(Step::Piece(Piece::Content { text, tokens, logprobs })),
             Event::Finished { reason, usage, timings } => Ok(Step::End(End {
                 reason: reason.into(),
                 usage,

@@ -5,7 +5,7 @@ use futures_util::stream::{BoxStream, Stream};
 
 use super::conversation::ToolCall;
 use super::error::GenerationError;
-use crate::engine::{self, PrefillProgress, Timings, TokenLogprob, Usage};
+use crate::engine::{self, PrefillProgress, Timings, Token, TokenLogprob, Usage};
 
 /// A piece of one choice of an answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +26,8 @@ pub enum Piece {
     /// New text for the user.
     Content {
         text: String,
+        /// The tokens of the text, where the text is as the model wrote it; else empty.
+        tokens: Vec<Token>,
         /// How likely the tokens of the text were; empty unless the request asked for it. A token that is part of two
         /// texts comes with the first.
         logprobs: Vec<TokenLogprob>,
@@ -157,7 +159,7 @@ impl Draft {
         match piece {
             Piece::Progress(_) => {}
             Piece::Reasoning { text } => append(&mut self.reasoning, text),
-            Piece::Content { text, logprobs } => {
+            Piece::Content { text, logprobs, .. } => {
                 append(&mut self.content, text);
                 self.logprobs.extend(logprobs);
             }
@@ -218,6 +220,7 @@ mod tests {
             Piece::Reasoning { text: "what".into() },
             Piece::Content {
                 text: "yes".into(),
+                tokens: vec![7],
                 logprobs: Vec::new(),
             },
             Piece::ToolCallStart {

@@ -305,7 +305,11 @@ impl Reader {
             let end = found.map_or(self.content_end, |_| start + text.len());
             self.content_end = end;
             let logprobs = self.take_logprobs(start..end);
-            self.pieces.push_back(Piece::Content { text, logprobs });
+            self.pieces.push_back(Piece::Content {
+                text,
+                tokens: Vec::new(),
+                logprobs,
+            });
         }
         for (index, call) in message.tool_calls.iter().enumerate() {
             let complete = last || index + 1 < message.tool_calls.len();
@@ -434,7 +438,11 @@ impl Reader {
         self.content_end = range.end;
         let text = self.text[range.clone()].to_owned();
         let logprobs = self.take_logprobs(range);
-        self.pieces.push_back(Piece::Content { text, logprobs });
+        self.pieces.push_back(Piece::Content {
+            text,
+            tokens: Vec::new(),
+            logprobs,
+        });
     }
 
     /// The probabilities of the tokens of a part of the answer; those before it belong to no content.

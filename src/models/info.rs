@@ -3,8 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::ModelConfig;
-use crate::engine::ModelInfo;
-use crate::gguf::{Gguf, GgufError};
+use crate::engine::{ModelFile, ModelInfo};
+use crate::gguf::{Gguf, GgufError, file_type_name};
 
 /// Without a configured context a model gets what it was trained for, but no more than this: long contexts cost memory
 /// that nobody asked for.
@@ -29,6 +29,16 @@ pub fn describe(config: &ModelConfig, gguf: &Gguf) -> Result<ModelInfo, GgufErro
         vocabulary: geometry.tokenizer.vocabulary,
         parameters: gguf.parameters(),
         size_bytes: gguf.size_bytes(),
+        file: ModelFile {
+            path: gguf.path().display().to_string(),
+            kind: geometry
+                .file_type
+                .and_then(file_type_name)
+                .unwrap_or_default()
+                .to_owned(),
+            tokenizer: geometry.tokenizer.model,
+            embedding: geometry.embedding,
+        },
         // One of the configuration is for all conversations.
         tool_template: geometry
             .tokenizer

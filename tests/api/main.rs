@@ -10,6 +10,7 @@ mod bodies;
 mod errors;
 mod events;
 mod leaving;
+mod llama_server;
 mod openapi;
 mod presets;
 mod requests;

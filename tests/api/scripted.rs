@@ -11,8 +11,8 @@ use futures_util::future::BoxFuture;
 use hearth::api::{State, bind};
 use hearth::config::{PresetConfig, ServerConfig};
 use hearth::engine::{
-    EngineError, Event, EventStream, FinishReason, GenerateRequest, Health, ModelInfo, PrefillProgress, Prompt,
-    SamplingOverrides, SlotCounts, Timings, Token, TokenEngine, Usage,
+    EngineError, Event, EventStream, FinishReason, GenerateRequest, Health, ModelFile, ModelInfo, PrefillProgress,
+    Prompt, SamplingOverrides, SlotCounts, Timings, Token, TokenEngine, Usage,
 };
 use hearth::models::Registry;
 use hearth::telemetry::Metrics;
@@ -102,6 +102,7 @@ impl Scripted {
             "waits" => self.every(events, |_| None),
             "prefills" => self.every(events, |step| {
                 Some(Event::Progress(PrefillProgress {
+                    slot: 0,
                     total: 1_000_000,
                     cached: 0,
                     processed: step,
@@ -109,6 +110,7 @@ impl Scripted {
                 }))
             }),
             "decodes" => self.every(events, |step| Some(delta(&format!("{step} ")))),
+            "lines" => self.every(events, |step| Some(delta(&format!("{step}\n")))),
             "bursts" => {
                 for step in 0..20_000 {
                     send(delta(&format!("{step} ")));
@@ -117,6 +119,7 @@ impl Scripted {
             }
             "progresses" => {
                 send(Event::Progress(PrefillProgress {
+                    slot: 0,
                     total: 7,
                     cached: 4,
                     processed: 7,
@@ -181,7 +184,10 @@ impl TokenEngine for Scripted {
     }
 
     fn slots(&self) -> SlotCounts {
-        SlotCounts::default()
+        SlotCounts {
+            total: self.info.parallel,
+            ..SlotCounts::default()
+        }
     }
 
     fn submit(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, EngineError>> {
@@ -238,6 +244,7 @@ fn engine(name: &str, health: Health, left: Sender<Instant>) -> Arc<dyn TokenEng
         vocabulary: 256,
         parameters: 1,
         size_bytes: 1,
+        file: ModelFile::default(),
         chat_template: None,
         tool_template: None,
         control_tokens: Vec::new(),

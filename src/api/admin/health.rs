@@ -14,6 +14,7 @@ use crate::host::cpu::Cpu;
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
         .route("/health", get().to(ready))
+        .route("/v1/health", get().to(ready))
         .route("/readyz", get().to(ready))
         .route("/livez", get().to(alive))
         .route("/version", get().to(version));

@@ -10,7 +10,7 @@ use actix_web::middleware::Next;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, ContextExceeded};
 
 /// Where Anthropic's SDKs look for the request id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
@@ -40,9 +40,11 @@ struct ErrorDetail {
 
 impl ErrorBody {
     pub(super) fn new(error: &ApiError, request_id: Option<String>) -> Self {
-        let message = match error.context_exceeded() {
+        let message = match error.context() {
             // Programs look for these words to make a conversation shorter.
-            Some((tokens, context)) => format!("prompt is too long: {tokens} tokens > {context} maximum"),
+            Some(ContextExceeded { prompt_tokens, context }) => {
+                format!("prompt is too long: {prompt_tokens} tokens > {context} maximum")
+            }
             None => error.to_string(),
         };
         Self {

@@ -224,6 +224,7 @@ mod tests {
     fn text(text: &str) -> Piece {
         Piece::Content {
             text: text.into(),
+            tokens: Vec::new(),
             logprobs: Vec::new(),
         }
     }
@@ -231,6 +232,7 @@ mod tests {
     #[test]
     fn a_message_is_blocks_in_order() {
         let progress = Piece::Progress(PrefillProgress {
+            slot: 0,
             total: 10,
             cached: 4,
             processed: 10,

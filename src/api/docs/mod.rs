@@ -10,7 +10,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{ContentBuilder, Info, OpenApi, OpenApiBuilder, Paths, Ref, RefOr, ResponseBuilder};
 
 use super::routing::get;
-use super::{admin, anthropic, native, openai};
+use super::{admin, anthropic, llama_server, native, openai};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -18,12 +18,19 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .route("/docs", get().to(page));
 }
 
+/// The tag of resources whose errors are in llama-server's form.
+const LLAMA_SERVER: &str = "llama-server";
+
 /// Further paths of resources.
-const ALSO_AT: [(&str, &str); 6] = [
+const ALSO_AT: [(&str, &str); 10] = [
     ("/api/v1/chat/completions", "/v1/chat/completions"),
+    ("/completions", "/completion"),
     ("/embeddings", "/embedding"),
+    ("/models", "/v1/models"),
     ("/readyz", "/health"),
     ("/reranking", "/rerank"),
+    ("/v1/chat/completions/input_tokens", "/chat/completions/input_tokens"),
+    ("/v1/health", "/health"),
     ("/v1/rerank", "/rerank"),
     ("/v1/reranking", "/rerank"),
 ];
@@ -81,6 +88,7 @@ fn describe() -> OpenApi {
     for (tag, part) in [
         ("openai", openai::docs()),
         (ANTHROPIC, anthropic::docs()),
+        (LLAMA_SERVER, llama_server::docs()),
         ("native", native::docs()),
         ("admin", admin::docs()),
     ] {
@@ -133,17 +141,14 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut O
 }
 
 fn add_errors(operation: &mut Operation) {
-    let tags = operation.tags.iter().flatten();
-    let schema = if tags.into_iter().any(|tag| tag == ANTHROPIC) {
-        "AnthropicError"
-    } else {
-        "ErrorBody"
-    };
     let body = operation.request_body.as_ref().map_or(&[][..], |_| &BODY_ERRORS[..]);
+    let form = match operation.tags.as_deref() {
+        Some([tag]) if tag == ANTHROPIC => "AnthropicError",
+        Some([tag]) if tag == LLAMA_SERVER => "LlamaErrorBody",
+        _ => "ErrorBody",
+    };
     for (status, description) in ERRORS.iter().chain(body) {
-        let content = ContentBuilder::new()
-            .schema(Some(Ref::from_schema_name(schema)))
-            .build();
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(form))).build();
         let response = ResponseBuilder::new()
             .description(*description)
             .content("application/json", content)

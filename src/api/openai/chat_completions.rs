@@ -41,7 +41,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         content((ChatCompletion = "application/json"), (ServerSentEvent = "text/event-stream"))
     ))
 )]
-pub(super) async fn complete(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
+pub(in crate::api) async fn complete(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
     let target = state.open(&mut body)?;
     let parameters = Parameters::of(&body)?;
     if *body.field("echo") == Value::Bool(true) {

@@ -1,11 +1,11 @@
 //! OpenAI's endpoints, as its SDKs use them.
 
-mod chat_completions;
+pub(super) mod chat_completions;
 mod completions;
 pub(super) mod conversation;
 mod embeddings;
 mod logprobs;
-mod models;
+pub(super) mod models;
 pub(super) mod responses;
 pub(super) mod tools;
 

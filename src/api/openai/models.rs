@@ -9,6 +9,7 @@ use crate::api::admin::ModelStatus;
 use crate::api::error::ApiError;
 use crate::api::routing::get;
 use crate::api::state::State;
+use crate::engine::ModelInfo;
 use crate::models::Target;
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -21,6 +22,34 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 struct ModelList {
     object: &'static str,
     data: Vec<Model>,
+    /// The same models in Ollama's form, as llama-server tells them.
+    models: Vec<ListedModel>,
+}
+
+/// A model in Ollama's form; what hearth does not know is empty.
+#[derive(Debug, Serialize, ToSchema)]
+struct ListedModel {
+    name: String,
+    model: String,
+    modified_at: &'static str,
+    size: &'static str,
+    digest: &'static str,
+    r#type: &'static str,
+    description: &'static str,
+    tags: [&'static str; 1],
+    capabilities: [&'static str; 1],
+    parameters: &'static str,
+    details: ListedDetails,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ListedDetails {
+    parent_model: &'static str,
+    format: &'static str,
+    family: String,
+    families: [String; 1],
+    parameter_size: &'static str,
+    quantization_level: String,
 }
 
 /// A model, or a preset of one, with the context it is running with.
@@ -35,6 +64,8 @@ struct Model {
     parent: Option<String>,
     role: Option<String>,
     aliases: Vec<String>,
+    /// None are known.
+    tags: Vec<String>,
     /// Tokens that one sequence, prompt and answer together, may have.
     context_length: u32,
     /// The same, by vLLM's name.
@@ -50,6 +81,12 @@ struct Meta {
     n_ctx: u32,
     n_ctx_train: u32,
     n_vocab: u32,
+    /// llama.cpp's number for the kind of vocabulary.
+    vocab_type: u32,
+    /// Numbers in the vector of a token.
+    n_embd: u32,
+    /// The mix of data types; empty if the file does not say.
+    ftype: String,
     n_params: u64,
     /// Bytes of all tensors.
     size: u64,
@@ -64,7 +101,7 @@ struct Meta {
     path = "/v1/models",
     responses((status = 200, description = "The models of this port, then their presets.", body = ModelList))
 )]
-pub(super) async fn list(state: Data<State>) -> HttpResponse {
+pub(in crate::api) async fn list(state: Data<State>) -> HttpResponse {
     let models = state.served().iter().map(|model| Target { model, preset: None });
     let presets = state.presets().map(|preset| Target {
         model: &preset.model,
@@ -72,6 +109,11 @@ pub(super) async fn list(state: Data<State>) -> HttpResponse {
     });
     HttpResponse::Ok().json(ModelList {
         object: "list",
+        models: state
+            .served()
+            .iter()
+            .map(|served| ListedModel::of(served.info()))
+            .collect(),
         data: models.chain(presets).map(Model::of).collect(),
     })
 }
@@ -101,6 +143,7 @@ impl Model {
             parent: target.preset.map(|preset| preset.model.name().to_owned()),
             role: info.role.clone().filter(|_| is_model),
             aliases: info.aliases.iter().filter(|_| is_model).cloned().collect(),
+            tags: Vec::new(),
             context_length: info.context,
             max_model_len: info.context,
             status: engine.health().into(),
@@ -109,6 +152,9 @@ impl Model {
                 n_ctx: info.context,
                 n_ctx_train: info.context_train,
                 n_vocab: info.vocabulary,
+                vocab_type: vocabulary_type(&info.file.tokenizer),
+                n_embd: info.file.embedding,
+                ftype: info.file.kind.clone(),
                 n_params: info.parameters,
                 size: info.size_bytes,
                 slots: slots.total,
@@ -116,5 +162,43 @@ impl Model {
                 requests_waiting: slots.waiting,
             },
         }
+    }
+}
+
+impl ListedModel {
+    fn of(info: &ModelInfo) -> Self {
+        Self {
+            name: info.name.clone(),
+            model: info.name.clone(),
+            modified_at: "",
+            size: "",
+            digest: "",
+            r#type: "model",
+            description: "",
+            tags: [""],
+            capabilities: ["completion"],
+            parameters: "",
+            details: ListedDetails {
+                parent_model: "",
+                format: "gguf",
+                family: info.architecture.clone(),
+                families: [info.architecture.clone()],
+                parameter_size: "",
+                quantization_level: info.file.kind.clone(),
+            },
+        }
+    }
+}
+
+/// llama.cpp's number (`enum llama_vocab_type` in `include/llama.h`) for the name that files have.
+fn vocabulary_type(tokenizer: &str) -> u32 {
+    match tokenizer {
+        "llama" => 1,
+        "gpt2" => 2,
+        "bert" => 3,
+        "t5" => 4,
+        "rwkv" => 5,
+        "plamo2" => 6,
+        _ => 0,
     }
 }

@@ -7,7 +7,9 @@ mod allocated;
 mod bare;
 mod embedder;
 mod error;
+mod gauge;
 mod grammar;
+mod infill;
 mod load;
 mod logprobs;
 mod queue;
@@ -42,8 +44,8 @@ use self::thinking::Thinking;
 use self::thread::{Thread, memory};
 use self::tokenize::{aside, longest_piece, split};
 use super::{
-    Buffers, Embeddings, EngineError, EventStream, GenerateRequest, Health, MemoryUse, ModelInfo, Pooling, Prompt,
-    SlotCounts, Token, TokenEngine,
+    Buffers, Embeddings, EngineError, EventStream, GenerateRequest, Health, InfillTokens, MemoryUse, ModelInfo,
+    Pooling, Prompt, SlotCounts, SlotState, Token, TokenEngine,
 };
 use crate::experts::{Change, ChangeError, ExpertCache, ExpertStats};
 use crate::telemetry::ModelMetrics;
@@ -345,6 +347,10 @@ impl TokenEngine for LocalEngine {
         self.shared.counts()
     }
 
+    fn slot_states(&self) -> Vec<SlotState> {
+        self.shared.slot_states()
+    }
+
     fn experts(&self) -> Option<ExpertStats> {
         self.spec.experts.as_ref().map(|cache| cache.stats())
     }
@@ -400,20 +406,12 @@ impl TokenEngine for LocalEngine {
     fn infill(&self, before: String, after: String) -> BoxFuture<'_, Result<Prompt, EngineError>> {
         async move {
             let model = self.model()?;
-            let before = split(model.clone(), before, false, false).await?;
-            let after = split(model.clone(), after, false, false).await?;
-            let vocab = model.vocab();
-            let marks = [vocab.fim_pre().0, vocab.fim_suf().0, vocab.fim_mid().0];
-            if marks.iter().any(|token| *token < 0) {
+            let Some(marks) = infill::tokens(&model) else {
                 let name = &self.info.name;
                 let message = format!("model `{name}` has no tokens for filling in, so it cannot take a `suffix`");
                 return Err(invalid("suffix", &message));
-            }
-            let [prefix, suffix, middle] = marks;
-            let bos = Some(vocab.bos().0).filter(|bos| vocab.should_add_bos() && *bos >= 0);
-            let begin = bos.into_iter().chain([prefix]);
-            let tokens = begin.chain(before).chain([suffix]).chain(after).chain([middle]);
-            Ok(Prompt::Tokens(tokens.collect()))
+            };
+            infill::prompt(model, marks, before, after).await
         }
         .boxed()
     }
@@ -438,6 +436,10 @@ impl TokenEngine for LocalEngine {
                 .collect())
         }
         .boxed()
+    }
+
+    fn infill_tokens(&self) -> Result<Option<InfillTokens>, EngineError> {
+        Ok(infill::tokens(&*self.model()?))
     }
 
     fn shutdown(&self, grace: Duration) -> BoxFuture<'_, ()> {

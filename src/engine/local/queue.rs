@@ -8,8 +8,9 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
+use super::gauge::SlotGauge;
 use super::thinking::Thinking;
-use crate::engine::{EngineError, Event, Health, Sampling, SlotCounts, Token};
+use crate::engine::{EngineError, Event, Health, Sampling, SlotCounts, SlotState, Token};
 use crate::grammar::Matcher;
 
 /// A request that passed every check, on its way to a slot.
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     in_flight: AtomicU32,
     stop: AtomicBool,
     slots: u32,
+    gauges: Vec<SlotGauge>,
     limit: u32,
     /// Moving average of the seconds that a request holds its slot, as bits of an f64.
     slot_seconds: AtomicU64,
@@ -75,6 +77,7 @@ impl Shared {
             in_flight: AtomicU32::new(0),
             stop: AtomicBool::new(false),
             slots,
+            gauges: (0..slots).map(|_| SlotGauge::default()).collect(),
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
             slot_seconds: AtomicU64::new(1.0_f64.to_bits()),
         }
@@ -101,6 +104,15 @@ impl Shared {
         drop(requests);
         self.wake.notify_one();
         Ok(())
+    }
+
+    /// Where a slot's work is written down.
+    pub(super) fn gauge(&self, slot: usize) -> &SlotGauge {
+        &self.gauges[slot]
+    }
+
+    pub(super) fn slot_states(&self) -> Vec<SlotState> {
+        self.gauges.iter().map(SlotGauge::read).collect()
     }
 
     /// The next request whose client is still there.

@@ -154,8 +154,9 @@ impl Sequence {
         now - self.started
     }
 
-    pub(super) fn prefill_progress(&self, processed: usize, now: Instant) -> PrefillProgress {
+    pub(super) fn prefill_progress(&self, slot: u32, processed: usize, now: Instant) -> PrefillProgress {
         PrefillProgress {
+            slot,
             total: count(self.prompt.len()),
             cached: count(self.reused),
             processed: count(processed),
@@ -243,7 +244,7 @@ pub(super) fn choose(slots: &[Slot], length: usize, reusable: impl Fn(&Slot) -> 
         .map(|(index, reuse, _)| (index, reuse))
 }
 
-fn count(length: usize) -> u32 {
+pub(super) fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 

@@ -213,6 +213,11 @@ impl<'m> Worker<'m> {
         self.metrics.queue_time.observe(active.age(now).as_secs_f64());
         self.shared.slot_taken();
         self.clock += 1;
+        // The clock goes on with every request.
+        let number = u32::try_from(self.clock).unwrap_or(u32::MAX);
+        let usage = active.usage();
+        let gauge = self.shared.gauge(index);
+        gauge.begin(number, usage.prompt_tokens, usage.cached_tokens, active.max_tokens);
         let slot = &mut self.slots[index];
         slot.last_used = self.clock;
         slot.active = Some(active);
@@ -432,8 +437,9 @@ impl<'m> Worker<'m> {
             None => {
                 let from = slot.cached.len();
                 slot.cached.extend_from_slice(&active.prompt[from..from + part.tokens]);
+                self.shared.gauge(part.slot).processed(slot::count(slot.cached.len()));
                 if active.progress {
-                    let progress = active.prefill_progress(slot.cached.len(), Instant::now());
+                    let progress = active.prefill_progress(slot::count(part.slot), slot.cached.len(), Instant::now());
                     let _ = active.events.send(Event::Progress(progress));
                 }
             }
@@ -465,6 +471,7 @@ impl<'m> Worker<'m> {
             }
         }
         self.metrics.generation_tokens.inc();
+        self.shared.gauge(index).generated(active.generated);
 
         let ends = (!active.ignore_eos && self.end_tokens.contains(&token)) || active.stop_tokens.contains(&token);
         if ends {
@@ -528,6 +535,7 @@ impl<'m> Worker<'m> {
                 self.clear(index);
             }
             let now = Instant::now();
+            self.shared.gauge(index).end();
             self.shared.slot_freed(active.held(now));
             self.metrics.e2e.observe(active.age(now).as_secs_f64());
             self.metrics.count_request(how);

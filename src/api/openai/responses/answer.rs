@@ -338,7 +338,7 @@ impl Translator for Answer {
                 }
                 self.more(&text, &[], sink);
             }
-            Piece::Content { text, logprobs } => {
+            Piece::Content { text, logprobs, .. } => {
                 if !matches!(kind, Some(Kind::Message)) {
                     self.open(Kind::Message, sink);
                 }
@@ -390,6 +390,7 @@ mod tests {
     fn text(text: &str) -> Piece {
         Piece::Content {
             text: text.into(),
+            tokens: Vec::new(),
             logprobs: Vec::new(),
         }
     }
@@ -532,6 +533,7 @@ mod tests {
         };
         let piece = |text: &str| Piece::Content {
             text: text.into(),
+            tokens: Vec::new(),
             logprobs: vec![TokenLogprob {
                 chosen: candidate(text, -0.5),
                 top: vec![candidate("x", -0.25)],

@@ -142,6 +142,7 @@ pub(super) enum Part {
     OutputText {
         text: String,
         /// There are no sources to cite.
+        #[schema(value_type = Vec<serde_json::Value>)]
         annotations: Vec<()>,
         /// Of all tokens, if the request asked for them.
         logprobs: Vec<ChatToken>,

@@ -10,6 +10,7 @@ use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::error::LlamaError;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::limits;
@@ -32,8 +33,8 @@ pub(super) struct Tokenize {
     /// Name, alias or role of a model; the first one if not given. Read by [`State::open`].
     #[serde(rename = "model")]
     _model: Option<String>,
-    /// Up to 2 MiB.
-    content: String,
+    /// A text, or a list of texts and token ids; up to 2 MiB.
+    content: TokenizedContent,
     /// Add the tokens that begin and end a text.
     #[serde(default)]
     add_special: bool,
@@ -44,6 +45,40 @@ pub(super) struct Tokenize {
     /// Tell the text of each token, too.
     #[serde(default)]
     with_pieces: bool,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "a string, or a list of strings and token ids")]
+enum TokenizedContent {
+    Text(String),
+    Mixed(Vec<ContentItem>),
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+enum ContentItem {
+    Text(String),
+    Token(Token),
+}
+
+impl TokenizedContent {
+    fn bytes(&self) -> usize {
+        let of_item = |item: &ContentItem| match item {
+            ContentItem::Text(text) => text.len(),
+            ContentItem::Token(_) => 1,
+        };
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Mixed(items) => items.iter().map(of_item).sum(),
+        }
+    }
+
+    fn into_items(self) -> Vec<ContentItem> {
+        match self {
+            Self::Text(text) => vec![ContentItem::Text(text)],
+            Self::Mixed(items) => items,
+        }
+    }
 }
 
 fn yes() -> bool {
@@ -88,21 +123,29 @@ impl From<Vec<u8>> for Piece {
     request_body(content = Tokenize, example = json!({"content": "Hello", "with_pieces": true})),
     responses((status = 200, description = "The tokens.", body = Tokenized))
 )]
-pub(super) async fn tokenize(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
+pub(super) async fn tokenize(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
+    let mut body = body?;
     let request: Tokenize = body.read()?;
     let engine = state.open(&mut body)?.model.engine.clone();
     drop(body);
-    let bytes = request.content.len();
+    let bytes = request.content.bytes();
     if bytes > limits::TOKENIZE_BYTES {
         let message = format!(
             "`content` has {bytes} bytes, but at most {} are tokenized: send it in parts",
             limits::TOKENIZE_BYTES
         );
-        return Err(ApiError::field("content", message));
+        return Err(ApiError::field("content", message).into());
     }
-    let tokens = engine
-        .tokenize(request.content, request.add_special, request.parse_special)
-        .await?;
+    let mut tokens = Vec::new();
+    // Only what begins with a text may begin with the tokens that begin every text.
+    let mut begins = request.add_special;
+    for item in request.content.into_items() {
+        match item {
+            ContentItem::Text(text) => tokens.extend(engine.tokenize(text, begins, request.parse_special).await?),
+            ContentItem::Token(token) => tokens.push(token),
+        }
+        begins = false;
+    }
     if tokens.len() <= PART {
         let tokens = entries(&*engine, tokens, request.with_pieces).await?;
         return Ok(HttpResponse::Ok().json(Tokenized { tokens }));
@@ -181,14 +224,15 @@ struct Detokenized {
     request_body(content = Detokenize, example = json!({"tokens": [1, 2, 3]})),
     responses((status = 200, description = "The text.", body = Detokenized))
 )]
-pub(super) async fn detokenize(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
+pub(super) async fn detokenize(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
+    let mut body = body?;
     let count = body.field("tokens").as_array().map_or(0, Vec::len);
     if count > limits::DETOKENIZE_TOKENS {
         let message = format!(
             "`tokens` has {count} entries, but at most {} are taken: send them in parts",
             limits::DETOKENIZE_TOKENS
         );
-        return Err(ApiError::field("tokens", message));
+        return Err(ApiError::field("tokens", message).into());
     }
     let request: Detokenize = body.read()?;
     let engine = state.open(&mut body)?.model.engine.clone();
@@ -198,7 +242,7 @@ pub(super) async fn detokenize(state: Data<State>, mut body: Body) -> Result<Htt
     let known = |token: Token| u32::try_from(token).is_ok_and(|token| token < vocabulary);
     if let Some(token) = tokens.iter().find(|token| !known(**token)) {
         let message = format!("token {token} is not in the model's vocabulary of {vocabulary} tokens");
-        return Err(ApiError::field("tokens", message));
+        return Err(ApiError::field("tokens", message).into());
     }
     // Whole characters only; they may be split between tokens.
     let mut text = TextAssembler::new(Vec::new());

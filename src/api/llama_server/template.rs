@@ -5,8 +5,8 @@ use actix_web::web::{Data, ServiceConfig, post};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::error::LlamaError;
 use crate::api::body::Body;
-use crate::api::error::ApiError;
 use crate::api::openai::conversation;
 use crate::api::presets;
 use crate::api::requests::ApplyTemplateRequest;
@@ -28,7 +28,8 @@ struct Applied {
     request_body(content = ApplyTemplateRequest, example = json!({"messages": [{"role": "user", "content": "Hello"}]})),
     responses((status = 200, description = "The prompt.", body = Applied))
 )]
-pub(super) async fn apply(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
+pub(super) async fn apply(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
+    let mut body = body?;
     let target = state.open(&mut body)?;
     let conversation = presets::begin(target, conversation::read(body).await?);
     let prompt = target.model.chat.render(conversation).await?;

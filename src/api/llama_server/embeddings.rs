@@ -6,12 +6,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::error::LlamaError;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::limits;
 use crate::api::requests::PooledEmbeddingRequest;
 use crate::api::state::State;
 use crate::api::vectors::{self, Norm};
+use crate::engine::{Pooling, TokenEngine};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -42,7 +44,12 @@ struct Embedding {
         (status = 200, description = "The vectors.", body = Vec<Embedding>)
     )
 )]
-pub(super) async fn embed(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
+pub(super) async fn embed(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
+    let mut body = body?;
+    let engine = state.open(&mut body)?.model.engine.clone();
+    if engine.pooling().is_none() {
+        return Err(not_made("embeddings", &*engine));
+    }
     let norm = match body.field("embd_normalize") {
         Value::Null => Norm::Euclidean,
         number => {
@@ -57,7 +64,6 @@ pub(super) async fn embed(state: Data<State>, mut body: Body) -> Result<HttpResp
         "content"
     };
     let texts = vectors::texts(field, body.field(field))?;
-    let engine = state.open(&mut body)?.model.engine.clone();
     drop(body);
     let vectors = engine.embed(texts).await?.vectors.into_iter().enumerate();
     let embeddings: Vec<Embedding> = vectors
@@ -70,6 +76,14 @@ pub(super) async fn embed(state: Data<State>, mut body: Body) -> Result<HttpResp
         })
         .collect();
     Ok(HttpResponse::Ok().json(embeddings))
+}
+
+/// 501, as by a llama-server without `--embeddings`.
+fn not_made(what: &str, engine: &dyn TokenEngine) -> LlamaError {
+    let name = &engine.info().name;
+    LlamaError::not_supported(format!(
+        "model `{name}` makes no {what}; `embeddings` and `pooling` of its [[model]] say so"
+    ))
 }
 
 /// A question and documents that may answer it.
@@ -141,18 +155,22 @@ struct Scored {
         (status = 200, description = "The documents, best first; with `texts` a list of `Scored`.", body = RankingOrScores)
     )
 )]
-pub(super) async fn rerank(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
-    let request: Rerank = body.read()?;
+pub(super) async fn rerank(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
+    let mut body = body?;
     let target = state.open(&mut body)?;
+    if target.model.engine.pooling() != Some(Pooling::Rank) {
+        return Err(not_made("ranks of documents", &*target.model.engine));
+    }
+    let request: Rerank = body.read()?;
     drop(body);
     let tei = request.texts.is_some();
     let documents = request.texts.or(request.documents).unwrap_or_default();
     if documents.is_empty() || documents.len() > limits::EMBEDDINGS {
         let message = format!("`documents` must be a list of 1 to {} texts", limits::EMBEDDINGS);
-        return Err(ApiError::field("documents", message));
+        return Err(ApiError::field("documents", message).into());
     }
     if request.query.is_empty() {
-        return Err(ApiError::field("query", "`query` is empty"));
+        return Err(ApiError::field("query", "`query` is empty").into());
     }
     let texts = if request.return_text {
         documents.clone()

@@ -1,0 +1,63 @@
+//! llama-server's endpoints, in its shapes: programs that were made for it work unchanged.
+//!
+//! What answers is the same as behind `/v1`: sampling defaults are the model's, and fields are checked as strictly. Where the
+//! two differ on purpose, the table of `tests/peers/differences.py` says why.
+
+mod chat;
+mod completion;
+mod cut;
+mod embeddings;
+mod error;
+mod events;
+mod fields;
+mod infill;
+mod meter;
+mod props;
+mod running;
+mod settings;
+mod slots;
+mod template;
+mod tokens;
+
+use actix_web::web::ServiceConfig;
+use utoipa::OpenApi;
+
+/// The resources of this folder: one line each.
+pub(super) fn routes(config: &mut ServiceConfig) {
+    chat::routes(config);
+    completion::routes(config);
+    embeddings::routes(config);
+    infill::routes(config);
+    props::routes(config);
+    slots::routes(config);
+    template::routes(config);
+    tokens::routes(config);
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    paths(
+        chat::complete,
+        chat::count,
+        completion::complete,
+        embeddings::embed,
+        embeddings::rerank,
+        infill::infill,
+        props::props,
+        props::refuse,
+        slots::adapters,
+        slots::refuse_action,
+        slots::refuse_adapters,
+        slots::slots,
+        template::apply,
+        tokens::detokenize,
+        tokens::tokenize
+    ),
+    components(schemas(error::LlamaErrorBody<'static>))
+)]
+struct Docs;
+
+/// The description of these resources.
+pub(super) fn docs() -> utoipa::openapi::OpenApi {
+    Docs::openapi()
+}
