@@ -521,7 +521,9 @@ impl Tables {
                 index = match dead {
                     1 => vocabulary.after(piece[0]),
                     _ => {
-                        let same = common[index..].iter().take_while(|common| usize::from(**common) >= dead);
+                        let same = common[index..]
+                            .iter()
+                            .take_while(|common| usize::from(**common) >= dead);
                         index + same.count()
                     }
                 };
