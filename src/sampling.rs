@@ -353,7 +353,10 @@ impl SamplingOverrides {
         whole("max_tokens", self.max_tokens.map(i64::from), 1);
 
         if let Some(version @ 3..) = self.mirostat {
-            problems.push(("mirostat", format!("`mirostat` is {version}, but must be 0 (off), 1 or 2")));
+            problems.push((
+                "mirostat",
+                format!("`mirostat` is {version}, but must be 0 (off), 1 or 2"),
+            ));
         }
         if self
             .samplers

@@ -26,7 +26,13 @@ fn prompts_are_those_of_python() {
         let (template, context) = case.split_once(' ').unwrap();
         let mut context = contexts[context].as_object().unwrap().clone();
         let source = read(&format!("{template}.jinja"));
-        let template = Template::new(&source, "<s>", "</s>").unwrap();
+        let template = match Template::new(&source, "<s>", "</s>") {
+            Ok(template) => template,
+            Err(error) => {
+                wrong.push(format!("{case}\n  {error}"));
+                continue;
+            }
+        };
         let messages = list(&mut context, "messages");
         let tools = list(&mut context, "tools");
         let add_generation_prompt = context.remove("add_generation_prompt") == Some(true.into());

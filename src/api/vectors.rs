@@ -78,7 +78,9 @@ impl Norm {
         };
         if length > 0.0 {
             #[expect(clippy::cast_possible_truncation, reason = "the precision of the result")]
-            vector.iter_mut().for_each(|number| *number = (f64::from(*number) / length) as f32);
+            vector
+                .iter_mut()
+                .for_each(|number| *number = (f64::from(*number) / length) as f32);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `hearth generate`: answers a prompt, or a file of prompts, without a server.
 
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -81,6 +81,9 @@ struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<usize>,
     model: String,
+    /// What the model thought before the text.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reasoning: String,
     text: String,
     finish_reason: &'static str,
     prompt_tokens: u32,
@@ -167,6 +170,10 @@ async fn ask(args: &Args, asker: &Asker, item: &Item) -> Result<OutputStream, Ge
     asker.ask(system, &item.prompt, options).await
 }
 
+/// Terminal codes around a thought.
+const DIM: &str = "\x1b[2m";
+const NORMAL: &str = "\x1b[0m";
+
 /// Streams one answer to the terminal, or prints it as JSON.
 async fn single(args: &Args, model: &ModelInfo, asker: &Asker, item: &Item) -> anyhow::Result<()> {
     let mut outputs = ask(args, asker, item).await?;
@@ -174,9 +181,20 @@ async fn single(args: &Args, model: &ModelInfo, asker: &Asker, item: &Item) -> a
         return output::print_json(&Answer::new(model, None, outputs.collect().await?)?);
     }
     let mut stdout = io::stdout().lock();
+    // Thoughts are for people; what reads a pipe wants the answer.
+    let shows_thoughts = stdout.is_terminal();
+    let mut thinks = false;
     while let Some(output) = outputs.next().await {
         match output?.piece {
+            Piece::Reasoning { text } if shows_thoughts => {
+                thinks = true;
+                write!(stdout, "{DIM}{text}{NORMAL}")?;
+                stdout.flush()?;
+            }
             Piece::Content { text, .. } => {
+                if std::mem::take(&mut thinks) {
+                    stdout.write_all(b"\n\n")?;
+                }
                 stdout.write_all(text.as_bytes())?;
                 stdout.flush()?;
             }
@@ -222,6 +240,7 @@ impl Answer {
         Ok(Self {
             index,
             model: model.name.clone(),
+            reasoning: choice.reasoning,
             text: choice.content,
             finish_reason: match choice.reason {
                 FinishReason::EndOfText | FinishReason::StopString(_) => "stop",

@@ -59,7 +59,10 @@ impl EngineError {
     #[must_use]
     pub fn about(self, name: &'static str) -> Self {
         match self {
-            Self::InvalidRequest { field: "prompt", message } => Self::InvalidRequest { field: name, message },
+            Self::InvalidRequest {
+                field: "prompt",
+                message,
+            } => Self::InvalidRequest { field: name, message },
             other => other,
         }
     }

@@ -37,6 +37,8 @@ pub struct ModelInfo {
     pub bos_token: String,
     /// Text of the end-of-sequence token, for the template; empty if there is none.
     pub eos_token: String,
+    /// Texts of the vocabulary's control tokens.
+    pub control_tokens: Vec<String>,
     /// Sampling defaults of this model, from its configuration.
     pub sampling: SamplingOverrides,
     /// When the engine was started, in seconds since the Unix epoch.

@@ -93,7 +93,8 @@ struct Parse {
     result: BoxFuture<'static, Result<Result<Message, ChatError>, RunError>>,
 }
 
-type Finished = (engine::FinishReason, Usage, Timings);
+/// How the engine ended.
+type Finished = Result<(engine::FinishReason, Usage, Timings), GenerationError>;
 
 enum Phase {
     Grows,
@@ -113,35 +114,32 @@ impl Answer {
             }
             match std::mem::replace(&mut self.phase, Phase::Over) {
                 Phase::Over => return None,
-                Phase::Ends(finished) => return Some(Ok(Step::End(self.end(finished)))),
+                Phase::Ends(finished) => return Some(finished.map(|finished| Step::End(self.end(finished)))),
                 phase => self.phase = phase,
             }
-            if let Err(error) = self.go_on().await {
-                match error {
-                    Interrupt::Step(step) => return Some(Ok(step)),
-                    Interrupt::Failed(error) => {
-                        self.phase = Phase::Over;
-                        return Some(Err(error));
-                    }
-                }
+            if let Some(step) = self.go_on().await {
+                return Some(Ok(step));
             }
         }
     }
 
-    /// Waits for an event or a parse, whichever comes first, and starts a parse when it is time.
-    async fn go_on(&mut self) -> Result<(), Interrupt> {
+    /// Waits for an event or a parse, whichever comes first, and starts a parse when it is time. Some events are steps.
+    async fn go_on(&mut self) -> Option<Step> {
         // The newest text, whatever has come meanwhile.
         while matches!(self.phase, Phase::Grows)
             && let Some(event) = self.events.next().now_or_never()
         {
-            self.take(event)?;
+            let step = self.take(event);
+            if step.is_some() {
+                return step;
+            }
         }
         if self.parse.is_none() && matches!(self.phase, Phase::Grows) && Instant::now() >= self.not_before {
             let job = self.reader.job();
             self.start(job);
         }
-        if !self.reader.is_quiet() {
-            return Ok(());
+        if !self.reader.is_quiet() || matches!(self.phase, Phase::Ends(_)) {
+            return None;
         }
         let waits = self.parse.is_none() && self.reader.wants_parser();
         let grows = matches!(self.phase, Phase::Grows);
@@ -152,30 +150,32 @@ impl Answer {
             }
         };
         tokio::select! {
-            result = parse => self.parsed(result),
+            result = parse => {
+                self.parsed(result);
+                None
+            }
             event = self.events.next(), if grows => self.take(event),
-            () = sleep_until(self.not_before), if grows && waits => Ok(()),
+            () = sleep_until(self.not_before), if grows && waits => None,
         }
     }
 
-    fn take(&mut self, event: Option<Event>) -> Result<(), Interrupt> {
-        match event {
+    fn take(&mut self, event: Option<Event>) -> Option<Step> {
+        let finished = match event {
             Some(Event::Delta { text, tokens, logprobs }) => {
                 self.reader.push(&text, tokens.len(), logprobs);
-                Ok(())
+                return None;
             }
-            Some(Event::Progress(progress)) => Err(Interrupt::Step(Step::Piece(Piece::Progress(progress)))),
-            Some(Event::Finished { reason, usage, timings }) => {
-                self.phase = Phase::Parses((reason, usage, timings));
-                // A parse that runs is waited for: what it finds may decide how the rest is read.
-                if self.parse.is_none() {
-                    self.start_last();
-                }
-                Ok(())
-            }
-            Some(Event::Failed(error)) => Err(Interrupt::Failed(error.into())),
-            None => Err(Interrupt::Failed(GenerationError::Unfinished)),
+            Some(Event::Progress(progress)) => return Some(Step::Piece(Piece::Progress(progress))),
+            Some(Event::Finished { reason, usage, timings }) => Ok((reason, usage, timings)),
+            Some(Event::Failed(error)) => Err(error.into()),
+            None => Err(GenerationError::Unfinished),
+        };
+        self.phase = Phase::Parses(finished);
+        // A parse that runs is waited for: what it finds may decide how the rest is read.
+        if self.parse.is_none() {
+            self.start_last();
         }
+        None
     }
 
     fn start(&mut self, job: Option<Job>) {
@@ -190,7 +190,8 @@ impl Answer {
 
     fn start_last(&mut self) {
         let Phase::Parses(finished) = &self.phase else { return };
-        let job = self.reader.last_job(finished.0 == engine::FinishReason::Length);
+        let complete = matches!(finished, Ok((reason, ..)) if *reason != engine::FinishReason::Length);
+        let job = self.reader.last_job(!complete);
         match job {
             Some(job) => self.start(Some(job)),
             None => self.finish(),
@@ -205,9 +206,9 @@ impl Answer {
     }
 
     /// Takes the result of the parse that ran.
-    fn parsed(&mut self, result: Result<Result<Message, ChatError>, RunError>) -> Result<(), Interrupt> {
+    fn parsed(&mut self, result: Result<Result<Message, ChatError>, RunError>) {
         let Some(Parse { job, started, .. }) = self.parse.take() else {
-            return Ok(());
+            return;
         };
         let now = Instant::now();
         self.not_before = now + (now - started).saturating_mul(PAUSE).min(MAX_PAUSE);
@@ -217,7 +218,7 @@ impl Answer {
                 tracing::warn!(%error, "an answer cannot be parsed; the rest of it is content");
                 self.reader.give_up();
                 self.finish();
-                return Ok(());
+                return;
             }
         };
         match &self.phase {
@@ -240,10 +241,9 @@ impl Answer {
                 self.start_last();
             }
         }
-        Ok(())
     }
 
-    fn end(&self, (reason, usage, timings): Finished) -> End {
+    fn end(&self, (reason, usage, timings): (engine::FinishReason, Usage, Timings)) -> End {
         let reason = match reason {
             engine::FinishReason::StopString(stop) if self.stops.contains(&stop) => FinishReason::EndOfText,
             reason => reason.into(),
@@ -258,10 +258,4 @@ impl Answer {
             timings,
         }
     }
-}
-
-/// What ends the waiting at once.
-enum Interrupt {
-    Step(Step),
-    Failed(GenerationError),
 }

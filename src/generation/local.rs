@@ -11,6 +11,7 @@ use super::choices::Choices;
 use super::conversation::Conversation;
 use super::error::GenerationError;
 use super::format::text_grammar;
+use super::literal::Part;
 use super::output::OutputStream;
 use super::request::{BiasTarget, ChatRequest, Options, OutputFormat, Segment, TextPrompt, TextRequest};
 use super::template::{Prepared, Templates};
@@ -28,8 +29,8 @@ impl LocalBackend {
     #[must_use]
     pub fn new(engine: Arc<dyn TokenEngine>) -> Self {
         Self {
+            templates: Arc::new(Templates::new(engine.info())),
             engine,
-            templates: Arc::new(Templates::new()),
         }
     }
 
@@ -56,6 +57,25 @@ impl LocalBackend {
                 }
                 Segment::Tokens(more) => tokens.extend(more),
             }
+        }
+        Ok(Prompt::Tokens(tokens))
+    }
+
+    /// Mostly one text; what users wrote that looks like control tokens is tokenized apart.
+    async fn chat_prompt(&self, mut parts: Vec<Part>) -> Result<Prompt, GenerationError> {
+        if let [Part::Prompt(text)] = parts.as_mut_slice() {
+            return Ok(Prompt::Text {
+                text: std::mem::take(text),
+                add_special: true,
+            });
+        }
+        let mut tokens = Vec::new();
+        for (index, part) in parts.into_iter().enumerate() {
+            let (text, control) = match part {
+                Part::Prompt(text) => (text, true),
+                Part::Literal(text) => (text, false),
+            };
+            tokens.extend(self.engine.tokenize(text, index == 0, control).await?);
         }
         Ok(Prompt::Tokens(tokens))
     }
@@ -97,7 +117,13 @@ impl LocalBackend {
     }
 
     /// Submits a request once for each choice; they differ in their seeds. The engine computes the prompt once.
-    async fn submit(&self, request: &GenerateRequest, choices: u32) -> Result<Vec<EventStream>, GenerationError> {
+    async fn submit(&self, mut request: GenerateRequest, choices: u32) -> Result<Vec<EventStream>, GenerationError> {
+        if choices > 1
+            && let Prompt::Text { text, add_special } = request.prompt
+        {
+            // Once, so that the requests come together.
+            request.prompt = Prompt::Tokens(self.engine.tokenize(text, add_special, true).await?);
+        }
         let mut streams = Vec::with_capacity(choices as usize);
         for choice in 0..choices {
             let mut request = request.clone();
@@ -111,7 +137,12 @@ impl LocalBackend {
         let ChatRequest { conversation, options } = request;
         let (format, choices) = (options.format.clone(), options.choices);
         let info = self.engine.info();
-        let Prepared { rendered, parser, form } = self.templates.prepare(info, conversation, &format).await?;
+        let Prepared {
+            rendered,
+            parts,
+            parser,
+            form,
+        } = self.templates.prepare(info, conversation, &format).await?;
         let mut generate = self.request(options).await?;
         generate.preserved = self.preserved(&rendered).await?;
         generate.grammar = match format {
@@ -119,11 +150,8 @@ impl LocalBackend {
             _ => self.grammar(&rendered).await?,
         };
         generate.stop.extend(rendered.stops.iter().cloned());
-        generate.prompt = Prompt::Text {
-            text: rendered.prompt,
-            add_special: true,
-        };
-        let streams = self.submit(&generate, choices).await?.into_iter();
+        generate.prompt = self.chat_prompt(parts).await?;
+        let streams = self.submit(generate, choices).await?.into_iter();
         let steps = streams.map(|events| answer::parsed(events, parser.clone(), form.clone(), rendered.stops.clone()));
         Ok(OutputStream::new(Choices::new(steps.collect(), choices as usize)))
     }
@@ -218,7 +246,7 @@ impl ChatBackend for LocalBackend {
                     prompt: self.text_prompt(prompt).await?,
                     ..template.clone()
                 };
-                streams.extend(self.submit(&request, choices).await?);
+                streams.extend(self.submit(request, choices).await?);
             }
             let steps = streams.into_iter().map(answer::plain);
             Ok(OutputStream::new(Choices::new(steps.collect(), choices as usize)))
@@ -230,7 +258,10 @@ impl ChatBackend for LocalBackend {
         async move {
             let info = self.engine.info();
             let prepared = self.templates.prepare(info, conversation, &OutputFormat::Text).await?;
-            Ok(prepared.rendered.prompt)
+            let texts = prepared.parts.into_iter().map(|part| match part {
+                Part::Prompt(text) | Part::Literal(text) => text,
+            });
+            Ok(texts.collect())
         }
         .boxed()
     }

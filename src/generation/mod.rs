@@ -11,18 +11,19 @@ mod depth;
 mod error;
 mod format;
 mod limits;
+mod literal;
 mod local;
 mod output;
 mod reader;
 mod request;
+mod required;
 mod template;
 
 pub use conversation::{Conversation, Ending, Message, ReasoningFormat, Role, Tool, ToolCall, ToolChoice};
-pub use error::GenerationError;
+pub use error::{GenerationError, TemplateError};
 pub use local::LocalBackend;
 pub use output::{Choice, Completion, FinishReason, Output, OutputStream, Piece, Totals};
 pub use request::{BiasTarget, ChatRequest, Options, OutputFormat, Segment, TextPrompt, TextRequest};
-pub use template::TemplateError;
 
 use futures_util::future::BoxFuture;
 

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Map, Value, json};
 use tokio::sync::OnceCell;
 
-use super::conversation::{Conversation, Ending, Message, ReasoningFormat, Tool, ToolChoice};
-use super::error::GenerationError;
+use super::conversation::{Conversation, Ending, Message, ReasoningFormat, Role, Tool, ToolChoice};
+use super::error::{GenerationError, TemplateError};
 use super::limits;
+use super::literal::{Literals, Part};
 use super::reader::Form;
 use super::request::OutputFormat;
+use super::required::without_content;
 use crate::engine::ModelInfo;
 use crate::llama::chat::{self, Choice, Parser, Rendered, RunError, Template, TriggerKind};
 
@@ -19,17 +21,6 @@ use crate::llama::chat::{self, Choice, Parser, Rendered, RunError, Template, Tri
 const CHATML: &str = "{%- for message in messages -%}{{- '<|im_start|>' + message.role + '\\n' + message.content + \
                       '<|im_end|>\\n' -}}{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}\
                       {%- endif -%}";
-
-/// Why a template gave no prompt.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TemplateError {
-    /// The template itself is broken.
-    #[error("the model's chat template cannot be used: {0}")]
-    Broken(String),
-    /// The template refuses these messages, in its own words.
-    #[error("the model's chat template refuses the messages: {0}")]
-    Refused(String),
-}
 
 /// The templates of a model, compiled when they are first used.
 #[derive(Debug)]
@@ -39,18 +30,26 @@ pub(super) struct Templates {
     with_tools: OnceCell<Arc<Template>>,
     /// A rendering did not end: there may be more like it.
     endless: AtomicBool,
+    /// Control tokens that are text in messages.
+    literals: Arc<Literals>,
+    /// It was told that the template does not print messages as they are.
+    told: Arc<AtomicBool>,
 }
 
 /// A prompt, and how to generate and read its answer.
 pub(super) struct Prepared {
+    /// What `prompt` says is in `parts`.
     pub(super) rendered: Rendered,
+    pub(super) parts: Vec<Part>,
     pub(super) parser: Arc<Parser>,
     pub(super) form: Form,
 }
 
 impl Templates {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(info: &ModelInfo) -> Self {
         Self {
+            literals: Arc::new(Literals::new(&info.control_tokens)),
+            told: Arc::default(),
             default: OnceCell::new(),
             with_tools: OnceCell::new(),
             endless: AtomicBool::new(false),
@@ -67,7 +66,8 @@ impl Templates {
         limits::check(&conversation, format)?;
         let template = self.template(info, &conversation).await?;
         let request = Request::new(info, conversation, format)?;
-        self.run(move || request.prepare(&template)).await?
+        let (literals, told) = (self.literals.clone(), self.told.clone());
+        self.run(move || request.prepare(&template, &literals, &told)).await?
     }
 
     async fn template(&self, info: &ModelInfo, conversation: &Conversation) -> Result<Arc<Template>, GenerationError> {
@@ -112,7 +112,7 @@ impl Templates {
 
 /// A conversation, made ready for `common`.
 struct Request {
-    messages: Vec<Value>,
+    messages: Vec<Message>,
     tools: Vec<Tool>,
     choice: Choice,
     parallel_tool_calls: Option<bool>,
@@ -156,17 +156,28 @@ impl Request {
                            `grammar`";
             return Err(invalid("tool_choice", message.into()));
         }
+        let mut messages = conversation.messages;
+        let mut ending = conversation.ending;
+        // To go on with nothing is to begin.
+        if ending == Ending::FinalMessage
+            && let Some(last) = messages.last()
+            && last.content.is_empty()
+            && last.reasoning.as_ref().is_none_or(String::is_empty)
+        {
+            messages.pop();
+            ending = Ending::Answer;
+        }
         let mut variables = info.template_variables.clone();
         variables.extend(conversation.variables);
         let default_thinking = variables
             .shift_remove("enable_thinking")
             .and_then(|value| value.as_bool());
         Ok(Self {
-            messages: conversation.messages.iter().map(message).collect(),
+            messages,
             tools,
             choice,
             parallel_tool_calls: conversation.parallel_tool_calls,
-            ending: conversation.ending,
+            ending,
             thinking: conversation.thinking.or(default_thinking).unwrap_or(true),
             reasoning_apart: conversation.reasoning_format == ReasoningFormat::Apart,
             json_schema: match format {
@@ -179,23 +190,32 @@ impl Request {
     }
 
     /// Renders, on a thread with a large stack.
-    fn prepare(self, template: &Template) -> Result<Prepared, GenerationError> {
-        let rendered = template
-            .render(&chat::Request {
-                messages: self.messages,
-                tools: self.tools.iter().map(tool).collect(),
-                tool_choice: self.choice,
-                parallel_tool_calls: self
-                    .parallel_tool_calls
-                    .unwrap_or(template.abilities().parallel_tool_calls),
-                add_generation_prompt: self.ending == Ending::Answer,
-                continue_final_message: self.ending == Ending::FinalMessage,
-                enable_thinking: self.thinking,
-                reasoning_apart: self.reasoning_apart,
-                json_schema: self.json_schema,
-                variables: &self.variables,
-            })
-            .map_err(|error| TemplateError::Refused(error.to_string()))?;
+    fn prepare(self, template: &Template, literals: &Literals, told: &AtomicBool) -> Result<Prepared, GenerationError> {
+        let (mut hidden, mut hides) = (self.messages.clone(), false);
+        for message in hidden.iter_mut().filter(|message| message.role != Role::Assistant) {
+            if let Some(content) = literals.hide(&message.content) {
+                message.content = content;
+                hides = true;
+            }
+        }
+        let mut rendered = self.render(template, &hidden)?;
+        let mut parts = vec![Part::Prompt(std::mem::take(&mut rendered.prompt))];
+        if hides && let Some(Part::Prompt(prompt)) = parts.first() {
+            if Literals::is_mangled(prompt) {
+                if !told.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        "the chat template does not print messages as they are: control tokens in them are control tokens"
+                    );
+                }
+                rendered = self.render(template, &self.messages)?;
+                parts = vec![Part::Prompt(std::mem::take(&mut rendered.prompt))];
+            } else {
+                parts = literals.split(prompt);
+            }
+        }
+        if self.choice == Choice::Required && self.reasoning_apart {
+            rendered.grammar = without_content(&rendered.grammar, rendered.parser.parser());
+        }
         let internal = |error: chat::ChatError| GenerationError::Internal(format!("the parser of answers: {error}"));
         let parser = Parser::new(&rendered.parser).map_err(internal)?;
         // What is there already of a message that is continued is not part of the answer.
@@ -221,7 +241,26 @@ impl Request {
             },
             parser: Arc::new(parser),
             rendered,
+            parts,
         })
+    }
+
+    fn render(&self, template: &Template, messages: &[Message]) -> Result<Rendered, GenerationError> {
+        let rendered = template.render(&chat::Request {
+            messages: messages.iter().map(message).collect(),
+            tools: self.tools.iter().map(tool).collect(),
+            tool_choice: self.choice,
+            parallel_tool_calls: self
+                .parallel_tool_calls
+                .unwrap_or(template.abilities().parallel_tool_calls),
+            add_generation_prompt: self.ending == Ending::Answer,
+            continue_final_message: self.ending == Ending::FinalMessage,
+            enable_thinking: self.thinking,
+            reasoning_apart: self.reasoning_apart,
+            json_schema: self.json_schema.clone(),
+            variables: &self.variables,
+        });
+        rendered.map_err(|error| TemplateError::Refused(error.to_string()).into())
     }
 }
 

@@ -10,6 +10,7 @@
 mod automaton;
 mod class;
 mod error;
+mod mask;
 mod matcher;
 mod regex;
 mod schema;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::automaton::{Automaton, RuleId, State, StateId};
 use super::class::{Class, MAX_CHARACTER};
 use super::error::Exhausted;
+use super::mask::Mask;
 use super::vocabulary::{Kind, Token, Vocabulary};
 
 pub(super) type SetId = u32;
@@ -66,10 +67,6 @@ struct Node {
     rule: RuleId,
     callers: Arc<[Item]>,
 }
-
-/// Tokens that may come, a bit each.
-#[derive(Debug)]
-pub(super) struct Mask(Box<[u64]>);
 
 /// A grammar with all that was found out about it.
 #[derive(Debug)]
@@ -495,7 +492,7 @@ impl Tables {
             return Ok(mask.clone());
         }
         let vocabulary = self.vocabulary.clone();
-        let mut mask = Mask(vec![0; vocabulary.len().div_ceil(64)].into());
+        let mut mask = Mask::new(vocabulary.len());
         let (sorted, common) = vocabulary.sorted();
         // The sets after each byte of the token before.
         let mut path = vec![set];
@@ -546,7 +543,7 @@ impl Tables {
             }
         }
         let mask = Arc::new(mask);
-        self.moves_bytes += mask.0.len() * 8 + 64;
+        self.moves_bytes += mask.bytes();
         self.masks.insert(set, mask.clone());
         Ok(mask)
     }
@@ -566,35 +563,4 @@ fn names_token(grammar: &Automaton, (state, _): &Item) -> Option<(Token, bool)> 
         State::Token { token, negated, .. } => Some((token, negated)),
         _ => None,
     }
-}
-
-impl Mask {
-    fn insert(&mut self, token: Token) {
-        if let Some((word, bit)) = place(token)
-            && let Some(word) = self.0.get_mut(word)
-        {
-            *word |= bit;
-        }
-    }
-
-    pub(super) fn contains(&self, token: Token) -> bool {
-        place(token).is_some_and(|(word, bit)| self.0.get(word).is_some_and(|word| word & bit != 0))
-    }
-
-    /// The tokens, by their ids.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Token> + '_ {
-        (0..).zip(&self.0).flat_map(|(index, word): (Token, &u64)| {
-            let mut left = *word;
-            std::iter::from_fn(move || {
-                let bit = (left != 0).then(|| left.trailing_zeros())?;
-                left &= left - 1;
-                Some(index * 64 + Token::try_from(bit).unwrap_or(0))
-            })
-        })
-    }
-}
-
-fn place(token: Token) -> Option<(usize, u64)> {
-    let token = usize::try_from(token).ok()?;
-    Some((token / 64, 1 << (token % 64)))
 }

@@ -7,7 +7,12 @@ use crate::common::Server;
 const EMBEDDINGS: &str = "/v1/embeddings";
 
 fn vector(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|number| number.as_f64().unwrap())
+        .collect()
 }
 
 fn close(a: &[f64], b: &[f64]) -> bool {
@@ -20,16 +25,21 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 fn base64(text: &str) -> Vec<f64> {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut bits = text.bytes().filter_map(|byte| ALPHABET.iter().position(|other| *other == byte)).fold(
-        Vec::new(),
-        |mut bits, value| {
+    let mut bits = text
+        .bytes()
+        .filter_map(|byte| ALPHABET.iter().position(|other| *other == byte))
+        .fold(Vec::new(), |mut bits, value| {
             bits.extend((0..6).rev().map(|bit| u8::from(value >> bit & 1 == 1)));
             bits
-        },
-    );
+        });
     bits.truncate(bits.len() / 8 * 8);
-    let bytes: Vec<u8> = bits.chunks(8).map(|bits| bits.iter().fold(0, |byte, bit| byte << 1 | bit)).collect();
-    let floats = bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()));
+    let bytes: Vec<u8> = bits
+        .chunks(8)
+        .map(|bits| bits.iter().fold(0, |byte, bit| byte << 1 | bit))
+        .collect();
+    let floats = bytes
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()));
     floats.map(f64::from).collect()
 }
 
@@ -46,9 +56,19 @@ fn a_model_that_generates_makes_embeddings_too() {
             assert_eq!(status, 200, "{body}");
             body
         };
-        let texts = ["The sea is calm.", "The sea is quiet.", "7 times 8 is 56", "The sea is calm."];
+        let texts = [
+            "The sea is calm.",
+            "The sea is quiet.",
+            "7 times 8 is 56",
+            "The sea is calm.",
+        ];
         let body = embed(json!({ "input": texts }));
-        let vectors: Vec<Vec<f64>> = body["data"].as_array().unwrap().iter().map(|data| vector(&data["embedding"])).collect();
+        let vectors: Vec<Vec<f64>> = body["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|data| vector(&data["embedding"]))
+            .collect();
         assert_eq!(vectors.len(), 4);
         for vector in &vectors {
             assert!((dot(vector, vector) - 1.0).abs() < 1e-4, "{vector:?}");
@@ -56,13 +76,22 @@ fn a_model_that_generates_makes_embeddings_too() {
         assert!(close(&vectors[0], &vectors[3]), "{model}");
         assert!(dot(&vectors[0], &vectors[1]) > dot(&vectors[0], &vectors[2]), "{model}");
         assert_eq!(body["usage"]["prompt_tokens"], body["usage"]["total_tokens"]);
-        assert_eq!((&body["object"], &body["data"][2]["index"]), (&json!("list"), &json!(2)));
+        assert_eq!(
+            (&body["object"], &body["data"][2]["index"]),
+            (&json!("list"), &json!(2))
+        );
         // A text by itself gives what it gives among others, and in other forms.
         let alone = embed(json!({ "input": texts[1] }));
         assert!(close(&vector(&alone["data"][0]["embedding"]), &vectors[1]), "{model}");
         let text = embed(json!({"input": texts[1], "encoding_format": "base64"}));
-        assert!(close(&base64(text["data"][0]["embedding"].as_str().unwrap()), &vectors[1]), "{model}");
-        let (_, tokens) = server.post("/tokenize", &json!({"model": model, "content": texts[1], "add_special": true}));
+        assert!(
+            close(&base64(text["data"][0]["embedding"].as_str().unwrap()), &vectors[1]),
+            "{model}"
+        );
+        let (_, tokens) = server.post(
+            "/tokenize",
+            &json!({"model": model, "content": texts[1], "add_special": true}),
+        );
         let tokens = embed(json!({"input": tokens["tokens"]}));
         assert!(close(&vector(&tokens["data"][0]["embedding"]), &vectors[1]), "{model}");
         let short = embed(json!({"input": texts[1], "dimensions": 16}));
@@ -71,10 +100,16 @@ fn a_model_that_generates_makes_embeddings_too() {
         // llama-server's shape.
         let (_, native) = server.post("/embedding", &json!({"model": model, "content": texts[1]}));
         assert!(close(&vector(&native[0]["embedding"][0]), &vectors[1]), "{native}");
-        let (_, raw) = server.post("/embeddings", &json!({"model": model, "input": texts, "embd_normalize": -1}));
+        let (_, raw) = server.post(
+            "/embeddings",
+            &json!({"model": model, "input": texts, "embd_normalize": -1}),
+        );
         assert_eq!(raw.as_array().unwrap().len(), 4);
         // While it generates, too.
-        let (status, body) = server.post("/v1/completions", &json!({"model": model, "prompt": "a", "max_tokens": 4}));
+        let (status, body) = server.post(
+            "/v1/completions",
+            &json!({"model": model, "prompt": "a", "max_tokens": 4}),
+        );
         assert_eq!(status, 200, "{body}");
     }
     for (body, param) in [
@@ -86,10 +121,18 @@ fn a_model_that_generates_makes_embeddings_too() {
         (json!({"input": "a", "dimensions": 100_000}), "dimensions"),
     ] {
         let (status, answer) = server.post(EMBEDDINGS, &body);
-        assert_eq!((status, &answer["error"]["param"]), (400, &json!(param)), "{body}: {answer}");
+        assert_eq!(
+            (status, &answer["error"]["param"]),
+            (400, &json!(param)),
+            "{body}: {answer}"
+        );
     }
     let (status, answer) = server.post(EMBEDDINGS, &json!({"input": "word ".repeat(20_000)}));
-    assert_eq!((status, &answer["error"]["code"]), (400, &json!("context_length_exceeded")), "{answer}");
+    assert_eq!(
+        (status, &answer["error"]["code"]),
+        (400, &json!("context_length_exceeded")),
+        "{answer}"
+    );
     let (status, answer) = server.post("/v1/rerank", &json!({"query": "a", "documents": ["b"]}));
     assert_eq!(status, 400, "{answer}");
 }
@@ -106,11 +149,21 @@ fn a_model_may_make_nothing_but_embeddings() {
     for (path, body) in [
         (EMBEDDINGS, json!({"model": "texts", "input": "a"})),
         ("/v1/completions", json!({"model": "vectors", "prompt": "a"})),
-        ("/v1/chat/completions", json!({"model": "vectors", "messages": [{"role": "user", "content": "a"}]})),
-        ("/v1/rerank", json!({"model": "vectors", "query": "a", "documents": ["b"]})),
+        (
+            "/v1/chat/completions",
+            json!({"model": "vectors", "messages": [{"role": "user", "content": "a"}]}),
+        ),
+        (
+            "/v1/rerank",
+            json!({"model": "vectors", "query": "a", "documents": ["b"]}),
+        ),
     ] {
         let (status, answer) = server.post(path, &body);
-        assert_eq!((status, &answer["error"]["param"]), (400, &json!("model")), "{path}: {answer}");
+        assert_eq!(
+            (status, &answer["error"]["param"]),
+            (400, &json!("model")),
+            "{path}: {answer}"
+        );
     }
     assert!(server.terminate().success());
 }

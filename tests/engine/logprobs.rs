@@ -90,8 +90,7 @@ fn chats_tell_how_likely_their_tokens_were() {
 #[test]
 fn completions_tell_it_in_lists() {
     let server = Server::start("");
-    let body =
-        json!({"model": "demo-narrator", "prompt": "Once upon", "temperature": 0, "max_tokens": 20, "ignore_eos": true, "logprobs": 2});
+    let body = json!({"model": "demo-narrator", "prompt": "Once upon", "temperature": 0, "max_tokens": 20, "ignore_eos": true, "logprobs": 2});
     let (status, whole) = server.post(COMPLETIONS, &body);
     assert_eq!(status, 200, "{whole}");
     let parsed: async_openai::types::completions::CreateCompletionResponse =

@@ -88,7 +88,11 @@ impl<'m> Embeddings<'m> {
     ) -> Result<Self, LoadError> {
         let max_tokens = Embedder::max_tokens(spec, embedding);
         // Each sequence has a state of its own, which may be large.
-        let max_texts = if model.is_recurrent() || model.is_hybrid() { 1 } else { MAX_TEXTS };
+        let max_texts = if model.is_recurrent() || model.is_hybrid() {
+            1
+        } else {
+            MAX_TEXTS
+        };
         let threads = |count: u32| i32::try_from(count).unwrap_or(1);
         let params = LlamaContextParams::default()
             .with_n_ctx(NonZeroU32::new(max_tokens))
@@ -218,16 +222,21 @@ impl Call<'_> {
                 context: self.max_tokens,
             });
         }
-        let tokens = texts.iter().map(|text| u32::try_from(text.len()).unwrap_or(u32::MAX)).collect();
+        let tokens = texts
+            .iter()
+            .map(|text| u32::try_from(text.len()).unwrap_or(u32::MAX))
+            .collect();
         let (result, vectors) = oneshot::channel();
-        self.embedder.push(Job { texts, result }).map_err(|refused| match refused {
-            Refused::Full { retry_after } => EngineError::QueueFull {
-                model: self.name.to_owned(),
-                limit: QUEUE,
-                retry_after,
-            },
-            Refused::Stopped => EngineError::ShuttingDown,
-        })?;
+        self.embedder
+            .push(Job { texts, result })
+            .map_err(|refused| match refused {
+                Refused::Full { retry_after } => EngineError::QueueFull {
+                    model: self.name.to_owned(),
+                    limit: QUEUE,
+                    retry_after,
+                },
+                Refused::Stopped => EngineError::ShuttingDown,
+            })?;
         let vectors = vectors.await.map_err(|_| EngineError::ShuttingDown)?;
         let vectors = vectors.map_err(|error| EngineError::Compute {
             model: self.name.to_owned(),

@@ -16,10 +16,11 @@ mod schedule;
 mod slot;
 pub mod text;
 mod thinking;
+mod thread;
 mod tokenize;
 mod worker;
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -36,17 +37,15 @@ pub use sampler::argmax;
 
 use self::embedder::{Call, Embedder};
 use self::grammar::Grammars;
-use self::queue::{QueuedRequest, Refused, Shared, fail};
+use self::queue::{QueuedRequest, Refused, Shared};
 use self::thinking::Thinking;
+use self::thread::{Thread, memory};
 use self::tokenize::{aside, longest_piece, split};
-use self::worker::Worker;
 use super::{
     Buffers, Embeddings, EngineError, EventStream, GenerateRequest, Health, MemoryUse, ModelInfo, Pooling, Prompt,
     SlotCounts, Token, TokenEngine,
 };
-use crate::experts::{Change, ChangeError, Device, ExpertCache, ExpertStats};
-use crate::llama::log::Listener;
-use crate::memory::{Kind, Tier, bytes};
+use crate::experts::{Change, ChangeError, ExpertCache, ExpertStats};
 use crate::telemetry::ModelMetrics;
 
 /// A model that llama.cpp computes in this process.
@@ -224,7 +223,12 @@ impl LocalEngine {
     /// What a call for vectors needs; an error if the model makes none.
     fn embedding_call(&self) -> Result<Call<'_>, EngineError> {
         let name = &self.info.name;
-        let none = || invalid("model", &format!("model `{name}` makes no embeddings; `embeddings = true` in its [[model]] lets it"));
+        let none = || {
+            invalid(
+                "model",
+                &format!("model `{name}` makes no embeddings; `embeddings = true` in its [[model]] lets it"),
+            )
+        };
         let spec = self.spec.embedding.ok_or_else(none)?;
         let model = self.model()?;
         Ok(Call {
@@ -240,7 +244,10 @@ impl LocalEngine {
         let model = self.model()?;
         if self.spec.embedding.is_some_and(|embedding| embedding.only) {
             let name = &self.info.name;
-            return Err(invalid("model", &format!("model `{name}` makes embeddings, and no texts")));
+            return Err(invalid(
+                "model",
+                &format!("model `{name}` makes embeddings, and no texts"),
+            ));
         }
         check_tokens("stop_token_ids", &request.stop_tokens, &model)?;
         if let Some((token, _)) = request
@@ -375,7 +382,10 @@ impl TokenEngine for LocalEngine {
         async move {
             let call = self.embedding_call()?;
             if self.pooling() != Some(Pooling::Rank) {
-                let message = format!("model `{}` ranks no documents: its pooling is not `rank`", self.info.name);
+                let message = format!(
+                    "model `{}` ranks no documents: its pooling is not `rank`",
+                    self.info.name
+                );
                 return Err(invalid("model", &message));
             }
             let mut pairs = Vec::with_capacity(documents.len());
@@ -453,160 +463,8 @@ impl Drop for LocalEngine {
     }
 }
 
-/// What the engine thread takes with it.
-struct Thread {
-    name: String,
-    spec: LoadSpec,
-    shared: Arc<Shared>,
-    model: Arc<OnceLock<Arc<LlamaModel>>>,
-    buffers: Arc<OnceLock<Vec<Buffers>>>,
-    /// Weak: when the engine is dropped no job can come any more, and the thread ends.
-    embedder: Weak<OnceLock<Embedder>>,
-    metrics: ModelMetrics,
-}
-
-impl Thread {
-    fn main(self) {
-        // A panic of this thread must not take the other models down.
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.serve()));
-        let reason = match outcome {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(LoadError::Panic.to_string()),
-        };
-        self.metrics.loaded.set(0);
-        let error = match reason {
-            None => {
-                self.shared.set_health(Health::ShuttingDown);
-                EngineError::ShuttingDown
-            }
-            Some(reason) => {
-                tracing::error!(model = self.name, reason, "the model is not available");
-                self.shared.set_health(Health::Failed { reason: reason.clone() });
-                EngineError::Unavailable {
-                    model: self.name.clone(),
-                    reason,
-                }
-            }
-        };
-        self.shared.stop();
-        for request in self.shared.drain() {
-            fail(&request, error.clone());
-        }
-    }
-
-    fn serve(&self) -> Result<(), LoadError> {
-        let started = Instant::now();
-        // One model at a time: GPU backends compile their kernels meanwhile, and not all can do so for two at once.
-        let loading = (self.spec.placement.gpu.is_some()).then(|| LOADING.lock());
-        let mapped = !self.spec.placement.no_mmap;
-        let log = Listener::start();
-        let model = Arc::new(load::load_model(&self.spec, &self.shared, &log)?);
-        let embedding = self.spec.embedding;
-        if embedding.is_some() && self.spec.experts.is_some() {
-            return Err(LoadError::EmbeddingsBesideCache);
-        }
-        if let Some(embedding) = embedding.filter(|embedding| embedding.only) {
-            let mut embeddings = embedder::Embeddings::new(&self.spec, embedding, &model, &log)?;
-            let (embedder, jobs) = Embedder::new();
-            drop(loading);
-            self.ready(&model, allocated::buffers(&log, mapped), Some(embedder), started);
-            embeddings.run(jobs, &log);
-            return Ok(());
-        }
-        let context = load::new_context(&self.spec, &model, &log)?;
-        let buffers = allocated::buffers(&log, mapped);
-        let mut worker = Worker::new(
-            self.name.clone(),
-            &model,
-            context,
-            &self.spec,
-            self.shared.clone(),
-            self.metrics.clone(),
-            log,
-        );
-        worker.warm_up()?;
-        drop(loading);
-        let beside = |embedding| embedder::start_beside(&self.name, self.spec.clone(), embedding, model.clone());
-        let embedder = embedding.map(beside).transpose()?;
-        self.ready(&model, buffers, embedder, started);
-        worker.run();
-        Ok(())
-    }
-
-    /// Lets requests in.
-    fn ready(&self, model: &Arc<LlamaModel>, buffers: Vec<Buffers>, embedder: Option<Embedder>, started: Instant) {
-        // Set once, here.
-        let _ = self.model.set(model.clone());
-        let _ = self.buffers.set(buffers);
-        if let (Some(embedder), Some(place)) = (embedder, self.embedder.upgrade()) {
-            let _ = place.set(embedder);
-        }
-        self.compare();
-        self.metrics.loaded.set(1);
-        self.shared.set_health(Health::Ready);
-        tracing::info!(
-            model = self.name,
-            seconds = format_args!("{:.2}", started.elapsed().as_secs_f32()),
-            slots = self.spec.parallel,
-            context = self.spec.context,
-            "model is ready"
-        );
-    }
-
-    /// Warns where much more or less was allocated than planned.
-    fn compare(&self) {
-        let Some(memory) = memory(&self.spec, &self.buffers) else {
-            return;
-        };
-        if memory.planned.is_empty() {
-            return;
-        }
-        for tier in [Tier::Gpu, Tier::Ram] {
-            let (planned, actual) = memory.allocated(tier);
-            if planned.abs_diff(actual) > (planned / 20).max(NEGLIGIBLE) {
-                tracing::warn!(
-                    model = self.name,
-                    planned = bytes(planned),
-                    allocated = bytes(actual),
-                    "the {} does not take what was planned",
-                    tier.name()
-                );
-            }
-        }
-    }
-}
-
 /// Tokens that are told beside each token at most.
 const MAX_LOGPROBS: u32 = 128;
-
-/// Held by who loads a model onto a GPU.
-static LOADING: Mutex<()> = Mutex::new(());
-
-/// Differences that are not worth a warning: small models are mostly rounding.
-const NEGLIGIBLE: u64 = 16 << 20;
-
-/// What a loaded model takes.
-fn memory(spec: &LoadSpec, buffers: &OnceLock<Vec<Buffers>>) -> Option<MemoryUse> {
-    let mut actual = buffers.get()?.clone();
-    if let Some(cache) = &spec.experts {
-        let (device, tier) = match cache.device() {
-            Device::Gpu(_) => ("GPU", Tier::Gpu),
-            Device::Cpu => ("CPU", Tier::Ram),
-        };
-        actual.push(Buffers {
-            device: device.to_owned(),
-            kind: Kind::ExpertCache,
-            tier,
-            bytes: cache.stats().cache_bytes(),
-            mapped: false,
-        });
-    }
-    Some(MemoryUse {
-        planned: spec.placement.planned.clone(),
-        actual,
-    })
-}
 
 fn in_vocabulary(token: Token, model: &LlamaModel) -> bool {
     (0..model.n_vocab()).contains(&token)

@@ -52,6 +52,18 @@ pub(super) struct Worker<'m> {
     piece: Vec<u8>,
 }
 
+/// A prompt is taken over from another slot if it is not less than this part of the context.
+const SHORTEST_SHARED: usize = 64;
+
+/// How far a slot is with a prompt that another request has, too.
+#[derive(Clone, Copy)]
+enum Leader {
+    /// It computes it now.
+    Computes,
+    /// It is done, and what came behind it can be dropped from a copy.
+    HasIt,
+}
+
 /// What one slot has in the current batch.
 struct Part {
     slot: usize,
@@ -159,9 +171,9 @@ impl<'m> Worker<'m> {
     }
 
     fn start(&mut self, request: QueuedRequest) {
-        let follows = self.same_prompt(&request);
+        let same = self.same_prompt(&request);
         let chosen = slot::choose(&self.slots, request.prompt.len(), |slot| {
-            if request.cache_prompt && follows.is_none() {
+            if request.cache_prompt && same.is_none() {
                 slot.reusable(&request.prompt, self.can_trim(slot.sequence))
             } else {
                 0
@@ -172,7 +184,9 @@ impl<'m> Worker<'m> {
             fail(&request, self.compute_error("no idle slot"));
             return;
         };
-        if reused < self.slots[index].cached.len() && !self.trim(index, reused) {
+        if let Some((from, Leader::HasIt)) = same {
+            reused = self.take_over(from, index, &request.prompt);
+        } else if reused < self.slots[index].cached.len() && !self.trim(index, reused) {
             reused = 0;
         }
         let slot = &mut self.slots[index];
@@ -190,7 +204,9 @@ impl<'m> Worker<'m> {
         choice.prime(&request.prompt);
         let sampler = Sampler::new(choice, request.grammar.take(), request.thinking.take(), ends);
         let mut active = Sequence::new(request, reused, self.prefilled, sampler, now);
-        active.follows = follows;
+        if let Some((from, Leader::Computes)) = same {
+            active.follows = Some(from);
+        }
 
         self.metrics.prompt_tokens.inc_by(active.prompt.len() as u64);
         self.metrics.cached_tokens.inc_by(reused as u64);
@@ -202,17 +218,47 @@ impl<'m> Worker<'m> {
         slot.active = Some(active);
     }
 
-    /// The slot that is computing the prompt of a request right now: several choices are asked for as several requests.
-    fn same_prompt(&self, request: &QueuedRequest) -> Option<usize> {
-        self.slots.iter().position(|slot| {
-            slot.active.as_ref().is_some_and(|active| {
-                active.next.is_none()
-                    && active.follows.is_none()
-                    && active.keeps
-                    && request.cache_prompt
-                    && active.prompt == request.prompt
-            })
+    /// The slot that is computing the prompt of a request right now, or has computed it and goes on from there: several
+    /// choices are asked for as several requests.
+    fn same_prompt(&self, request: &QueuedRequest) -> Option<(usize, Leader)> {
+        let context = usize::try_from(self.context_length).unwrap_or(usize::MAX);
+        // llama.cpp copies a sequence with all the memory that is reserved for it.
+        let worthwhile = request.prompt.len().saturating_mul(SHORTEST_SHARED) >= context;
+        if !request.cache_prompt || !worthwhile {
+            return None;
+        }
+        self.slots.iter().enumerate().find_map(|(index, slot)| {
+            let active = slot.active.as_ref()?;
+            if !active.keeps || active.follows.is_some() || active.prompt != request.prompt {
+                return None;
+            }
+            match active.generated {
+                0 => Some((index, Leader::Computes)),
+                _ if self.can_trim(slot.sequence) => Some((index, Leader::HasIt)),
+                _ => None,
+            }
         })
+    }
+
+    /// Copies the sequence of a slot to that of another one, which is empty then if that failed.
+    fn copy(&mut self, from: usize, to: usize) -> bool {
+        self.clear(to);
+        let (source, target) = (self.slots[from].sequence, self.slots[to].sequence);
+        let copied = self.context.copy_kv_cache_seq(source, target, None, None);
+        if let Err(error) = &copied {
+            tracing::debug!(model = self.name, %error, "a sequence cannot be copied");
+        }
+        copied.is_ok()
+    }
+
+    /// Takes over all but the last token of a prompt that another slot has computed; returns how many tokens that are.
+    fn take_over(&mut self, from: usize, to: usize, prompt: &[Token]) -> usize {
+        let keep = prompt.len() - 1;
+        if !self.copy(from, to) {
+            return 0;
+        }
+        self.slots[to].cached = prompt.to_vec();
+        if self.trim(to, keep) { keep } else { 0 }
     }
 
     /// Gives the prompt that a slot has just computed to those that wait for it, and samples for them.
@@ -226,21 +272,13 @@ impl<'m> Worker<'m> {
             follower.follows = None;
             follower.reused = follower.prompt.len();
             let prompt = follower.prompt.clone();
-            self.clear(index);
-            let (source, target) = (self.slots[from].sequence, self.slots[index].sequence);
-            match self.context.copy_kv_cache_seq(source, target, None, None) {
-                Ok(()) => {
-                    self.metrics.cached_tokens.inc_by(prompt.len() as u64);
-                    self.slots[index].cached = prompt;
-                    self.sample(index, logits);
-                }
-                Err(error) => {
-                    // It computes the prompt itself.
-                    tracing::debug!(model = self.name, %error, "a sequence cannot be copied");
-                    if let Some(active) = &mut self.slots[index].active {
-                        active.reused = 0;
-                    }
-                }
+            if self.copy(from, index) {
+                self.metrics.cached_tokens.inc_by(prompt.len() as u64);
+                self.slots[index].cached = prompt;
+                self.sample(index, logits);
+            } else if let Some(active) = &mut self.slots[index].active {
+                // It computes the prompt itself.
+                active.reused = 0;
             }
         }
     }

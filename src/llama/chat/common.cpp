@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <stdexcept>
 #include <string>
 
 using json = common_json;
@@ -89,6 +90,10 @@ common_chat_templates_inputs inputs_of(const json & request) {
         for (const auto & [key, value] : request.at("variables").items()) {
             inputs.chat_template_kwargs[key] = value.dump();
         }
+    }
+    if (inputs.tools.empty()) {
+        // Templates ask whether it is none, as it is in Python; left out it would be undefined, which is not none.
+        inputs.chat_template_kwargs["tools"] = "null";
     }
     return inputs;
 }
@@ -173,8 +178,16 @@ bool hearth_chat_template_new(
         if (source_length == 0) {
             throw std::runtime_error("the template is empty");
         }
-        result->templates = common_chat_templates_init(
-            nullptr, std::string(source, source_length), std::string(bos, bos_length), std::string(eos, eos_length));
+        const std::string text(source, source_length);
+        const std::string begin(bos, bos_length);
+        const std::string end(eos, eos_length);
+        try {
+            result->templates = common_chat_templates_init(nullptr, text, begin, end);
+        } catch (const std::exception &) {
+            // Its message is lost on the way; the template itself says what is wrong.
+            common_chat_template again(text, begin, end);
+            throw;
+        }
         json caps = json::object();
         for (const auto & [name, has] : common_chat_templates_get_caps(result->templates.get())) {
             caps[name] = has;

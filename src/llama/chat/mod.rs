@@ -7,11 +7,12 @@
 #![expect(unsafe_code, reason = "calls into common.cpp")]
 
 mod pool;
+mod source;
 
 use std::ffi::c_char;
 use std::ptr::{self, NonNull};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 pub use pool::{RunError, run};
@@ -144,8 +145,16 @@ pub struct Request<'r> {
     pub reasoning_apart: bool,
     /// JSON text; empty for none.
     pub json_schema: String,
-    /// Further variables of the template.
+    /// Further variables of the template. Those that say what the conversation is have no effect.
+    #[serde(serialize_with = "further")]
     pub variables: &'r Map<String, Value>,
+}
+
+/// Leaves out what would replace the conversation itself.
+fn further<S: Serializer>(variables: &Map<String, Value>, serializer: S) -> Result<S::Ok, S::Error> {
+    const OWN: [&str; 5] = ["messages", "tools", "add_generation_prompt", "bos_token", "eos_token"];
+    let further = variables.iter().filter(|(name, _)| !OWN.contains(&name.as_str()));
+    serializer.collect_map(further)
 }
 
 /// Whether tools are called.
@@ -234,18 +243,27 @@ pub struct ParserDescription {
     reasoning_apart: bool,
 }
 
+impl ParserDescription {
+    /// `common`'s serialised parser, JSON.
+    #[must_use]
+    pub fn parser(&self) -> &str {
+        &self.parser
+    }
+}
+
 impl Template {
     /// Compiles the text of a template. `bos` and `eos` are the texts of the tokens that begin and end a sequence.
     ///
     /// # Errors
     /// With what is wrong with the template.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self, ChatError> {
+        let source = source::readable(source);
         let mut made = ptr::null_mut();
         let can = call(|out, length| {
             // SAFETY: pointers and lengths are those of the texts, and the results have places.
             unsafe {
                 hearth_chat_template_new(
-                    chars(source),
+                    chars(&source),
                     source.len(),
                     chars(bos),
                     bos.len(),

@@ -61,6 +61,19 @@ fn a_conversation_becomes_a_prompt_and_a_parser() {
 }
 
 #[test]
+fn variables_do_not_replace_the_conversation() {
+    let source = "{{ messages[0].content }}{{ x }}{{ 'none' if tools is none }}";
+    let template = Template::new(source, "", "").unwrap();
+    let variables = json!({"messages": [], "tools": [1], "x": "b"});
+    let request = request(
+        json!([{"role": "user", "content": "a"}]),
+        json!([]),
+        variables.as_object().unwrap(),
+    );
+    assert_eq!(template.render(&request).unwrap().prompt, "abnone");
+}
+
+#[test]
 fn what_fails_says_why() {
     let variables = Map::new();
     assert!(Template::new("{% if %}", "", "").is_err());
