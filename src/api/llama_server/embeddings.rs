@@ -89,7 +89,8 @@ fn not_made(what: &str, engine: &dyn TokenEngine) -> LlamaError {
 /// A question and documents that may answer it.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct Rerank {
-    /// Name, alias or role of a model; the first one if not given. Read by [`State::open`].
+    /// Name, alias or role of a model; the first one if not given.
+    // Read by `State::open`.
     #[serde(rename = "model")]
     _model: Option<String>,
     #[schema(min_length = 1)]

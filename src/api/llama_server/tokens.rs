@@ -30,7 +30,8 @@ const PART: usize = 4096;
 /// A text to be split into tokens.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct Tokenize {
-    /// Name, alias or role of a model; the first one if not given. Read by [`State::open`].
+    /// Name, alias or role of a model; the first one if not given.
+    // Read by `State::open`.
     #[serde(rename = "model")]
     _model: Option<String>,
     /// A text, or a list of texts and token ids; up to 2 MiB.
@@ -204,7 +205,8 @@ async fn entries(
 /// Tokens to be joined to a text.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct Detokenize {
-    /// Name, alias or role of a model; the first one if not given. Read by [`State::open`].
+    /// Name, alias or role of a model; the first one if not given.
+    // Read by `State::open`.
     #[serde(rename = "model")]
     _model: Option<String>,
     #[schema(max_items = 1_048_576)]

@@ -272,7 +272,8 @@ impl From<LayerCounts> for Counts {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wish {
-    /// Read by [`Body::model`].
+    /// Name, alias or role of a model; may be left out where only one has a cache.
+    // Read by `Body::model`.
     #[serde(rename = "model")]
     _model: Option<String>,
     /// As `experts.cache` in the configuration: `"25%"` or `"6GiB"`.
