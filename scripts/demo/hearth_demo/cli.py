@@ -71,7 +71,8 @@ def main() -> None:
         "--workers", type=int, default=1, help="single-threaded processes that share each step's rows (CPU)"
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--rows", type=int, default=8, help="rows of 512 tokens per step")
+    parser.add_argument("--rows", type=int, default=8, help="rows of tokens per step")
+    parser.add_argument("--length", type=int, default=512, help="tokens per row; longer documents are left out")
     parser.add_argument("--work", type=Path, default=Path("demo-work"), help="checkpoints and interim exports")
     parser.add_argument(
         "--shallow",
@@ -136,6 +137,7 @@ def train(rank: int, args: argparse.Namespace) -> None:
     plan = training.Plan(
         args.tokens * 1e6,
         rows=args.rows // args.workers,
+        length=args.length,
         muon_rate=0.006 * args.rate,
         adam_rate=0.003 * args.rate,
         decay=args.decay,

@@ -8,6 +8,7 @@ import random
 import re
 import sys
 import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,22 +143,44 @@ def over_http(base_url: str, model: str | None) -> Callable[[Item], Reply]:
     return answer
 
 
+def loops(text: str, words: int = 12, times: int = 3) -> bool:
+    """Whether the same run of words comes back again and again, or anything is said three times in a row."""
+    if re.search(r"(\b\S.{3,80}?)\1\1", text, re.S):
+        return True
+    said = text.split()
+    runs = Counter(tuple(said[i : i + words]) for i in range(len(said) - words))
+    return max(runs.values(), default=0) >= times
+
+
 def narrate(base_url: str, model: str, count: int, seed: int, split: str) -> list[dict]:
-    """The narrator at its default sampling: does it end within 300 tokens, and do speakers keep the character's name?"""
-    ended, named, asked = 0, 0, 0
+    """The narrator at its default sampling: does it end, keep the character's name, greet in a voice, and never loop?"""
     words = Words(random.Random(f"{seed}/narrator"), split)
+
+    def tell(messages: list[chat.Message], tokens: int, **more: object) -> tuple[str, bool]:
+        sampling = {"temperature": 1.25, "min_p": 0.2, "max_tokens": tokens}
+        choice = _post(base_url, {"model": model, "messages": messages, **sampling, **more})["choices"][0]
+        return choice["message"]["content"] or "", choice["finish_reason"] != "length"
+
+    ended, names = 0, []
     for _ in range(count):
-        messages = scenes.conversation(words)
+        messages = scenes.play(words)[:-1]
+        text, stopped = tell(messages, 300)
         character = messages[0]["role"] == "system" and scenes.character(messages[0]["content"])
-        body = {"model": model, "messages": messages[:-1], "temperature": 1.25, "min_p": 0.2, "max_tokens": 300}
-        choice = _post(base_url, body)["choices"][0]
-        ended += choice["finish_reason"] != "length"
-        said = scenes.speakers(choice["message"]["content"] or "") if character else []
-        asked += len(said)
-        named += said.count(character)
+        ended += stopped
+        names += [name == character for name in scenes.speakers(text)] if character else []
+    greeted = 0
+    for _ in range(count):
+        messages = scenes.talk(words)[:2]
+        messages = messages[: 1 + (messages[0]["role"] == "system")]
+        text, stopped = tell(messages, 300)
+        greeted += stopped and text.startswith('"') and bool(scenes.speakers(text))
+    long = [tell(scenes.play(words)[:-1], 1000, ignore_eos=True)[0] for _ in range(max(count // 10, 5))]
+    straight = sum(not loops(text) for text in long)
     return [
         {"skill": "narrator ends in 300 tokens", "score": ended / count, "target": 0.98, "n": count},
-        {"skill": "narrator keeps the name", "score": named / max(asked, 1), "target": 0.9, "n": asked},
+        {"skill": "narrator keeps the name", "score": sum(names) / max(len(names), 1), "target": 0.9, "n": len(names)},
+        {"skill": "narrator greets in its voice", "score": greeted / count, "target": 0.9, "n": count},
+        {"skill": "narrator: 1,000 tokens, no loop", "score": straight / len(long), "target": 0.95, "n": len(long)},
     ]
 
 
