@@ -219,8 +219,8 @@ def repeat(words: Words) -> Item:
 
 
 MIX: dict[Callable[[Words], Item], float] = {
-    tool_call: 22, tool_answer: 14, no_call: 12, no_tools: 12, small_talk: 8, intent: 6, entities: 22, arithmetic: 30, repeat: 5,
-    sums.one_step: 80, turns.follow_up: 30, turns.at_once: 12, turns.in_a_row: 12, turns.about_tools: 8,
+    tool_call: 14, tool_answer: 9, no_call: 9, no_tools: 12, small_talk: 7, intent: 5, entities: 20, arithmetic: 26, repeat: 4,
+    sums.one_step: 80, turns.follow_up: 30, turns.at_once: 12, turns.in_a_row: 12, turns.about_tools: 7,
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,22 +49,31 @@ def encode(tokenizer: Tokenizer, parts: list[Segment]) -> tuple[list[int], list[
 def pack(
     tokenizer: Tokenizer, document: Callable[[random.Random], list[Segment]], rng: random.Random, rows: int, length: int
 ) -> Iterator[Batch]:
-    """Rows filled with whole documents; the first document that does not fit opens the next row."""
-    waiting: tuple[list[int], list[int]] | None = None
+    """Rows filled with whole documents. Those that do not fit wait for a row with more room; some wait all the time."""
+    waiting: deque[tuple[list[int], list[int]]] = deque()
+
+    def fitting(room: int) -> tuple[list[int], list[int]] | None:
+        for i, (ids, _) in enumerate(waiting):
+            if len(ids) <= room:
+                found = waiting[i]
+                del waiting[i]
+                return found
+        while len(waiting) < 16:
+            ids, wanted = encode(tokenizer, document(rng))
+            if len(ids) <= room:
+                return ids, wanted
+            if len(ids) <= length:
+                waiting.append((ids, wanted))
+        return None
+
     while True:
         tokens = torch.full((rows, length), tokenizer.pad)
         targets = torch.full((rows, length), -100)
         starts = torch.zeros(rows, length, dtype=torch.bool)
         for row in range(rows):
             at = 0
-            while True:
-                ids, wanted = waiting or encode(tokenizer, document(rng))
-                waiting = None
-                if len(ids) > length:
-                    continue
-                if at + len(ids) > length:
-                    waiting = (ids, wanted)
-                    break
+            while found := fitting(length - at):
+                ids, wanted = found
                 tokens[row, at : at + len(ids)] = torch.tensor(ids)
                 targets[row, at : at + len(ids)] = torch.tensor(wanted)
                 starts[row, at] = True
