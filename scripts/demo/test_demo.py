@@ -77,6 +77,8 @@ class Shortcuts(unittest.TestCase):
         for _ in range(3000):
             wanted = sums.draw(words.Words(rng, rng.choice(("train", "test"))))
             lines = wanted.thought().splitlines()
+            if " = " not in lines[0]:
+                self.assertTrue(lines[-1].startswith(lines.pop(0)) or wanted.result < 0)
             for line in lines:
                 terms, result = line.split(" = ")
                 self.assertTrue(re.fullmatch(r"\d+( [-+*] \d+)+", terms), line)

@@ -125,7 +125,8 @@ def train(rank: int, args: argparse.Namespace) -> None:
     model = kind(config(len(vocabulary.tokens)))
     if args.start:
         model = export.read(args.start)[0]
-        model.habits = True
+        if isinstance(model, Reasoner):
+            model.habits = True
     elif not args.shallow and first_stage.exists() and not checkpoint.exists():
         grow(torch.load(first_stage, map_location="cpu")["model"], model)
 

@@ -220,8 +220,9 @@ def repeat(words: Words) -> Item:
 
 MIX: dict[Callable[[Words], Item], float] = {
     tool_call: 14, tool_answer: 9, no_call: 9, no_tools: 12, small_talk: 7, intent: 5, entities: 20, arithmetic: 26, repeat: 4,
-    sums.one_step: 80, turns.follow_up: 30, turns.at_once: 12, turns.in_a_row: 12, turns.about_tools: 7,
+    sums.one_step: 60, turns.follow_up: 30, turns.at_once: 12, turns.in_a_row: 12, turns.about_tools: 7,
 }  # fmt: skip
+DRILLS = 0.16  # the share of documents that are nothing but thoughts about sums
 
 
 def lesson(rng: random.Random, split: str = "train", progress: float = 1.0) -> Item:
@@ -235,5 +236,7 @@ def lesson(rng: random.Random, split: str = "train", progress: float = 1.0) -> I
 
 
 def document(rng: random.Random, progress: float = 1.0) -> list[chat.Segment]:
+    if rng.random() < DRILLS:
+        return sums.drill(Words(rng, "train"))
     item = lesson(rng, progress=progress)
     return chat.segments(item.messages, item.tools, item.thinking)

@@ -1,9 +1,10 @@
-"""One-step sums with the thought that a pupil would write: column by column from the units, or a line of the times table."""
+"""One-step sums with the thought that a pupil would write: the sum, its columns from the units, or a line of the times table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .chat import Segment
 from .items import Item, assistant, system, user
 from .tools import toolset
 from .words import ITEMS, Words, split_of
@@ -29,7 +30,7 @@ class Sum:
         return "train" if tiny else split_of(f"{self.a}{self.sign}{self.b}")
 
     def thought(self) -> str:
-        """True lines that end with the sum itself."""
+        """The sum in one form, whatever the wording, and true lines; the last is the sum with its result."""
         line = f"{self.a} {self.sign} {self.b} = {self.result}"
         if self.sign == "*":
             return f"{max(self.a, self.b)} * {min(self.a, self.b)} = {self.result}"
@@ -37,7 +38,7 @@ class Sum:
             return Sum(self.b, "-", self.a).thought() + "\n" + line
         if max(self.a, self.b) < 10:
             return line
-        return "\n".join([*columns(self.a, self.sign, self.b), line])
+        return "\n".join([f"{self.a} {self.sign} {self.b}", *columns(self.a, self.sign, self.b), line])
 
 
 def columns(a: int, sign: str, b: int) -> list[str]:
@@ -129,6 +130,16 @@ def one_step(words: Words) -> Item:
     if rng.random() < 0.25:
         text += (" " if text[-1] in "?.!" else rng.choice((". ", "? ", " ", ", "))) + rng.choice(STEPS)
     return answered(words, text, answer, wanted)
+
+
+def drill(words: Words) -> list[Segment]:
+    """Thoughts alone, one after the other: three times as many sums as in conversations of the same length."""
+    parts: list[Segment] = [("<|im_start|>assistant\n<think>\n", False)]
+    for _ in range(words.rng.randint(4, 9)):
+        thought = draw(words).thought()
+        given = thought.index("\n") + 1 if "=" not in thought.partition("\n")[0] else thought.index(" =")
+        parts += [(thought[:given], False), (thought[given:], True), ("\n", False)]
+    return parts
 
 
 def too_hard(words: Words) -> str:
