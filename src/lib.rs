@@ -1,6 +1,6 @@
 //! Hearth serves large mixture-of-experts language models from one ordinary machine.
 //!
-//! The library holds everything; `src/main.rs` only maps the outcome to an exit code. The rooms and the
+//! The library holds everything; `src/main.rs` only maps the outcome to an exit code. The modules and the
 //! direction of dependencies between them are described in `ARCHITECTURE.md`.
 
 pub mod api;
@@ -10,6 +10,7 @@ pub mod config;
 pub mod demo;
 pub mod engine;
 pub mod experts;
+mod files;
 pub mod folders;
 pub mod generation;
 pub mod gguf;
@@ -18,6 +19,7 @@ pub mod llama;
 pub mod memory;
 pub mod models;
 pub mod plan;
+mod renamed;
 pub mod report;
 pub mod sampling;
 pub mod synthetic;

@@ -5,29 +5,17 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
 use std::time::Duration;
 
-use assert_cmd::Command;
 use serde_json::Value;
 
 use common::Server;
+use common::command::{hearth, stderr, stdout};
 
 fn benchmark(args: &[&str]) -> assert_cmd::assert::Assert {
-    Command::cargo_bin("hearth")
-        .unwrap()
-        .env("HEARTH_CACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"))
-        .args(["benchmark", "--model", "demo-reasoner", "--threads", "2"])
+    hearth(&["benchmark", "--model", "demo-reasoner", "--threads", "2"])
         .args(args)
         .assert()
-}
-
-fn stdout(assert: &assert_cmd::assert::Assert) -> String {
-    String::from_utf8_lossy(&assert.get_output().stdout).into_owned()
-}
-
-fn stderr(assert: &assert_cmd::assert::Assert) -> String {
-    String::from_utf8_lossy(&assert.get_output().stderr).into_owned()
 }
 
 fn number(value: &Value) -> f64 {
@@ -175,7 +163,7 @@ fn placements_are_compared() {
     ];
     let printed = benchmark(&[&args[..], &["--config", config.to_str().unwrap()]].concat()).success();
     let report: Value = serde_json::from_str(&stdout(&printed)).unwrap();
-    // 8 slots and one of zeros, 204 KiB each.
+    // 8 entries and one of zeros, 204 KiB each.
     assert_eq!(report["cache_bytes"], 9 * 204 * 1024);
     let placements = report["placements"].as_array().unwrap();
     let names: Vec<&str> = placements.iter().map(|way| way["name"].as_str().unwrap()).collect();
@@ -192,9 +180,7 @@ fn placements_are_compared() {
 
 /// `hearth benchmark` against servers that run already.
 fn of_servers(args: &[&str]) -> assert_cmd::assert::Assert {
-    Command::cargo_bin("hearth")
-        .unwrap()
-        .args(["benchmark", "--prompt-tokens", "40", "--generate", "6", "--repeat", "2"])
+    hearth(&["benchmark", "--prompt-tokens", "40", "--generate", "6", "--repeat", "2"])
         .args(args)
         .assert()
 }

@@ -1,5 +1,8 @@
 //! `hearth config` from outside.
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::fs;
 
 use assert_cmd::Command;
@@ -7,16 +10,8 @@ use serde_json::Value;
 
 /// The command, without what the surroundings of the test may have configured.
 fn hearth(arguments: &[&str]) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("hearth"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("HEARTH_") {
-            command.env_remove(name);
-        }
-    }
-    command
-        .env_remove("XDG_CONFIG_HOME")
-        .env("HOME", "/nonexistent")
-        .args(arguments);
+    let mut command = command::hearth(arguments);
+    command.env_remove("XDG_CONFIG_HOME").env("HOME", "/nonexistent");
     command
 }
 

@@ -11,22 +11,20 @@ use serde_json::{Value, json};
 
 /// A model with experts of half a megabyte each, 128 of them in two layers.
 fn model(folder: &Path) -> String {
-    let (_, tiny) = Shape::presets(Arch::Qwen3moe).pop().unwrap();
+    let tiny = Shape::preset(Arch::Qwen3moe, "tiny").unwrap();
     let shape = Shape {
         layers: 2,
         width: 256,
         experts: 64,
-        experts_used: 4,
+        experts_per_token: 4,
         expert_feed_forward: 512,
         ..tiny
     };
     let path = folder.join("model.gguf");
     let synthetic = Synthetic {
-        shape,
-        mix: Mix::from_name("f16").unwrap(),
         skew: 0.5,
         seed: 7,
-        header_only: false,
+        ..Synthetic::new(shape, Mix::from_name("f16").unwrap())
     };
     synthetic.write(&path, |_, _| ()).unwrap();
     path.display().to_string()
@@ -107,6 +105,10 @@ fn numbers_agree_wherever_they_are_told() {
             (metric - total[key].as_f64().unwrap()).abs() < 0.5,
             "{key}: {metric} {total}"
         );
+    }
+    for name in ["capacity", "slots"] {
+        let metric = server.metric(&format!("hearth_expert_cache_{name}"), "m");
+        assert!((metric - 32.0).abs() < 0.5, "{name}: {metric}");
     }
     let (status, memory) = server.get("/api/v1/memory");
     assert_eq!(status, 200);

@@ -179,25 +179,23 @@ fn cache_with_heat(path: &Path, share: f32, kind: PolicyKind, every: Option<usiz
             kind,
             ..PolicyConfig::default()
         },
-        experts_per_token: shape.experts_used,
+        experts_per_token: shape.experts_per_token,
         pinned: BTreeMap::new(),
     };
     ExpertCache::start(config, heat, None).unwrap()
 }
 
 fn model(folder: &Path, arch: Arch, mix: &str) -> PathBuf {
-    let (_, shape) = Shape::presets(arch).pop().unwrap();
+    let shape = Shape::preset(arch, "tiny").unwrap();
     write(folder, shape, mix)
 }
 
 fn write(folder: &Path, shape: Shape, mix: &str) -> PathBuf {
     let path = folder.join(format!("{}-{mix}.gguf", shape.arch.as_str()));
     let synthetic = Synthetic {
-        shape,
-        mix: Mix::from_name(mix).unwrap(),
         skew: 0.5,
         seed: 7,
-        header_only: false,
+        ..Synthetic::new(shape, Mix::from_name(mix).unwrap())
     };
     synthetic.write(&path, |_, _| ()).unwrap();
     path
@@ -262,6 +260,7 @@ fn compare(path: &Path, repacked: bool, steps: &[Step]) {
             let what = format!("{name} {} {share}: {counts:?}", kind.name());
             assert_same(path, steps, expected, &found, &what);
             assert!(counts.selections > 0 && counts.uploads > 0 && counts.hits > 0, "{what}");
+            assert!(counts.computed > 0, "no copy was computed with: {what}");
         }
     }
 }
@@ -302,7 +301,7 @@ fn the_same_logits_for_gpt_oss_with_its_biases() {
 #[test]
 fn the_same_logits_for_gate_and_up_in_one_tensor() {
     let folder = tempfile::tempdir().unwrap();
-    let (_, mut shape) = Shape::presets(Arch::Qwen3next).pop().unwrap();
+    let mut shape = Shape::preset(Arch::Qwen3next, "tiny").unwrap();
     shape.fused_gate_up = true;
     compare(&write(folder.path(), shape, "f16"), false, &one_sequence());
 }
@@ -373,7 +372,10 @@ fn a_running_cache_can_be_changed() {
     };
     let found = compute(&model, Some(&cache), &steps, change);
     let counts = cache.stats().total();
-    assert!(counts.hits > 0 && counts.uploads > 0, "{counts:?}");
+    assert!(
+        counts.hits > 0 && counts.uploads > 0 && counts.computed > 0,
+        "{counts:?}"
+    );
     assert_same(&path, &steps, &expected, &found, "changed while it was used");
     let pin = |layer, expert| Change {
         pinned: Some(BTreeMap::from([(layer, vec![expert])])),
@@ -393,7 +395,7 @@ fn a_running_cache_can_be_changed() {
 #[test]
 fn a_warm_start_is_complete() {
     let folder = tempfile::tempdir().unwrap();
-    let (_, shape) = Shape::presets(Arch::Qwen3moe).pop().unwrap();
+    let shape = Shape::preset(Arch::Qwen3moe, "tiny").unwrap();
     let shape = Shape { experts: 128, ..shape };
     let path = write(folder.path(), shape, "q8_0");
     for kind in PolicyKind::ALL {

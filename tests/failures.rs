@@ -1,5 +1,8 @@
 //! Files that are sound as files, and do not compute: the reason reaches who asked.
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::path::Path;
 
 use hearth::gguf::Gguf;
@@ -7,15 +10,9 @@ use hearth::synthetic::{Arch, Mix, Shape, Synthetic};
 
 /// A small random model, whose bytes `damage` may change.
 fn model(path: &Path, damage: impl FnOnce(&Gguf, &mut [u8])) {
-    let (_, shape) = Shape::presets(Arch::Llama).pop().unwrap();
-    let synthetic = Synthetic {
-        shape,
-        mix: Mix::from_name("f16").unwrap(),
-        skew: 0.0,
-        seed: 1,
-        header_only: false,
-    };
-    synthetic.write(path, |_, _| ()).unwrap();
+    let shape = Shape::preset(Arch::Llama, "tiny").unwrap();
+    let mix = Mix::from_name("f16").unwrap();
+    Synthetic::new(shape, mix).write(path, |_, _| ()).unwrap();
     let mut bytes = std::fs::read(path).unwrap();
     damage(&Gguf::open(path).unwrap(), &mut bytes);
     std::fs::write(path, bytes).unwrap();
@@ -23,20 +20,17 @@ fn model(path: &Path, damage: impl FnOnce(&Gguf, &mut [u8])) {
 
 /// Asks the command for a few tokens; returns its exit code and what it says of errors.
 fn generate(path: &Path) -> (Option<i32>, String) {
-    let output = assert_cmd::Command::new(env!("CARGO_BIN_EXE_hearth"))
-        .args([
-            "generate",
-            "hello",
-            "--raw",
-            "--max-tokens",
-            "4",
-            "--context",
-            "256",
-            "--model-path",
-        ])
-        .arg(path)
-        .output()
-        .unwrap();
+    let args = [
+        "generate",
+        "hello",
+        "--raw",
+        "--max-tokens",
+        "4",
+        "--context",
+        "256",
+        "--model-path",
+    ];
+    let output = command::hearth(&args).arg(path).output().unwrap();
     (
         output.status.code(),
         String::from_utf8_lossy(&output.stderr).into_owned(),

@@ -399,7 +399,7 @@ fn the_sound_model_is_accepted() {
     let file = folder.path().join("sound.gguf");
     std::fs::write(&file, model().zeros()).unwrap();
     let geometry = Gguf::open(&file).unwrap().geometry().unwrap();
-    assert_eq!((geometry.experts, geometry.experts_used), (8, 2));
+    assert_eq!((geometry.experts, geometry.experts_per_token), (8, 2));
     assert_eq!(geometry.tokenizer.eos_text, "<e>");
 }
 

@@ -104,7 +104,7 @@ fn a_model_is_shown_to_people() {
         r"tiny\u{1b}[2J",
         "Q4_K_M",
         "4, one in 4 with full attention, and 1 for multi-token prediction",
-        "512 per layer, 10 active + 1 shared",
+        "512 per layer, 10 per token + 1 shared",
         "2 key and 4 value heads of 32, convolution of 4",
         "routed experts",
         "MTP",

@@ -30,13 +30,23 @@ fn writer() {
     }
 }
 
+/// Files that are neither the heat map nor the lock.
+fn unfinished(folder: &Path) -> usize {
+    let names = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    names
+        .filter(|name| Path::new(name).extension().is_none() && name != ".heat-lock")
+        .count()
+}
+
 /// Killed without warning at any moment, thirty times: there is always a whole heat map, and never an older one.
 #[test]
 fn a_killed_writer_leaves_a_loadable_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = model().heat_file(folder.path());
     HeatMap::new(model(), LAYERS, EXPERTS).save(&path).unwrap();
-    let mut written = 0;
+    let (mut written, mut left) = (0, 0);
     for round in 0..30 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "writer", "--nocapture"])
@@ -48,8 +58,12 @@ fn a_killed_writer_leaves_a_loadable_file() {
         // SIGKILL: nothing can be done about it.
         child.kill().unwrap();
         child.wait().unwrap();
+        left += usize::from(unfinished(folder.path()) > 0);
         let map = HeatMap::load(&path, model(), LAYERS, EXPERTS).unwrap().unwrap();
         written += u64::from(map.observed() > 0);
+        // As at each start of a model.
+        assert_eq!(unfinished(folder.path()), 0);
     }
     assert!(written > 0, "no writer got so far as to write");
+    assert!(left > 0, "no writer was killed while it wrote");
 }

@@ -1,4 +1,5 @@
-//! The rules of the house: modules without cycles, `unsafe` only where it must be, files that can be read in one go.
+//! The rules of the house: modules without cycles, `unsafe` only where it must be, files that can be read in one go, documents
+//! that name what is there.
 //!
 //! Reading the paths that start with `crate::`, `super::` or `self::` is enough: nothing in this project reaches another module
 //! in another way. What is compiled for tests only does not count.
@@ -319,6 +320,60 @@ fn no_file_is_long() {
         })
         .collect();
     assert!(long.is_empty(), "{long:#?}");
+}
+
+/// Files that a document names and that are not there: links, paths from the root, and in ARCHITECTURE.md names of sources.
+fn not_there(document: &str, text: &str, sources: &BTreeSet<String>) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = root.join(document).parent().unwrap().to_owned();
+    let links = text
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| Some(rest.split_once(')')?.0));
+    let links = links
+        .filter(|link| !link.contains("://") && !link.starts_with('#'))
+        .filter(|link| !folder.join(link.split('#').next().unwrap()).exists());
+    let code = || text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    let is_path = |name: &str| {
+        let folders = ["src/", "tests/", "scripts/", "docs/", "benches/", "assets/", "fuzz/"];
+        folders.iter().any(|folder| name.starts_with(folder)) && !name.contains(['*', ' ', '<'])
+    };
+    let paths = code().filter(|name| is_path(name) && !root.join(name).exists());
+    let names = code().filter(|name| {
+        let source = document == "ARCHITECTURE.md" && name.ends_with(".rs") && !name.contains('/');
+        source && !sources.contains(*name)
+    });
+    links
+        .chain(paths)
+        .chain(names)
+        .map(|name| format!("{document}: {name}"))
+        .collect()
+}
+
+#[test]
+fn documents_name_what_is_there() {
+    let sources = files_below("src", |path| path.ends_with(".rs"));
+    let sources = sources
+        .iter()
+        .map(|source| source.path.rsplit('/').next().unwrap().to_owned());
+    let sources: BTreeSet<String> = sources.collect();
+    let mut documents = files_below("docs", |path| path.ends_with(".md"));
+    for path in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        documents.push(Source {
+            path: path.to_owned(),
+            text: std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap(),
+        });
+    }
+    let missing: Vec<String> = documents
+        .iter()
+        .flat_map(|document| not_there(&document.path, &document.text, &sources))
+        .collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+    let text =
+        "see `src/nowhere.rs`, `no_such.rs`, `mod.rs` and [x](docs/nothing.md#a), [y](README.md), [z](https://x.y)";
+    let names = not_there("ARCHITECTURE.md", text, &sources);
+    let expected = ["docs/nothing.md#a", "src/nowhere.rs", "no_such.rs"].map(|name| format!("ARCHITECTURE.md: {name}"));
+    assert_eq!(names, expected);
 }
 
 /// What the checks above would say of a crate with these files.

@@ -14,16 +14,10 @@ use serde_json::Value;
 const ROUNDING: u64 = 4 * 10_486;
 
 fn model(folder: &Path, arch: Arch, mix: &str) -> String {
-    let (_, shape) = Shape::presets(arch).pop().unwrap();
+    let shape = Shape::preset(arch, "tiny").unwrap();
     let path = folder.join(format!("{}.gguf", arch.as_str()));
-    let synthetic = Synthetic {
-        shape,
-        mix: Mix::from_name(mix).unwrap(),
-        skew: 0.0,
-        seed: 1,
-        header_only: false,
-    };
-    synthetic.write(&path, |_, _| ()).unwrap();
+    let mix = Mix::from_name(mix).unwrap();
+    Synthetic::new(shape, mix).write(&path, |_, _| ()).unwrap();
     path.display().to_string()
 }
 

@@ -1,33 +1,24 @@
 //! Metadata that llama.cpp aborts on, or computes with for ever: a sound model with one number changed is refused, by
 //! `hearth inspect` and before it is served.
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use hearth::synthetic::{Arch, Mix, Shape, Synthetic};
 
 fn hearth(args: &[&str]) -> Output {
-    assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("hearth"))
-        .args(args)
-        .output()
-        .unwrap()
+    command::hearth(args).output().unwrap()
 }
 
 /// A tiny sound model.
 fn sound(folder: &Path, arch: Arch) -> PathBuf {
-    let (_, shape) = Shape::presets(arch)
-        .into_iter()
-        .find(|(name, _)| *name == "tiny")
-        .unwrap();
+    let shape = Shape::preset(arch, "tiny").unwrap();
     let path = folder.join(format!("{}.gguf", arch.as_str()));
-    let synthetic = Synthetic {
-        shape,
-        mix: Mix::from_name("f16").unwrap(),
-        skew: 0.0,
-        seed: 1,
-        header_only: false,
-    };
-    synthetic.write(&path, |_, _| {}).unwrap();
+    let mix = Mix::from_name("f16").unwrap();
+    Synthetic::new(shape, mix).write(&path, |_, _| ()).unwrap();
     path
 }
 

@@ -1,5 +1,8 @@
 //! `hearth plan` for the two models it was made for: full-size files of which there is only the header.
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::path::Path;
 use std::process::Output;
 use std::sync::OnceLock;
@@ -7,16 +10,12 @@ use std::sync::OnceLock;
 use hearth::synthetic::{Arch, Mix, Shape, Synthetic};
 
 fn header(path: &Path, arch: Arch, preset: &str) {
-    let presets = Shape::presets(arch);
-    let (_, shape) = presets.into_iter().find(|(name, _)| *name == preset).unwrap();
+    let shape = Shape::preset(arch, preset).unwrap();
     let synthetic = Synthetic {
-        shape,
-        mix: Mix::from_name("q4_k_m").unwrap(),
-        skew: 0.0,
-        seed: 1,
         header_only: true,
+        ..Synthetic::new(shape, Mix::from_name("q4_k_m").unwrap())
     };
-    synthetic.write(path, |_, _| {}).unwrap();
+    synthetic.write(path, |_, _| ()).unwrap();
 }
 
 /// Qwen3-Next-80B-A3B and Mag-Mell-12B.
@@ -32,11 +31,7 @@ fn models() -> [String; 2] {
 }
 
 fn hearth(args: &[&str]) -> Output {
-    let mut command = assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("hearth"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HEARTH_")) {
-        command.env_remove(name);
-    }
-    command.arg("plan").args(args).output().unwrap()
+    command::hearth(&["plan"]).args(args).output().unwrap()
 }
 
 fn plan(args: &[&str]) -> Output {
@@ -143,7 +138,8 @@ fn settings_come_from_the_configuration() {
     assert_eq!(plan["tiers"][0]["budget"], 20_u64 << 30);
     let (reasoner, narrator) = (&plan["models"][0], &plan["models"][1]);
     assert_eq!(reasoner["experts"]["placement"], "cache");
-    assert_eq!(reasoner["experts"]["slots"], 51);
+    assert_eq!(reasoner["experts"]["capacity"], 51);
+    assert_eq!(reasoner["experts"]["slots"], 51, "the old name");
     assert_eq!(reasoner["context"]["kv_type"], "q8_0");
     assert_eq!(narrator["gpu_layers"], 10);
     assert_eq!(narrator["context"]["tokens"], 32_768);

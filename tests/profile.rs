@@ -1,30 +1,19 @@
 //! `hearth profile` from outside: what it writes, that a replay says the same, and that the simulator agrees with the run.
 #![cfg(feature = "demo")]
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::path::Path;
 
-use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use serde_json::Value;
 
+use command::{hearth, stderr, stdout};
+
 fn profile(args: &[&str]) -> Assert {
-    Command::cargo_bin("hearth")
-        .unwrap()
-        .env(
-            "HEARTH_CACHE",
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join("profile-cache"),
-        )
-        .arg("profile")
-        .args(args)
-        .assert()
-}
-
-fn stdout(assert: &Assert) -> String {
-    String::from_utf8_lossy(&assert.get_output().stdout).into_owned()
-}
-
-fn stderr(assert: &Assert) -> String {
-    String::from_utf8_lossy(&assert.get_output().stderr).into_owned()
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("profile-cache");
+    hearth(&["profile"]).env("HEARTH_CACHE", cache).args(args).assert()
 }
 
 fn json(path: &Path) -> Value {
@@ -49,7 +38,7 @@ fn the_simulator_agrees_with_the_run() {
 
     let measured = &report["measured"];
     assert_eq!(
-        (&measured["slots"], &measured["policy"]),
+        (&measured["capacity"], &measured["policy"]),
         (&8.into(), &"predictive".into())
     );
     assert!(
@@ -60,12 +49,17 @@ fn the_simulator_agrees_with_the_run() {
     assert!((rate - simulated).abs() < 0.03, "{measured}");
     let rows = report["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 4 * 5);
-    let default = |row: &&Value| row["policy"] == "predictive" && row["slots"] == 8;
+    let default = |row: &&Value| row["policy"] == "predictive" && row["capacity"] == 8 && row["slots"] == 8;
     let row = rows.iter().find(default).unwrap();
     assert!(number(&row["of_optimum"]) >= 0.85, "{row}");
 
     let geometry = &report["geometry"];
-    assert_eq!((&geometry["experts"], &geometry["active"]), (&32.into(), &4.into()));
+    assert_eq!(
+        (&geometry["experts"], &geometry["experts_per_token"]),
+        (&32.into(), &4.into())
+    );
+    // What they were called before.
+    assert_eq!((&measured["slots"], &geometry["active"]), (&8.into(), &4.into()));
     let layers = report["layers"].as_array().unwrap();
     assert_eq!(layers.len() as u64, geometry["layers"].as_u64().unwrap());
     for layer in layers {

@@ -3,9 +3,13 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Server, raw_post};
+use hearth::synthetic::{Arch, Mix, Shape, Synthetic};
 use serde_json::json;
 
 /// A server that has work for a minute, and would wait an hour for it.
@@ -46,4 +50,75 @@ fn an_idle_server_ends_with_success() {
     );
     server.signal("TERM");
     assert_eq!(server.ended(Duration::from_secs(30)).code(), Some(0));
+}
+
+/// A configuration with so many models, all of them the same file, of which a thousand take less than a gigabyte.
+fn many_models(folder: &Path, count: usize) -> String {
+    let shape = Shape {
+        layers: 1,
+        width: 32,
+        heads: 1,
+        kv_heads: 1,
+        head: 32,
+        rope: 32,
+        feed_forward: 32,
+        vocabulary: 260,
+        ..Shape::preset(Arch::Llama, "tiny").unwrap()
+    };
+    let path = folder.join("tiny.gguf");
+    let mix = Mix::from_name("f16").unwrap();
+    Synthetic::new(shape, mix).write(&path, |_, _| ()).unwrap();
+    let models = (0..count)
+        .map(|number| format!("[[model]]\nname = \"m{number}\"\npath = {path:?}\ncontext = 64\nparallel = 1\n"));
+    let config = folder.join("models.toml");
+    std::fs::write(&config, format!("[server]\nport = 0\n{}", models.collect::<String>())).unwrap();
+    config.display().to_string()
+}
+
+/// How a process ended; panics when it has not within `limit`.
+fn ended(child: &mut Child, limit: Duration) -> std::process::ExitStatus {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("it runs after {limit:?}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_server_ends_while_two_thousand_models_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = many_models(folder.path(), 2000);
+    // Before it listens and after: models are inspected and planned first, and load in the background.
+    for listening in [false, true] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_hearth"))
+            .args(["serve", "--config", &config])
+            .env("HEARTH_LOG", "error")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        if listening {
+            let line = lines.next().unwrap().unwrap();
+            assert!(line.contains("listens on http://"), "{line}");
+        } else {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        // It names all models, and would wait for who does not read that.
+        let reader = std::thread::spawn(move || lines.count());
+        let sent = Command::new("kill")
+            .args(["-s", "TERM", &child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+        let status = ended(&mut child, Duration::from_secs(60));
+        // Until it handles signals the system ends it.
+        let by_signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        assert!(status.success() || by_signal == Some(15), "{status}");
+        reader.join().unwrap();
+    }
 }

@@ -1,14 +1,13 @@
 //! Random models of real architectures, through the real engine.
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::path::Path;
 use std::process::Output;
 
 fn hearth(args: &[&str]) -> Output {
-    assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("hearth"))
-        .args(args)
-        .env_remove("HEARTH_LOG")
-        .output()
-        .unwrap()
+    command::hearth(args).output().unwrap()
 }
 
 fn make(path: &Path, args: &[&str]) {

@@ -153,8 +153,8 @@ fn write_summary(out: &mut impl Write, gguf: &Gguf, geometry: &Geometry) -> io::
         line(
             "experts",
             format!(
-                "{} per layer, {} active{shared}, width {}",
-                geometry.experts, geometry.experts_used, geometry.expert_feed_forward
+                "{} per layer, {} per token{shared}, width {}",
+                geometry.experts, geometry.experts_per_token, geometry.expert_feed_forward
             ),
         )?;
     }

@@ -2,7 +2,6 @@
 
 use std::io::{IsTerminal, Write};
 
-use anyhow::bail;
 use futures_util::future::join_all;
 
 use super::engines;
@@ -92,8 +91,5 @@ async fn serve(bound: api::Bound, state: &State, config: &ServerConfig, models: 
     models.shutdown(config.shutdown_grace).await;
     join_all(handles.iter().map(|handle| handle.stop(true))).await;
     let _ = running.await;
-    match failure {
-        Some(failure) => bail!(failure),
-        None => Ok(()),
-    }
+    failure.map_or(Ok(()), |failure| Err(failure.into()))
 }

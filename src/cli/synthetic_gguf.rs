@@ -27,8 +27,8 @@ pub(super) struct Args {
     experts: Option<u32>,
 
     /// Experts that compute a token, instead of the preset's.
-    #[arg(long)]
-    experts_used: Option<u32>,
+    #[arg(long, alias = "experts-used")]
+    experts_per_token: Option<u32>,
 
     /// Tokens of the vocabulary, instead of the preset's.
     #[arg(long)]
@@ -72,9 +72,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let presets = Shape::presets(args.arch);
-    let known: Vec<_> = presets.iter().map(|(name, _)| *name).collect();
-    let Some((_, mut shape)) = presets.into_iter().find(|(name, _)| *name == args.preset) else {
+    let Some(mut shape) = Shape::preset(args.arch, &args.preset) else {
+        let known: Vec<_> = Shape::presets(args.arch).into_iter().map(|(name, _)| name).collect();
         bail!(
             "{} has no preset `{}`; it has {}",
             args.arch.as_str(),
@@ -85,7 +84,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     for (given, field) in [
         (args.layers, &mut shape.layers),
         (args.experts, &mut shape.experts),
-        (args.experts_used, &mut shape.experts_used),
+        (args.experts_per_token, &mut shape.experts_per_token),
         (args.vocabulary, &mut shape.vocabulary),
         (args.context, &mut shape.context),
     ] {

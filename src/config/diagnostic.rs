@@ -258,8 +258,8 @@ fn write_excerpt(out: &mut fmt::Formatter<'_>, source: &SourceFile, span: &Range
     let marked = source.text.get(span.clone()).unwrap_or_default();
     // A mark ends with its line, even if what it marks goes on.
     let marked = marked.lines().next().unwrap_or_default().chars().count();
-    let room = line.chars().count().saturating_sub(column - 1);
-    let carets = "^".repeat(marked.min(room).max(1));
+    let rest = line.chars().count().saturating_sub(column - 1);
+    let carets = "^".repeat(marked.min(rest).max(1));
     // Tabs are kept, so that the caret stands below its character whatever their width.
     let indent: String = line
         .chars()

@@ -3,11 +3,12 @@
 //! They are unpacked once into the cache directory, so that llama.cpp can map them like any other file.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::files::Staging;
 use crate::folders;
 
 /// Why a built-in model is no file.
@@ -71,60 +72,27 @@ impl DemoModel {
     }
 }
 
-/// Before the names of files that are being written, for who cleans up.
+/// Before the names of files that are being written.
 const UNFINISHED: &str = ".demo-unpacking-";
-/// Held by who writes into the folder. The system gives it back when its owner dies, however it does.
-const LOCK: &str = ".demo-lock";
 
 /// Writes `bytes` to a file that is named after their checksum; an intact one is left alone. What killed processes left
 /// half written is removed.
 fn unpack_into(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<PathBuf> {
     let checksum = Sha256::digest(bytes);
     let short: String = checksum.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let path = folder.join(format!("demo-{name}-{short}.gguf"));
+    let name = format!("demo-{name}-{short}.gguf");
+    let path = folder.join(&name);
     let intact = || file_is(&path, bytes.len(), checksum.as_slice());
-    if intact()? && unfinished(folder)?.is_empty() {
+    let staging = Staging::new(folder, UNFINISHED);
+    if intact()? && staging.unfinished()?.is_empty() {
         return Ok(path);
     }
-    fs::create_dir_all(folder)?;
-    let lock = fs::File::create(folder.join(LOCK))?;
-    match lock.lock() {
-        // Nobody writes now: whoever began these files is dead.
-        Ok(()) => {
-            for file in unfinished(folder)? {
-                fs::remove_file(file)?;
-            }
-        }
-        // Some network file systems have no locks. Writing is safe all the same, only cleaning up is not.
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
-        Err(error) => return Err(error),
-    }
+    let locked = staging.lock()?;
     // Another process may have been faster.
-    if intact()? {
-        return Ok(path);
+    if !intact()? {
+        locked.replace(Path::new(&name), bytes)?;
     }
-    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(&path).map_err(|error| error.error)?;
     Ok(path)
-}
-
-/// Files in the folder that are not written to their end.
-fn unfinished(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            found.push(entry.path());
-        }
-    }
-    Ok(found)
 }
 
 fn file_is(path: &Path, length: usize, checksum: &[u8]) -> io::Result<bool> {
@@ -152,7 +120,6 @@ mod tests {
         fs::write(&path, b"weighty").unwrap();
         assert_eq!(unpack_into(folder.path(), "m", b"weights").unwrap(), path);
         assert_eq!(fs::read(&path).unwrap(), b"weights");
-        assert_eq!(unfinished(folder.path()).unwrap(), [] as [PathBuf; 0]);
     }
 
     #[test]
@@ -163,18 +130,6 @@ mod tests {
         // Also where the model itself is intact.
         fs::write(&left, b"wei").unwrap();
         assert_eq!(unpack_into(folder.path(), "m", b"weights").unwrap(), path);
-        assert!(!left.exists());
-        // A process that lives holds the lock, and keeps what it writes.
-        fs::write(&left, b"wei").unwrap();
-        let lock = fs::File::create(folder.path().join(LOCK)).unwrap();
-        lock.lock().unwrap();
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| unpack_into(folder.path(), "m", b"weights").unwrap());
-            std::thread::sleep(std::time::Duration::from_millis(100));
-            assert!(left.exists() && !waiting.is_finished());
-            lock.unlock().unwrap();
-            assert_eq!(waiting.join().unwrap(), path);
-        });
         assert!(!left.exists());
     }
 

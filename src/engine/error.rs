@@ -21,7 +21,7 @@ pub enum EngineError {
         /// When a place is likely to be free.
         retry_after: Duration,
     },
-    /// The prompt leaves no room for an answer.
+    /// The prompt leaves no token of the context for an answer.
     #[error("the prompt has {prompt_tokens} tokens, but model `{model}` is running with a context of {context} tokens")]
     ContextExceeded {
         model: String,

@@ -2,17 +2,17 @@
 //!
 //! It lies in a small file of its own, named after the model's fingerprint. The file, little-endian: magic (8 bytes),
 //! version (u32), fingerprint (32 bytes), layers (u32), experts per layer (u32), tokens (u64), the selections of each
-//! expert by layer (f32), and the SHA-256 of all that. It is written to a temporary file first and moved into place, so
-//! that at any moment either the old one or the new one is there; a process that is killed leaves a temporary file behind
-//! at worst.
+//! expert by layer (f32), and the SHA-256 of all that. It is replaced as a whole: at any moment either the old one or the new
+//! one is there. What a killed process leaves behind is removed at the next start.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use super::policy::DecayingCounts;
+use crate::files::Staging;
 
 const MAGIC: [u8; 8] = *b"HRTHHEAT";
 const VERSION: u32 = 1;
@@ -22,6 +22,9 @@ const CHECKSUM: usize = 32;
 
 /// Tokens after which half of a selection's weight is gone: some days of use, so that old habits give way.
 const HALF_LIFE: f64 = 100_000.0;
+
+/// Before the names of files that are being written.
+const UNFINISHED: &str = ".heat-";
 
 /// Tells models apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -131,13 +134,18 @@ impl HeatMap {
     /// # Errors
     /// When the file or its folder cannot be written; what was there before is left as it was.
     pub fn save(&self, path: &Path) -> Result<(), HeatError> {
-        replace_file(path, &self.encode()).map_err(|reason| HeatError::Write {
+        let (folder, name) = parts(path);
+        let saved = Staging::new(folder, UNFINISHED)
+            .lock()
+            .and_then(|locked| locked.replace(name, &self.encode()));
+        saved.map_err(|reason| HeatError::Write {
             path: path.to_owned(),
             reason,
         })
     }
 
-    /// Reads the map of the model with that fingerprint and geometry; `None` if there is no file.
+    /// Reads the map of the model with that fingerprint and geometry; `None` if there is no file. Removes what killed
+    /// processes left half written beside it.
     ///
     /// # Errors
     /// When the file cannot be read, is damaged, or belongs to another model or version. Whatever it holds, no more is
@@ -152,6 +160,9 @@ impl HeatMap {
             path: path.to_owned(),
             reason,
         };
+        if let Err(error) = Staging::new(parts(path).0, UNFINISHED).clean() {
+            tracing::debug!("unfinished heat maps beside {} stay: {error}", path.display());
+        }
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -228,6 +239,12 @@ impl HeatMap {
     }
 }
 
+/// The folder of a file, and its name there.
+fn parts(path: &Path) -> (&Path, &Path) {
+    let name = path.file_name().unwrap_or_default();
+    (path.parent().unwrap_or(Path::new("")), Path::new(name))
+}
+
 /// [`HeatError`] before the file's name is known.
 #[derive(Debug, PartialEq)]
 enum Refusal {
@@ -249,23 +266,6 @@ impl Refusal {
 fn number(fields: &mut &[u8]) -> u32 {
     let bytes = fields.split_off(..4).and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(u32::MAX, u32::from_le_bytes)
-}
-
-/// Puts a file with these bytes in the place of whatever is there, durably.
-fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(folder)?;
-    let mut file = tempfile::Builder::new().prefix(".heat-").tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    // The new name survives a power cut only once the folder is on the disk too; folders cannot be opened on Windows.
-    #[cfg(unix)]
-    File::open(folder)?.sync_all()?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -302,19 +302,24 @@ mod tests {
         for layer in 0..4 {
             assert_eq!(back.layer(layer), map.layer(layer));
         }
-        // Nothing else stays behind.
-        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        // Nothing else stays behind but the lock.
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 2);
     }
 
     #[test]
-    fn what_a_killed_writer_leaves_changes_nothing() {
+    fn what_a_killed_writer_leaves_changes_nothing_and_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = model().heat_file(folder.path());
         let map = map();
         map.save(&path).unwrap();
-        std::fs::write(folder.path().join(".heat-killed"), &map.encode()[..50]).unwrap();
+        let left = folder.path().join(".heat-killed");
+        let leave = || std::fs::write(&left, &map.encode()[..50]).unwrap();
+        leave();
         assert!(HeatMap::load(&path, model(), 3, 8).unwrap().is_some());
+        assert!(!left.exists(), "removed at a start");
+        leave();
         map.save(&path).unwrap();
+        assert!(!left.exists(), "removed when somebody writes");
         assert!(HeatMap::load(&path, model(), 3, 8).unwrap().is_some());
     }
 

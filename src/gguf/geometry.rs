@@ -38,7 +38,8 @@ pub struct Geometry {
     /// Routed experts per layer.
     pub experts: u32,
     /// Routed experts that compute a token.
-    pub experts_used: u32,
+    #[serde(flatten, serialize_with = "crate::renamed::experts_used")]
+    pub experts_per_token: u32,
     /// Width of a routed expert.
     pub expert_feed_forward: u32,
     /// Shared experts, which compute every token; files with only the width of one do not count it.
@@ -104,7 +105,7 @@ impl Geometry {
             rope: rope_dimensions,
         };
         limits::check_rope(&keys, lengths)?;
-        let (experts, experts_used) = limits::experts(&keys)?;
+        let (experts, experts_per_token) = limits::experts(&keys)?;
         let conv_kernel = keys.number("ssm.conv_kernel", MAX_SIZE)?;
         let ssm = SsmGeometry {
             conv_kernel,
@@ -129,7 +130,7 @@ impl Geometry {
             key_length,
             value_length,
             experts,
-            experts_used,
+            experts_per_token,
             expert_feed_forward: keys.number("expert_feed_forward_length", MAX_SIZE)?,
             shared_experts: keys.number("expert_shared_count", MAX_EXPERTS)?,
             shared_feed_forward: keys.number("expert_shared_feed_forward_length", MAX_SIZE)?,

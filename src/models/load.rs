@@ -163,14 +163,14 @@ fn load_spec(
     Ok((info, spec))
 }
 
-/// The cache that the plan has room for.
+/// The cache as planned.
 fn expert_cache(
     model: &ModelConfig,
     gguf: &Gguf,
     planned: &ModelPlan,
     gpu: Option<GpuId>,
 ) -> Result<Option<Arc<ExpertCache>>, ModelError> {
-    let Experts::Cache { device, slots, of } = planned.experts else {
+    let Experts::Cache { device, capacity, of } = planned.experts else {
         return Ok(None);
     };
     let shape = gguf.geometry().map_err(|error| in_file(model, error))?;
@@ -190,7 +190,7 @@ fn expert_cache(
         tracing::warn!("{error}");
         None
     });
-    let slot_bytes = planned
+    let entry_bytes = planned
         .rows
         .iter()
         .filter(|row| row.kind == Kind::Experts)
@@ -200,7 +200,7 @@ fn expert_cache(
     let kind = model
         .experts
         .policy
-        .unwrap_or_else(|| PolicyKind::for_model(slot_bytes));
+        .unwrap_or_else(|| PolicyKind::for_model(entry_bytes));
     if heat.is_none() && kind == PolicyKind::Static {
         tracing::warn!(
             model = model.name,
@@ -209,12 +209,12 @@ fn expert_cache(
     }
     let config = CacheConfig {
         device,
-        capacity: Capacity::PerLayer(slots as usize),
+        capacity: Capacity::PerLayer(capacity as usize),
         policy: PolicyConfig {
             kind,
             ..PolicyConfig::default()
         },
-        experts_per_token: shape.experts_used,
+        experts_per_token: shape.experts_per_token,
         pinned: BTreeMap::new(),
     };
     let heat = heat.unwrap_or_else(|| HeatMap::new(fingerprint, layers, experts));

@@ -16,4 +16,4 @@ pub use file::{Prepared, open, prepare};
 pub use info::describe;
 pub use load::{Started, machine, plan_one, start, start_all};
 pub use names::{Named, find};
-pub use registry::{Model, Registry, UnknownModel};
+pub use registry::{Model, ModelFailure, Registry, UnknownModel};

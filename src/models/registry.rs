@@ -35,6 +35,13 @@ impl Model {
     pub fn name(&self) -> &str {
         &self.info().name
     }
+
+    fn failure(&self, reason: &str) -> ModelFailure {
+        ModelFailure {
+            model: self.name().to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
 }
 
 /// Nobody has the name that was asked for.
@@ -44,6 +51,15 @@ pub struct UnknownModel {
     pub name: String,
     /// Names that would have been right.
     pub known: Vec<String>,
+}
+
+/// A model that could not be loaded, or whose engine died.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("model `{model}`: {reason}")]
+pub struct ModelFailure {
+    pub model: String,
+    /// For people.
+    pub reason: String,
 }
 
 /// Models, and which of them are to be seen. Cheap to clone.
@@ -137,27 +153,27 @@ impl Registry {
     /// Waits until all models are loaded, or one has failed.
     ///
     /// # Errors
-    /// The first failure, in words.
-    pub async fn loaded(&self) -> Result<(), String> {
+    /// The first failure.
+    pub async fn loaded(&self) -> Result<(), ModelFailure> {
         for model in self.all.iter() {
             let mut state = model.engine.watch_health();
             // An engine that is gone has said why before.
             let settled = state.wait_for(|health| !matches!(health, Health::Loading { .. })).await;
             if let Ok(Health::Failed { reason }) = settled.as_deref() {
-                return Err(format!("model `{}`: {reason}", model.name()));
+                return Err(model.failure(reason));
             }
         }
         Ok(())
     }
 
-    /// Resolves when a model fails, with the reason; never otherwise. There must be a model.
-    pub async fn first_failure(&self) -> String {
+    /// Resolves when a model fails; never otherwise. There must be a model.
+    pub async fn first_failure(&self) -> ModelFailure {
         let watches = self.all.iter().map(|model| {
             Box::pin(async move {
                 let mut state = model.engine.watch_health();
                 let failed = state.wait_for(|health| matches!(health, Health::Failed { .. })).await;
                 match failed.as_deref() {
-                    Ok(Health::Failed { reason }) => format!("model `{}`: {reason}", model.name()),
+                    Ok(Health::Failed { reason }) => model.failure(reason),
                     // The engine is gone without a failure.
                     _ => std::future::pending().await,
                 }

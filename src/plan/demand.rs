@@ -73,9 +73,9 @@ pub(super) fn rows(shape: &ModelShape, context: Context, layout: Layout, host: H
         *memory.entry((Kind::Recurrent, tier)).or_default() += context.state(shape, layer);
     }
     outer(shape, layout, host, &mut weights);
-    if let Experts::Cache { device, slots, .. } = layout.experts {
-        let entries = allocated_entries(slots as usize, shape.experts_used as usize);
-        memory.insert((Kind::ExpertCache, device), shape.slot() * entries as u64);
+    if let Experts::Cache { device, capacity, .. } = layout.experts {
+        let entries = allocated_entries(capacity as usize, shape.experts_per_token as usize);
+        memory.insert((Kind::ExpertCache, device), shape.cache_entry() * entries as u64);
     }
     for (tier, bytes) in buffers(shape, context, layout, host.gpu) {
         memory.insert((Kind::Compute, tier), bytes);

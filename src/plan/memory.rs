@@ -79,13 +79,13 @@ fn tensor_type(kind: KvType) -> Option<TensorType> {
 }
 
 impl Context {
-    /// Tokens that all streams together have room for.
+    /// Tokens that all streams together may hold.
     #[must_use]
     pub fn cells(&self) -> u64 {
         self.stream() * u64::from(self.parallel)
     }
 
-    /// Tokens that a stream has room for.
+    /// Tokens that a stream may hold.
     fn stream(&self) -> u64 {
         u64::from(self.tokens).next_multiple_of(CELLS)
     }
@@ -183,7 +183,7 @@ impl Context {
             .map(|layer| layer.expert_feed_forward)
             .max()
             .unwrap_or(0);
-        let rows = u64::from(shape.experts_used) * self.batch();
+        let rows = u64::from(shape.experts_per_token) * self.batch();
         rows * (3 * hidden + shape.width) * F32
     }
 
@@ -202,9 +202,9 @@ impl Context {
 impl LayerShape {
     /// Elements that live at the same time for one token, beside the residual stream.
     fn row(&self, shape: &ModelShape) -> u64 {
-        let used = u64::from(shape.experts_used);
+        let used = u64::from(shape.experts_per_token);
         let hidden = self.expert_feed_forward * used;
-        // The outputs of the experts fit where gate and up were, or need room of their own.
+        // The outputs of the experts fit where gate and up were, or need memory of their own.
         let outputs = shape.width * used;
         let block = match hidden {
             0 => 0,

@@ -4,6 +4,7 @@
 //! decides, [`Plan`] says what and why, [`predict`] is held against what llama.cpp allocates.
 
 mod budget;
+mod caches;
 mod demand;
 mod memory;
 mod outcome;
@@ -12,7 +13,6 @@ mod placing;
 mod request;
 mod shape;
 mod sliding;
-mod slots;
 mod speed;
 mod suggest;
 mod table;

@@ -96,8 +96,9 @@ pub enum Experts {
     Cache {
         /// What holds the copies.
         device: Tier,
-        /// Experts of each layer that have a copy. One more slot per layer is all zeros.
-        slots: u32,
+        /// Experts of each layer that have a copy. One more entry per layer is all zeros.
+        #[serde(flatten, serialize_with = "crate::renamed::capacity")]
+        capacity: u32,
         /// Experts of each layer.
         of: u32,
     },

@@ -1,11 +1,11 @@
 //! The decision: what goes onto the GPU.
 
 use super::budget::Budget;
+use super::caches;
 use super::demand::all_layers;
 use super::outcome::{Experts, Plan, PlanError, TierUse};
 use super::placing::Placing;
 use super::request::ModelRequest;
-use super::slots;
 use crate::config::{CacheDevice, ExpertPlacement, MemoryConfig};
 use crate::gguf::TensorType;
 use crate::host::Machine;
@@ -53,7 +53,7 @@ fn with(
             fitted => fitted?,
         },
     }
-    slots::fill(&mut placing);
+    caches::fill(&mut placing);
     let tiers = tiers(machine, device, &placing)?;
     Ok(Plan {
         device,
@@ -67,12 +67,13 @@ fn with(
     })
 }
 
-const TOO_SMALL: &str = "the GPU has no room for any part of the models, within `memory.vram` and less the headroom";
+const TOO_SMALL: &str =
+    "the GPU's memory, within `memory.vram` and less the headroom, is too small for any part of the models";
 const NO_GPU: &str = "without a GPU all is in RAM, and no expert is copied: llama.cpp's own CPU kernels are faster";
 const UNIFIED: &str = "GPU and RAM are one memory: all is on the GPU, and no expert is copied";
 
 impl Placing<'_> {
-    /// Moves to main memory what the GPU has no room for: experts first, then layers.
+    /// Moves to main memory what does not fit on the GPU: experts first, then layers.
     fn fit(&mut self, budget: u64, reasons: &mut Vec<String>) -> Result<(), PlanError> {
         let whole = self.bytes(Tier::Gpu);
         if whole <= budget {
@@ -86,7 +87,7 @@ impl Placing<'_> {
             return Ok(());
         }
         reasons.push(format!(
-            "all on the GPU would take {}, it has room for {}",
+            "all on the GPU would take {}, but its budget is {}",
             bytes(whole),
             bytes(budget)
         ));
@@ -97,7 +98,7 @@ impl Placing<'_> {
                 model.layout.experts = Experts::Ram;
             }
             // A size that is configured comes before the layers of others.
-            slots::configured(model, Tier::Gpu);
+            caches::configured(model, Tier::Gpu);
         }
         self.move_layers(budget);
         for model in &mut self.models {
@@ -115,9 +116,9 @@ impl Placing<'_> {
         match self.bytes(Tier::Gpu) {
             needed if needed <= budget => Ok(()),
             needed => Err(PlanError::new(format!(
-                "the GPU has room for {}, but what must be on it takes {}: {}",
-                bytes(budget),
+                "what must be on the GPU takes {}, but its budget is {}: {}",
                 bytes(needed),
+                bytes(budget),
                 self.largest(Tier::Gpu)
             ))),
         }
@@ -163,7 +164,7 @@ fn tiers(machine: &Machine, device: Option<usize>, placing: &Placing<'_>) -> Res
     match tiers.iter().find(|tier| tier.used > tier.budget) {
         None => Ok(tiers),
         Some(tier) => Err(PlanError::new(format!(
-            "the models take {} of {}, but there is room for {}: {}",
+            "the models take {} of {}, but the budget is {}: {}",
             bytes(tier.used),
             if budget.unified { "memory" } else { tier.tier.name() },
             bytes(tier.budget),

@@ -103,7 +103,7 @@ pub struct ModelShape {
     pub key_length: u64,
     pub experts: u32,
     /// Experts that compute a token.
-    pub experts_used: u32,
+    pub experts_per_token: u32,
     /// State of a recurrent layer.
     pub ssm: Option<SsmGeometry>,
     /// Tokens that a layer with a sliding window looks back, if there are any.
@@ -218,7 +218,7 @@ impl ModelShape {
             vocabulary: geometry.tokenizer.vocabulary.into(),
             key_length: geometry.key_length.into(),
             experts: geometry.experts,
-            experts_used: geometry.experts_used,
+            experts_per_token: geometry.experts_per_token,
             ssm: geometry.ssm,
             sliding_window: geometry.sliding_window.filter(|_| window.contains(&true)),
             architecture: geometry.architecture,
@@ -253,9 +253,9 @@ impl ModelShape {
         self.layers.iter().map(LayerShape::experts).sum()
     }
 
-    /// Bytes of one slot in every layer that has experts.
+    /// Bytes of one cache entry in every layer that has experts.
     #[must_use]
-    pub fn slot(&self) -> u64 {
+    pub fn cache_entry(&self) -> u64 {
         self.layers.iter().map(|layer| layer.expert).sum()
     }
 

@@ -65,7 +65,7 @@ pub(super) fn estimate(shape: &ModelShape, layout: Layout, device: Option<&Gpu>)
     add(layout.output(), shape.output());
     for (number, layer) in shape.layers.iter().enumerate() {
         add(layout.tier(shape, number), layer.bytes() - layer.experts());
-        let selected = layer.expert * u64::from(shape.experts_used);
+        let selected = layer.expert * u64::from(shape.experts_per_token);
         match layout.experts {
             Experts::Cache { device: Tier::Gpu, .. } => cold += selected,
             _ => add(layout.experts(shape, number), selected),
@@ -75,9 +75,9 @@ pub(super) fn estimate(shape: &ModelShape, layout: Layout, device: Option<&Gpu>)
     let hit_rate = match layout.experts {
         Experts::Cache {
             device: Tier::Gpu,
-            slots,
+            capacity,
             of,
-        } => Some(hit_rate(f64::from(slots) / f64::from(of.max(1)))),
+        } => Some(hit_rate(f64::from(capacity) / f64::from(of.max(1)))),
         _ => None,
     };
     #[expect(
@@ -106,10 +106,12 @@ pub(super) fn estimate(shape: &ModelShape, layout: Layout, device: Option<&Gpu>)
             RAM_BANDWIDTH / 1e9
         ));
     }
-    assumptions.push(format!(
-        "{:.0} % of that reached, no time for hand-overs",
-        REACHED * 100.0
-    ));
+    let transfers = if gpu > 0 && ram > 0 {
+        ", transfers between GPU and CPU not counted"
+    } else {
+        ""
+    };
+    assumptions.push(format!("{:.0} % of that reached{transfers}", REACHED * 100.0));
     if let Some(rate) = hit_rate {
         assumptions.push(format!(
             "{:.0} % of selected experts have a copy (published traces)",

@@ -79,8 +79,8 @@ fn smaller(mut error: PlanError, machine: &Machine, limits: &MemoryConfig, model
         .max()
         .unwrap_or(0);
     // Headroom: a tenth is a round number above both tiers' own.
-    let room = (memory - memory / 10).saturating_sub(least);
-    let percent = u128::from(room) * 100 / u128::from(weights.max(1));
+    let budget = (memory - memory / 10).saturating_sub(least);
+    let percent = u128::from(budget) * 100 / u128::from(weights.max(1));
     if (20..100).contains(&percent) {
         error = error.hint(format!(
             "the weights are {}; a quant of at most {percent} % of that size would do, with a short context",
@@ -130,8 +130,8 @@ pub(super) fn advise(mut plan: Plan, limits: &MemoryConfig, models: &[ModelReque
             .filter(|plan| !cramped(plan, &changed))
     };
     let what = |plan: &Plan| {
-        let slots = slots(plan).map(|slots| format!(", with copies of {slots}"));
-        format!("all layers fit on the GPU{}", slots.unwrap_or_default())
+        let copies = copies(plan).map(|copies| format!(", with copies of {copies}"));
+        format!("all layers fit on the GPU{}", copies.unwrap_or_default())
     };
     let mut advice = Vec::new();
     let quantised = |model: &mut ModelRequest| model.context.kv_type = KvType::Q8_0;
@@ -146,7 +146,7 @@ pub(super) fn advise(mut plan: Plan, limits: &MemoryConfig, models: &[ModelReque
             what(&better)
         ));
     }
-    // Room for a dense model's layers is room that copies of experts do not have.
+    // Memory for a dense model's layers is memory that copies of experts do not have.
     let dense = |model: &ModelRequest| model.shape.routed_experts() == 0;
     let waiting = plan.models.iter().any(|model| model.experts == Experts::Ram);
     let moved = |model: &mut ModelRequest| {
@@ -163,9 +163,9 @@ pub(super) fn advise(mut plan: Plan, limits: &MemoryConfig, models: &[ModelReque
             .filter(|model| dense(model))
             .map(|model| model.name.as_str())
             .collect();
-        if let Some(slots) = slots(&better) {
+        if let Some(copies) = copies(&better) {
             advice.push(format!(
-                "with `gpu_layers` of 0 for {} there is room for {slots}",
+                "with `gpu_layers` of 0 for {} the GPU holds copies of {copies}",
                 names.join(" and ")
             ));
         }
@@ -174,7 +174,7 @@ pub(super) fn advise(mut plan: Plan, limits: &MemoryConfig, models: &[ModelReque
     plan
 }
 
-/// Whether layers, or all copies of experts, found no room on the GPU.
+/// Whether layers, or all copies of experts, did not fit on the GPU.
 fn cramped(plan: &Plan, models: &[ModelRequest]) -> bool {
     plan.models.iter().zip(models).any(|(model, request)| {
         let layers = model.gpu_layers.is_some() && request.gpu_layers.is_none();
@@ -183,13 +183,13 @@ fn cramped(plan: &Plan, models: &[ModelRequest]) -> bool {
 }
 
 /// The copies of a plan, for a sentence.
-fn slots(plan: &Plan) -> Option<String> {
+fn copies(plan: &Plan) -> Option<String> {
     plan.models.iter().find_map(|model| match model.experts {
         Experts::Cache {
             device: Tier::Gpu,
-            slots,
+            capacity,
             of,
-        } => Some(format!("{slots} of {of} experts of each layer of {}", model.name)),
+        } => Some(format!("{capacity} of {of} experts of each layer of {}", model.name)),
         _ => None,
     })
 }

@@ -136,10 +136,10 @@ fn placement(model: &ModelPlan, gpu: bool) -> String {
         Experts::Layers if model.gpu_layers.is_none() => format!("{layers}, experts included"),
         Experts::Layers => format!("{layers}, experts with them"),
         Experts::Ram => format!("{layers}, experts in RAM"),
-        Experts::Cache { device, slots, of } => format!(
-            "{layers}, experts in RAM, {slots} of {of} per layer with a copy on the {} ({} %)",
+        Experts::Cache { device, capacity, of } => format!(
+            "{layers}, experts in RAM, {capacity} of {of} per layer with a copy on the {} ({} %)",
             device.name(),
-            slots * 100 / of.max(1)
+            capacity * 100 / of.max(1)
         ),
     }
 }

@@ -12,21 +12,15 @@ use crate::synthetic::{Arch, Mix, Shape, Synthetic};
 const GIB: u64 = 1 << 30;
 
 pub(super) fn shape(arch: Arch, preset: &str, mtp: bool) -> ModelShape {
-    let (_, mut shape) = Shape::presets(arch)
-        .into_iter()
-        .find(|(name, _)| *name == preset)
-        .unwrap();
+    let mut shape = Shape::preset(arch, preset).unwrap();
     shape.mtp = mtp;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     let synthetic = Synthetic {
-        shape,
-        mix: Mix::from_name("q4_k_m").unwrap(),
-        skew: 0.0,
-        seed: 1,
         header_only: true,
+        ..Synthetic::new(shape, Mix::from_name("q4_k_m").unwrap())
     };
-    synthetic.write(&path, |_, _| {}).unwrap();
+    synthetic.write(&path, |_, _| ()).unwrap();
     ModelShape::read(&Gguf::open(&path).unwrap()).unwrap()
 }
 
@@ -84,9 +78,9 @@ fn refused(machine: &Machine, models: &[ModelRequest]) -> String {
     plan(machine, &MemoryConfig::default(), models).unwrap_err().to_string()
 }
 
-fn slots(plan: &Plan) -> u32 {
+fn capacity(plan: &Plan) -> u32 {
     match plan.models[0].experts {
-        Experts::Cache { slots, .. } => slots,
+        Experts::Cache { capacity, .. } => capacity,
         other => panic!("{other:?}"),
     }
 }
@@ -116,8 +110,8 @@ fn weights_are_the_tensors_of_the_file() {
     let without = shape(Arch::Qwen3next, "tiny", false);
     assert_eq!(with.layers.len(), without.layers.len());
     assert_eq!(with.weights() - without.weights(), with.outer[&Component::Mtp]);
-    assert!(with.slot() * 32 == with.routed_experts());
-    assert_eq!(mixture().slot() * 512, mixture().routed_experts());
+    assert!(with.cache_entry() * 32 == with.routed_experts());
+    assert_eq!(mixture().cache_entry() * 512, mixture().routed_experts());
 }
 
 /// What llama.cpp of llama-cpp-sys-2 0.1.161 allocated on a CPU for its compute and output buffers, in bytes.
@@ -156,7 +150,7 @@ fn sliding_windows_have_a_mask_of_their_own() {
 #[test]
 fn larger_gpus_hold_more() {
     let sizes: Vec<u32> = [16, 24, 32]
-        .map(|vram| slots(&planned(&machine(vram, 100), &pair())))
+        .map(|vram| capacity(&planned(&machine(vram, 100), &pair())))
         .into();
     assert!(
         sizes.is_sorted() && sizes[0] > 10 && sizes[2] > 2 * sizes[0],
@@ -176,7 +170,7 @@ fn larger_gpus_hold_more() {
 }
 
 #[test]
-fn layers_of_the_dense_model_make_room_first() {
+fn layers_of_the_dense_model_go_first() {
     let plan = planned(&machine(8, 100), &pair());
     assert_eq!(plan.models[0].gpu_layers, None);
     assert!(
@@ -206,13 +200,13 @@ fn a_gpu_that_is_too_small_is_left_alone() {
         machine.devices[0].free = free;
         let plan = planned(&machine, &pair());
         assert_eq!(plan.device, None, "{free}");
-        assert!(plan.reasons[0].contains("no room"), "{:?}", plan.reasons);
+        assert!(plan.reasons[0].contains("too small"), "{:?}", plan.reasons);
     }
     // Unless something insists on it.
     let mut models = pair();
     models[1].gpu_layers = Some(3);
     machine.devices[0].free = GIB;
-    assert!(refused(&machine, &models).contains("the GPU has room for 512.0 MiB"));
+    assert!(refused(&machine, &models).contains("but its budget is 512.0 MiB"));
 }
 
 #[test]
@@ -304,16 +298,16 @@ fn without_a_gpu_everything_is_in_ram() {
     models[0].experts.placement = ExpertPlacement::Cache;
     // Copies in main memory are for trying.
     models[0].experts.device = CacheDevice::Cpu;
-    assert_eq!(slots(&planned(&machine(0, 100), &models)), 128);
+    assert_eq!(capacity(&planned(&machine(0, 100), &models)), 128);
 }
 
 #[test]
 fn settings_are_respected() {
     let mut models = pair();
     models[0].experts.cache = CacheSize::Percent(10);
-    assert_eq!(slots(&planned(&machine(24, 100), &models)), 51);
+    assert_eq!(capacity(&planned(&machine(24, 100), &models)), 51);
     models[0].experts.cache = CacheSize::Bytes(4 * GIB);
-    assert_eq!(slots(&planned(&machine(24, 100), &models)), 45);
+    assert_eq!(capacity(&planned(&machine(24, 100), &models)), 45);
     models[0].experts.placement = ExpertPlacement::Cpu;
     let plan = planned(&machine(24, 100), &models);
     assert_eq!(plan.models[0].experts, Experts::Ram);
@@ -327,7 +321,7 @@ fn settings_are_respected() {
     models[1].gpu_layers = Some(10);
     let plan = planned(&machine(24, 100), &models);
     assert_eq!(plan.models[1].gpu_layers, Some(10));
-    assert!(slots(&plan) > slots(&planned(&machine(24, 100), &pair())));
+    assert!(capacity(&plan) > capacity(&planned(&machine(24, 100), &pair())));
     // Whole layers of a mixture, with their experts.
     models[0].gpu_layers = Some(5);
     let plan = planned(&machine(24, 100), &models);
@@ -388,7 +382,7 @@ fn caches_share_what_is_left() {
         .models
         .iter()
         .map(|model| match model.experts {
-            Experts::Cache { slots, of, .. } => slots * 100 / of,
+            Experts::Cache { capacity, of, .. } => capacity * 100 / of,
             other => panic!("{other:?}"),
         })
         .collect();

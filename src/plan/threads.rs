@@ -51,7 +51,7 @@ fn per_token(shape: &ModelShape) -> u64 {
     let experts = shape.routed_experts();
     let used = match shape.experts {
         0 => 0,
-        all => experts / u64::from(all) * u64::from(shape.experts_used),
+        all => experts / u64::from(all) * u64::from(shape.experts_per_token),
     };
     (shape.weights() - experts - shape.embeddings().min(shape.weights() - experts)) + used
 }

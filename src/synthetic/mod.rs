@@ -34,6 +34,18 @@ pub struct Synthetic {
 }
 
 impl Synthetic {
+    /// All experts alike, and with its data.
+    #[must_use]
+    pub fn new(shape: Shape, mix: Mix) -> Self {
+        Self {
+            shape,
+            mix,
+            skew: 0.0,
+            seed: 1,
+            header_only: false,
+        }
+    }
+
     /// Writes the file, calling `progress(written, total)` in bytes. Returns the length of the file.
     ///
     /// The file gets its name only when it is complete.

@@ -32,7 +32,7 @@ pub struct Shape {
     /// Width of a dense feed-forward network.
     pub feed_forward: u32,
     pub experts: u32,
-    pub experts_used: u32,
+    pub experts_per_token: u32,
     pub expert_feed_forward: u32,
     pub shared_feed_forward: u32,
     pub vocabulary: u32,
@@ -61,6 +61,13 @@ const MAX_LAYERS: u32 = gguf::MAX_LAYERS - 1;
 pub(super) const CONVOLUTION: u32 = 4;
 
 impl Shape {
+    /// A preset of an architecture, by its name.
+    #[must_use]
+    pub fn preset(arch: Arch, name: &str) -> Option<Self> {
+        let mut presets = Self::presets(arch).into_iter();
+        presets.find_map(|(preset, shape)| (preset == name).then_some(shape))
+    }
+
     /// The presets of an architecture, from its published configuration (`config.json` of the named model); `tiny` is for
     /// tests.
     #[must_use]
@@ -79,7 +86,7 @@ impl Shape {
                     rope_base: 1e7,
                     feed_forward: 5120,
                     experts: 512,
-                    experts_used: 10,
+                    experts_per_token: 10,
                     expert_feed_forward: 512,
                     shared_feed_forward: 512,
                     vocabulary: 151_936,
@@ -101,7 +108,7 @@ impl Shape {
                     rope: 16,
                     feed_forward: 256,
                     experts: 32,
-                    experts_used: 4,
+                    experts_per_token: 4,
                     expert_feed_forward: 256,
                     shared_feed_forward: 256,
                     state_key_heads: 2,
@@ -124,7 +131,7 @@ impl Shape {
                     rope_base: 1e6,
                     feed_forward: 6144,
                     experts: 128,
-                    experts_used: 8,
+                    experts_per_token: 8,
                     expert_feed_forward: 768,
                     vocabulary: 151_936,
                     context: 40_960,
@@ -139,7 +146,7 @@ impl Shape {
                     rope: 64,
                     feed_forward: 512,
                     experts: 32,
-                    experts_used: 4,
+                    experts_per_token: 4,
                     expert_feed_forward: 256,
                     ..real.tiny()
                 };
@@ -158,7 +165,7 @@ impl Shape {
                     rope_base: 150_000.0,
                     feed_forward: 2880,
                     experts: 32,
-                    experts_used: 4,
+                    experts_per_token: 4,
                     expert_feed_forward: 2880,
                     vocabulary: 201_088,
                     context: 131_072,
@@ -179,7 +186,7 @@ impl Shape {
                     head: 64,
                     feed_forward: 256,
                     experts: 32,
-                    experts_used: 4,
+                    experts_per_token: 4,
                     expert_feed_forward: 256,
                     ..small.tiny()
                 };
@@ -229,7 +236,7 @@ impl Shape {
             rope_base: 0.0,
             feed_forward: 0,
             experts: 0,
-            experts_used: 0,
+            experts_per_token: 0,
             expert_feed_forward: 0,
             shared_feed_forward: 0,
             vocabulary: 0,
@@ -283,10 +290,10 @@ impl Shape {
                 self.experts
             ));
         }
-        if self.experts > 0 && (self.experts_used == 0 || self.experts_used > self.experts) {
+        if self.experts > 0 && (self.experts_per_token == 0 || self.experts_per_token > self.experts) {
             return wrong(format!(
                 "{} of {} experts cannot be active",
-                self.experts_used, self.experts
+                self.experts_per_token, self.experts
             ));
         }
         if self.mtp && self.arch != Arch::Qwen3next {
@@ -319,7 +326,7 @@ impl Shape {
             .f32(&key("rope.freq_base"), self.rope_base);
         if self.experts > 0 {
             out.u32(&key("expert_count"), self.experts)
-                .u32(&key("expert_used_count"), self.experts_used)
+                .u32(&key("expert_used_count"), self.experts_per_token)
                 .u32(&key("expert_feed_forward_length"), self.expert_feed_forward);
         }
         if self.shared_feed_forward > 0 {

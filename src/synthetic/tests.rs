@@ -2,7 +2,7 @@ use super::*;
 use crate::gguf::Gguf;
 
 fn tiny(arch: Arch, mix: &str) -> Synthetic {
-    let (_, shape) = Shape::presets(arch).pop().unwrap();
+    let shape = Shape::preset(arch, "tiny").unwrap();
     Synthetic {
         shape,
         mix: Mix::from_name(mix).unwrap(),
@@ -44,10 +44,7 @@ fn the_real_shapes_have_the_real_sizes() {
         (Arch::GptOss, "120b", 116.0, 117.5),
         (Arch::Llama, "mag-mell-12b", 12.2, 12.3),
     ] {
-        let (_, shape) = Shape::presets(arch)
-            .into_iter()
-            .find(|(name, _)| *name == preset)
-            .unwrap();
+        let shape = Shape::preset(arch, preset).unwrap();
         let synthetic = Synthetic {
             shape,
             header_only: true,
@@ -85,7 +82,7 @@ fn shapes_that_cannot_be_are_refused() {
         |shape: &mut Shape| shape.layers = 10_000,
         |shape: &mut Shape| shape.experts = 0,
         |shape: &mut Shape| shape.experts = 5000,
-        |shape: &mut Shape| shape.experts_used = 33,
+        |shape: &mut Shape| shape.experts_per_token = 33,
         |shape: &mut Shape| shape.vocabulary = 10,
         |shape: &mut Shape| shape.context = 0,
     ] {

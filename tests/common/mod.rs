@@ -3,11 +3,11 @@
 // Each test takes what it needs.
 #![allow(dead_code)]
 
+pub mod command;
 pub mod sources;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ impl Server {
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .env("HEARTH_LOG", "warn,llama-cpp-2=error")
-            .env("HEARTH_CACHE", cache())
+            .env("HEARTH_CACHE", command::cache())
             // Each further arena of glibc's allocator takes 64 MiB of address space, and how many there are is a matter of luck.
             .env("MALLOC_ARENA_MAX", "1")
             .spawn()
@@ -160,11 +160,6 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// One folder for all tests: unpacking at the same time must be safe.
-pub fn cache() -> PathBuf {
-    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cache")
 }
 
 pub fn client() -> reqwest::blocking::Client {

@@ -11,6 +11,8 @@ const MISSES: &str = "hearth_expert_misses_total";
 const UPLOADS: &str = "hearth_expert_uploads_total";
 const UPLOAD_BYTES: &str = "hearth_expert_upload_bytes_total";
 const EVICTIONS: &str = "hearth_expert_evictions_total";
+const CAPACITY: &str = "hearth_expert_cache_capacity";
+/// The old name of `CAPACITY`.
 const SLOTS: &str = "hearth_expert_cache_slots";
 const CACHE_BYTES: &str = "hearth_expert_cache_bytes";
 const HIT_RATIO: &str = "hearth_expert_hit_ratio";
@@ -26,8 +28,9 @@ pub(super) fn families<'e>(engines: impl Iterator<Item = &'e dyn TokenEngine>) -
     let misses = counter(MISSES, "Selections of decoded tokens that were computed on the CPU.");
     let uploads = counter(UPLOADS, "Experts copied to the cache device.");
     let upload_bytes = counter(UPLOAD_BYTES, "Bytes copied to the cache device.");
-    let evictions = counter(EVICTIONS, "Experts that lost their slot to another one.");
-    let slots = gauge(SLOTS, "Experts that can have a copy.", per_layer);
+    let evictions = counter(EVICTIONS, "Experts that lost their entry to another one.");
+    let capacity = gauge(CAPACITY, "Experts that can have a copy.", per_layer);
+    let slots = gauge(SLOTS, "The old name of hearth_expert_cache_capacity.", per_layer);
     let cache_bytes = gauge(CACHE_BYTES, "Memory of the copies.", &["model"]);
     let hit_ratio = Opts::new(HIT_RATIO, "Share of the last minute's selections that found a copy.");
     let hit_ratio = GaugeVec::new(hit_ratio, &["model"]).expect(names);
@@ -50,7 +53,9 @@ pub(super) fn families<'e>(engines: impl Iterator<Item = &'e dyn TokenEngine>) -
                     .with_label_values(labels)
                     .inc_by(counts.uploads * layer.expert_bytes as u64);
                 evictions.with_label_values(labels).inc_by(counts.evictions);
-                slots.with_label_values(labels).set(signed(layer.capacity as u64));
+                for gauge in [&capacity, &slots] {
+                    gauge.with_label_values(labels).set(signed(layer.capacity as u64));
+                }
             }
             cache_bytes.with_label_values(&[model]).set(signed(stats.cache_bytes()));
             // Without a selection there is no ratio.
@@ -65,7 +70,11 @@ pub(super) fn families<'e>(engines: impl Iterator<Item = &'e dyn TokenEngine>) -
     }
     let counters = [hits, misses, uploads, upload_bytes, evictions];
     let mut families: Vec<MetricFamily> = counters.iter().flat_map(Collector::collect).collect();
-    families.extend([slots, cache_bytes, memory].iter().flat_map(Collector::collect));
+    families.extend(
+        [capacity, slots, cache_bytes, memory]
+            .iter()
+            .flat_map(Collector::collect),
+    );
     families.extend(hit_ratio.collect());
     // Without a series there is no family.
     families.retain(|family| !family.get_metric().is_empty());

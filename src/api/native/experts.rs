@@ -100,6 +100,8 @@ struct Counts {
     misses: u64,
     /// Null without selections.
     hit_rate: Option<f64>,
+    /// Selections that were computed with a copy, those of short prompts included.
+    computed: u64,
     uploads: u64,
     evictions: u64,
 }
@@ -247,6 +249,7 @@ impl From<LayerCounts> for Counts {
             hits: counts.hits,
             misses: counts.selections - counts.hits,
             hit_rate: counts.hit_rate(),
+            computed: counts.computed,
             uploads: counts.uploads,
             evictions: counts.evictions,
         }

@@ -51,9 +51,9 @@ pub(super) fn run(args: &super::Args) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     let prompt = runtime.block_on(started.engine.tokenize(prompt_text.into(), true, true))?;
-    let room = info.context.saturating_sub(u32::try_from(prompt.len())?);
-    if args.tokens < 2 || args.tokens > room {
-        bail!("--tokens must be between 2 and {room}, the rest of the context");
+    let rest = info.context.saturating_sub(u32::try_from(prompt.len())?);
+    if args.tokens < 2 || args.tokens > rest {
+        bail!("--tokens must be between 2 and {rest}, the rest of the context");
     }
     let address = engines::serve_in_background(&started)?;
     let bar = output::progress_bar(args.rounds as u64 + 1, "rounds");

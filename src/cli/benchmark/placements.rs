@@ -40,7 +40,7 @@ pub(super) fn run(args: &Args, config: &ModelConfig, all: &Config, cases: &[Case
     let prepared = models::prepare(config)?;
     let plan = models::plan_one(&prepared, &all.memory)?;
     let planned = &plan.models[0];
-    let Experts::Cache { device, slots, of } = planned.experts else {
+    let Experts::Cache { device, capacity, of } = planned.experts else {
         let reasons: Vec<&str> = plan
             .reasons
             .iter()
@@ -67,7 +67,7 @@ pub(super) fn run(args: &Args, config: &ModelConfig, all: &Config, cases: &[Case
         let name = format!("experts of {on_gpu} of {layers} layers on the GPU");
         ways.push((name, Some(layers - on_gpu)));
     }
-    ways.push((format!("cache of {slots} of {of} experts per layer"), None));
+    ways.push((format!("cache of {capacity} of {of} experts per layer"), None));
     let mut placements = Vec::new();
     for (name, experts_in_ram) in ways {
         if !args.json {

@@ -109,7 +109,7 @@ fn measured(cache: &Arc<ExpertCache>, snapshots: &[LayerCounts]) -> Option<Measu
     let counts = last.since(*warm);
     Some(Measured {
         policy: stats.policy,
-        slots: stats.layers.iter().map(|layer| layer.capacity).min()?,
+        capacity: stats.layers.iter().map(|layer| layer.capacity).min()?,
         warm_up: usize::try_from(warm.since(first).tokens / layers.max(1)).ok()?,
         hit_rate: counts.hit_rate()?,
         counts,

@@ -51,8 +51,8 @@ fn facts(report: &Report) -> Vec<(String, String)> {
         (
             "experts",
             format!(
-                "{} layers of {}, {} active",
-                geometry.layers, geometry.experts, geometry.active
+                "{} layers of {}, {} per token",
+                geometry.layers, geometry.experts, geometry.experts_per_token
             ),
         ),
         (
@@ -79,8 +79,11 @@ fn facts(report: &Report) -> Vec<(String, String)> {
 
 impl std::fmt::Display for Measured {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (policy, slots, rate) = (self.policy.name(), self.slots, percent(self.hit_rate));
-        write!(out, "hit rate {rate} with {policy} and {slots} slots")?;
+        let (policy, capacity, rate) = (self.policy.name(), self.capacity, percent(self.hit_rate));
+        write!(
+            out,
+            "hit rate {rate} with {policy} and copies of {capacity} experts per layer"
+        )?;
         match self.simulated {
             Some(simulated) => write!(out, ", simulated {}", percent(simulated)),
             None => Ok(()),
@@ -113,7 +116,14 @@ fn rows(report: &Report) -> Table {
         ]
     };
     Table {
-        header: header(&["policy", "slots", "hit rate", "optimum", "of optimum", "uploads/token"]),
+        header: header(&[
+            "policy",
+            "capacity",
+            "hit rate",
+            "optimum",
+            "of optimum",
+            "uploads/token",
+        ]),
         rows: report.rows.iter().map(row).collect(),
     }
 }

@@ -40,8 +40,9 @@ pub(super) struct Geometry {
     /// With experts.
     pub(super) layers: usize,
     pub(super) experts: usize,
-    /// Per token and layer.
-    pub(super) active: usize,
+    /// Of a layer.
+    #[serde(flatten, serialize_with = "crate::renamed::active")]
+    pub(super) experts_per_token: usize,
     pub(super) prompt_tokens: usize,
     pub(super) decoded_tokens: usize,
 }
@@ -72,14 +73,15 @@ pub(super) struct TopExpert {
 #[derive(Debug, Serialize)]
 pub(super) struct Measured {
     pub(super) policy: PolicyKind,
-    /// Per layer.
-    pub(super) slots: usize,
+    /// Copies per layer.
+    #[serde(flatten, serialize_with = "crate::renamed::capacity")]
+    pub(super) capacity: usize,
     /// Decoded tokens that are not counted, of the cache nor of the simulation.
     pub(super) warm_up: usize,
     #[serde(flatten)]
     pub(super) counts: LayerCounts,
     pub(super) hit_rate: f64,
-    /// The same tokens, policy and slots in the simulator.
+    /// The same tokens, policy and capacity in the simulator.
     pub(super) simulated: Option<f64>,
 }
 
@@ -89,7 +91,7 @@ impl Geometry {
         Self {
             layers: trace.layers().len(),
             experts: trace.experts(),
-            active: trace.experts_per_token(),
+            experts_per_token: trace.experts_per_token(),
             prompt_tokens: trace.phases().len() - decoded,
             decoded_tokens: decoded,
         }
@@ -150,12 +152,12 @@ pub(super) fn rows(trace: &Trace, config: &SimulationConfig) -> Vec<Row> {
 }
 
 impl Measured {
-    /// Replays the same tokens with the same policy and slots.
+    /// Replays the same tokens with the same policy and capacity.
     #[expect(clippy::cast_precision_loss, reason = "a share of a small number")]
     pub(super) fn compare(&mut self, trace: &Trace, config: &SimulationConfig) {
         let config = SimulationConfig {
             policies: vec![self.policy],
-            capacities: vec![self.slots as f64 / trace.experts() as f64],
+            capacities: vec![self.capacity as f64 / trace.experts() as f64],
             warm_up: self.warm_up,
             ..config.clone()
         };

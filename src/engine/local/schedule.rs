@@ -14,7 +14,7 @@ pub(super) const BATCH: usize = crate::plan::BATCH as usize;
 const LONE_PASS: Duration = Duration::from_millis(100);
 
 /// A smaller part of a prompt makes no use of a pass, and would take forever on a slow machine.
-const MIN_CHUNK: usize = 32;
+const MIN_CHUNK: usize = 64;
 
 /// Prompts up to this length share a pass: its fixed price is larger than what the first of them gains alone.
 const SHORT_PROMPT: usize = 64;

@@ -259,7 +259,7 @@ impl Instance {
             && self.entries.iter().any(Option::is_some)
             && self.hot.assign(&self.entries, block, &self.stand_ins, &known.copies);
         if !any_hot {
-            self.release(known);
+            self.release(known, 0);
             self.entries.fill(None);
         }
         if !any_hot && !self.on_gpu {
@@ -269,7 +269,8 @@ impl Instance {
         // The device has finished, whether or not it went well: nobody reads the entries any more.
         self.hot.backend.synchronize();
         if any_hot {
-            self.release(known);
+            let hot = self.entries.iter().flatten().count();
+            self.release(known, if took.is_some() { hot } else { 0 });
         }
         let took = took?;
         if self.on_gpu {
@@ -312,12 +313,15 @@ impl Instance {
         complete
     }
 
-    /// Ends what [`Instance::acquire`] began.
-    fn release(&mut self, known: &Known) {
+    /// Ends what [`Instance::acquire`] began; so many selections were computed with a copy.
+    fn release(&mut self, known: &Known, computed: usize) {
         let spare = known.copies.spare();
         let stand_ins = self.stand_ins.iter().copied().filter(|entry| !spare.contains(entry));
         let entries = self.entries.iter().flatten().copied().chain(stand_ins);
-        handover::release(&mut known.layer.state.lock().cache, entries);
+        let mut state = known.layer.state.lock();
+        handover::release(&mut state.cache, entries);
+        state.cache.computed(computed);
+        drop(state);
         self.stand_ins.clear();
     }
 

@@ -232,10 +232,10 @@ mod tests {
         let millis = std::time::Duration::from_millis;
         let mut overhead = Overhead::default();
         for _ in 0..8 {
-            overhead.observe(millis(50), millis(1), 10, false);
-            overhead.observe(millis(20), millis(1), 5, true);
+            overhead.observe(millis(20), millis(1), 10, false);
+            overhead.observe(millis(50), millis(1), 5, true);
         }
-        assert_eq!(overhead.break_even(10), 0.0);
+        assert_eq!(overhead.break_even(10), 0.0, "nothing is known yet");
         for _ in 0..10 {
             measure(&mut overhead, 20);
             overhead.observe(millis(50), millis(1), 10, false);

@@ -14,6 +14,8 @@ pub struct LayerCounts {
     pub selections: u64,
     /// Of them, those that were resident.
     pub hits: u64,
+    /// Selections that were computed with a copy, those of short prompts included.
+    pub computed: u64,
     /// Uploads that were begun.
     pub uploads: u64,
     /// Experts that lost their entry to another one.
@@ -28,6 +30,7 @@ impl LayerCounts {
             tokens: self.tokens.saturating_sub(earlier.tokens),
             selections: self.selections.saturating_sub(earlier.selections),
             hits: self.hits.saturating_sub(earlier.hits),
+            computed: self.computed.saturating_sub(earlier.computed),
             uploads: self.uploads.saturating_sub(earlier.uploads),
             evictions: self.evictions.saturating_sub(earlier.evictions),
         }
@@ -46,6 +49,7 @@ impl AddAssign for LayerCounts {
         self.tokens += other.tokens;
         self.selections += other.selections;
         self.hits += other.hits;
+        self.computed += other.computed;
         self.uploads += other.uploads;
         self.evictions += other.evictions;
     }
@@ -212,6 +216,11 @@ impl LayerCache {
         }
         // Within the capacity, whatever a caller reports: nothing is allocated per token.
         self.want(experts.iter().copied().take(self.entries.experts()), limit);
+    }
+
+    /// Takes in how many selections of a pass were computed with a copy.
+    pub fn computed(&mut self, selections: usize) {
+        self.counts.computed += selections as u64;
     }
 
     /// Wants the best `limit` of those that are not there yet.

@@ -47,7 +47,7 @@ pub struct Row {
     /// Number of the layer in the model; `None` is all together.
     pub layer: Option<u32>,
     /// Copies per layer.
-    #[serde(rename = "slots")]
+    #[serde(flatten, serialize_with = "crate::renamed::capacity")]
     pub capacity: usize,
     /// After the warm-up; a token counts in each layer.
     #[serde(flatten)]
@@ -159,6 +159,7 @@ fn replay(
                 cache.decoded(&ids);
                 upload(&mut cache, &mut on_the_way, decoded + config.latency);
                 handover::release(&mut cache, acquired.iter().flatten().copied());
+                cache.computed(acquired.iter().flatten().count());
                 decoded += 1;
             }
         }
@@ -166,14 +167,7 @@ fn replay(
     if decoded <= config.warm_up {
         return LayerCounts::default();
     }
-    let after = cache.counts();
-    LayerCounts {
-        tokens: after.tokens - before.tokens,
-        selections: after.selections - before.selections,
-        hits: after.hits - before.hits,
-        uploads: after.uploads - before.uploads,
-        evictions: after.evictions - before.evictions,
-    }
+    cache.counts().since(before)
 }
 
 /// Uploads that were begun, and the number of the token that finds them.

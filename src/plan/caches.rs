@@ -1,4 +1,4 @@
-//! Slots of the expert caches: those that are configured, and what is left on a tier, shared out.
+//! Capacities of the expert caches: those that are configured, and what is left on a tier, shared out.
 
 use super::outcome::Experts;
 use super::placing::{Placed, Placing};
@@ -9,7 +9,7 @@ use crate::memory::{Tier, bytes};
 /// Percent of the experts that have a copy in main memory when nothing else is asked for.
 const RAM_SHARE: u8 = 25;
 
-/// Gives every model that may have a cache its slots.
+/// Gives every model that may have a cache its capacity.
 pub(super) fn fill(placing: &mut Placing<'_>) {
     for model in &mut placing.models {
         configured(model, Tier::Gpu);
@@ -50,25 +50,25 @@ fn waits(model: &Placed<'_>) -> bool {
 /// Copies that so many bytes hold in each layer, beside the entries that the cache needs for itself.
 fn fitting(model: &Placed<'_>, bytes: u64) -> u32 {
     let shape = &model.request.shape;
-    let entries = usize::try_from(bytes / shape.slot().max(1)).unwrap_or(usize::MAX);
-    let slots = capacity_of(entries, shape.experts_used as usize);
-    u32::try_from(slots).unwrap_or(u32::MAX).min(shape.experts)
+    let entries = usize::try_from(bytes / shape.cache_entry().max(1)).unwrap_or(usize::MAX);
+    let capacity = capacity_of(entries, shape.experts_per_token as usize);
+    u32::try_from(capacity).unwrap_or(u32::MAX).min(shape.experts)
 }
 
-/// Gives a model the slots that are configured for this tier. In main memory the default is a fixed number too.
+/// Gives a model the capacity that is configured for this tier. In main memory the default is a fixed number too.
 pub(super) fn configured(model: &mut Placed<'_>, tier: Tier) {
     if device(model) != Some(tier) || matches!(model.layout.experts, Experts::Cache { .. }) {
         return;
     }
     let of = model.request.shape.experts;
     let share = |percent: u8| of * u32::from(percent) / 100;
-    let slots = match model.request.experts.cache {
+    let capacity = match model.request.experts.cache {
         CacheSize::Auto if tier == Tier::Gpu => return,
         CacheSize::Auto => share(RAM_SHARE),
         CacheSize::Percent(percent) => share(percent),
         CacheSize::Bytes(bytes) => fitting(model, bytes),
     };
-    settle(model, tier, slots, "`experts.cache` on");
+    settle(model, tier, capacity, "`experts.cache` on");
 }
 
 /// Bytes that a model may fill: what is left, in proportion to its experts where others wait for a share too.
@@ -83,29 +83,29 @@ fn left(placing: &Placing<'_>, index: usize) -> u64 {
     u64::try_from(u128::from(left) * experts(&placing.models[index]) / all.max(1)).unwrap_or(left)
 }
 
-/// Gives a model the slots that `left` bytes hold. Fewer than a token needs would be a cache that never has what is needed.
+/// Gives a model the capacity that `left` bytes hold. Fewer entries than a token selects experts never hold all of them.
 fn rest(model: &mut Placed<'_>, left: u64) {
-    let slots = fitting(model, left);
-    let used = model.request.shape.experts_used;
-    if slots >= used {
-        settle(model, Tier::Gpu, slots, "what is left on");
+    let capacity = fitting(model, left);
+    let used = model.request.shape.experts_per_token;
+    if capacity >= used {
+        settle(model, Tier::Gpu, capacity, "what is left on");
         return;
     }
     let reason = format!(
-        "no copies of experts: {} left on the GPU hold {slots} of each layer, and a token needs {used}",
+        "no copies of experts: {} left on the GPU hold {capacity} of each layer, and a token needs {used}",
         bytes(left)
     );
     model.reasons.push(reason);
 }
 
-fn settle(model: &mut Placed<'_>, device: Tier, slots: u32, how: &str) {
+fn settle(model: &mut Placed<'_>, device: Tier, capacity: u32, how: &str) {
     let shape = &model.request.shape;
     let of = shape.experts;
-    model.layout.experts = Experts::Cache { device, slots, of };
+    model.layout.experts = Experts::Cache { device, capacity, of };
     let reason = format!(
-        "{how} the {} holds {slots} of {of} experts per layer ({} per slot of all layers)",
+        "{how} the {} holds {capacity} of {of} experts per layer ({} for one entry in each layer)",
         device.name(),
-        bytes(shape.slot())
+        bytes(shape.cache_entry())
     );
     model.reasons.push(reason);
 }
