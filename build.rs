@@ -1,7 +1,7 @@
-//! Bindings to ggml's plug-in interface, from the very header that the pinned llama-cpp-sys-2 was built from; and the
-//! check of the processor.
+//! Bindings to ggml's plug-in interface, from the very header that the pinned llama-cpp-sys-2 was built from; the functions
+//! over its `common` library; and the check of the processor.
 //!
-//! The header is not among the files which that crate installs, so its source is found through `cargo metadata`.
+//! The headers are not among the files which that crate installs, so its source is found through `cargo metadata`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +18,22 @@ fn main() {
     if std::env::var_os("CARGO_FEATURE_DYNAMIC_BACKENDS").is_some() {
         libraries_beside_the_program();
     }
-    bindings();
+    let source = crate_source();
+    bindings(&source);
+    chat(&source.join("llama.cpp"));
+}
+
+/// Compiles `src/llama/chat/common.cpp`. llama-cpp-sys-2 links what it calls.
+fn chat(llama: &Path) {
+    const SOURCE: &str = "src/llama/chat/common.cpp";
+    println!("cargo:rerun-if-changed={SOURCE}");
+    let mut build = cc::Build::new();
+    // The warnings are mostly those of llama.cpp's headers.
+    build.cpp(true).std("c++17").warnings(false).file(SOURCE);
+    for folder in ["common", "include", "ggml/include", "vendor"] {
+        build.include(llama.join(folder));
+    }
+    build.compile("hearth_chat");
 }
 
 /// Puts llama.cpp's libraries and modules beside the program, which looks for them there, so that all can be copied.
@@ -79,8 +94,8 @@ fn check_of_the_processor() {
     build.compile("hearth_cpu");
 }
 
-fn bindings() {
-    let ggml = crate_source().join("llama.cpp/ggml");
+fn bindings(source: &Path) {
+    let ggml = source.join("llama.cpp/ggml");
     let header = ggml.join("src/ggml-backend-impl.h");
     let text =
         std::fs::read_to_string(&header).unwrap_or_else(|error| panic!("cannot read {}: {error}", header.display()));

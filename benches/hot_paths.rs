@@ -40,6 +40,7 @@ static ENGINE: LazyLock<LocalEngine> = LazyLock::new(|| {
         max_pause: std::time::Duration::from_millis(500),
         placement: Placement::default(),
         experts: None,
+        embedding: None,
     };
     let engine = LocalEngine::start(info, spec, 8, Metrics::new().model("bench")).expect("a thread");
     engine.wait_until_loaded(|_| ()).expect("the model loads");
@@ -130,15 +131,13 @@ fn submit_one_token(bencher: Bencher) {
         ..SamplingOverrides::default()
     };
     let request = GenerateRequest {
-        prompt: Prompt::Tokens(vec![1, 2, 3]),
-        sampling: greedy.resolve(Vec::new()).expect("in range"),
         max_tokens: Some(1),
-        stop: Vec::new(),
-        stop_tokens: Vec::new(),
         ignore_eos: true,
         cache_prompt: false,
-        special: false,
-        progress: false,
+        ..GenerateRequest::new(
+            Prompt::Tokens(vec![1, 2, 3]),
+            greedy.resolve(Vec::new()).expect("in range"),
+        )
     };
     bencher.bench(|| {
         RUNTIME.block_on(async {

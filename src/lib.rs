@@ -4,7 +4,6 @@
 //! direction of dependencies between them are described in `ARCHITECTURE.md`.
 
 pub mod api;
-pub mod chat;
 pub mod cli;
 pub mod config;
 pub mod demo;
@@ -14,11 +13,13 @@ mod files;
 pub mod folders;
 pub mod generation;
 pub mod gguf;
+pub mod grammar;
 pub mod host;
 pub mod llama;
 pub mod memory;
 pub mod models;
 pub mod plan;
+pub mod pooling;
 mod renamed;
 pub mod report;
 pub mod sampling;

@@ -34,6 +34,12 @@ pub struct Sampling {
     /// come; 0 is off.
     pub dynatemp_range: f32,
     pub dynatemp_exponent: f32,
+    /// 1 and 2 are the versions of Mirostat, which then takes the place of the chain; 0 is off.
+    pub mirostat: u32,
+    /// The surprise that Mirostat aims at, in bits.
+    pub mirostat_tau: f32,
+    /// How fast it learns.
+    pub mirostat_eta: f32,
     /// What the chain consists of, in order.
     pub samplers: Vec<SamplerKind>,
     /// `None` draws a fresh seed.
@@ -146,6 +152,9 @@ impl Default for Sampling {
             top_n_sigma: -1.0,
             dynatemp_range: 0.0,
             dynatemp_exponent: 1.0,
+            mirostat: 0,
+            mirostat_tau: 5.0,
+            mirostat_eta: 0.1,
             samplers: SamplerKind::DEFAULT_ORDER.map(|(kind, ..)| kind).to_vec(),
             seed: None,
             logit_bias: Vec::new(),
@@ -226,6 +235,15 @@ pub struct SamplingOverrides {
     /// How entropy becomes temperature. 0 to 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dynatemp_exponent: Option<f32>,
+    /// Mirostat 1 or 2 in the place of the other samplers; 0 is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirostat: Option<u32>,
+    /// The surprise that Mirostat aims at, in bits. 0 to 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirostat_tau: Option<f32>,
+    /// How fast Mirostat learns. 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirostat_eta: Option<f32>,
     /// What the chain consists of, in order; 32 at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub samplers: Option<Vec<SamplerKind>>,
@@ -278,6 +296,9 @@ impl SamplingOverrides {
             top_n_sigma: self.top_n_sigma.or(defaults.top_n_sigma),
             dynatemp_range: self.dynatemp_range.or(defaults.dynatemp_range),
             dynatemp_exponent: self.dynatemp_exponent.or(defaults.dynatemp_exponent),
+            mirostat: self.mirostat.or(defaults.mirostat),
+            mirostat_tau: self.mirostat_tau.or(defaults.mirostat_tau),
+            mirostat_eta: self.mirostat_eta.or(defaults.mirostat_eta),
             samplers: self.samplers.or_else(|| defaults.samplers.clone()),
             seed: self.seed.or(defaults.seed),
             max_tokens: self.max_tokens.or(defaults.max_tokens),
@@ -311,6 +332,8 @@ impl SamplingOverrides {
         range("top_n_sigma", self.top_n_sigma, -1.0, 100.0);
         range("dynatemp_range", self.dynatemp_range, 0.0, 10.0);
         range("dynatemp_exponent", self.dynatemp_exponent, 0.0, 100.0);
+        range("mirostat_tau", self.mirostat_tau, 0.0, 100.0);
+        range("mirostat_eta", self.mirostat_eta, 0.0, 1.0);
 
         let mut whole = |field, value: Option<i64>, low: i64| {
             let high = i64::from(i32::MAX);
@@ -329,6 +352,12 @@ impl SamplingOverrides {
         whole("dry_penalty_last_n", self.dry_penalty_last_n.map(i64::from), -1);
         whole("max_tokens", self.max_tokens.map(i64::from), 1);
 
+        if let Some(version @ 3..) = self.mirostat {
+            problems.push((
+                "mirostat",
+                format!("`mirostat` is {version}, but must be 0 (off), 1 or 2"),
+            ));
+        }
         if self
             .samplers
             .as_ref()
@@ -399,6 +428,9 @@ impl SamplingOverrides {
             top_n_sigma: self.top_n_sigma.unwrap_or(base.top_n_sigma),
             dynatemp_range: self.dynatemp_range.unwrap_or(base.dynatemp_range),
             dynatemp_exponent: self.dynatemp_exponent.unwrap_or(base.dynatemp_exponent),
+            mirostat: self.mirostat.unwrap_or(base.mirostat),
+            mirostat_tau: self.mirostat_tau.unwrap_or(base.mirostat_tau),
+            mirostat_eta: self.mirostat_eta.unwrap_or(base.mirostat_eta),
             samplers: self.samplers.clone().unwrap_or(base.samplers),
             seed: self.seed,
             logit_bias,

@@ -1,7 +1,7 @@
 //! Templates of our own with the constructs of the usual model families, against what Python's Jinja2 makes of them
 //! (`tests/templates/expect.py` wrote the expectations).
 
-use hearth::chat::{RenderInput, Template};
+use hearth::llama::chat::{Choice, Request, Template};
 use serde_json::{Map, Value};
 
 fn read(name: &str) -> String {
@@ -25,14 +25,30 @@ fn prompts_are_those_of_python() {
     for (case, expect) in &expected {
         let (template, context) = case.split_once(' ').unwrap();
         let mut context = contexts[context].as_object().unwrap().clone();
-        let template = Template::compile(&read(&format!("{template}.jinja")), "<s>", "</s>").unwrap();
-        let input = RenderInput {
-            messages: list(&mut context, "messages"),
-            tools: list(&mut context, "tools"),
-            add_generation_prompt: context.remove("add_generation_prompt") == Some(true.into()),
-            variables: context,
+        let source = read(&format!("{template}.jinja"));
+        let template = match Template::new(&source, "<s>", "</s>") {
+            Ok(template) => template,
+            Err(error) => {
+                wrong.push(format!("{case}\n  {error}"));
+                continue;
+            }
         };
-        let found = template.render(&input);
+        let messages = list(&mut context, "messages");
+        let tools = list(&mut context, "tools");
+        let add_generation_prompt = context.remove("add_generation_prompt") == Some(true.into());
+        let found = template.render(&Request {
+            messages,
+            tools,
+            tool_choice: Choice::Auto,
+            parallel_tool_calls: true,
+            add_generation_prompt,
+            continue_final_message: false,
+            enable_thinking: context.shift_remove("enable_thinking") != Some(false.into()),
+            reasoning_apart: true,
+            json_schema: String::new(),
+            variables: &context,
+        });
+        let found = found.map(|rendered| rendered.prompt);
         if found.as_deref().ok() != expect.as_str() {
             wrong.push(format!(
                 "{case}\n  expected {expect}\n  found    {:?}",

@@ -6,20 +6,27 @@
 mod access;
 mod admin;
 mod body;
+mod cors;
+mod described;
+mod docs;
 mod error;
+mod format;
 mod limits;
 mod middleware;
 mod native;
 mod openai;
 mod other_fields;
 mod parameters;
+mod presets;
 mod prompts;
+mod requests;
 mod respond;
 mod routing;
 mod server;
 mod shape;
 mod state;
 mod stream;
+mod vectors;
 mod wire;
 
 use actix_web::web::ServiceConfig;
@@ -33,4 +40,5 @@ fn routes(config: &mut ServiceConfig) {
     openai::routes(config);
     native::routes(config);
     admin::routes(config);
+    docs::routes(config);
 }

@@ -18,58 +18,19 @@ pub(super) struct Refused {
 
 pub(super) const REFUSED: &[Refused] = &[
     Refused {
-        fields: &["n", "n_cmpl"],
-        what: "more than one choice",
-        asks: |value| asks(value) && value.as_f64() != Some(1.0),
-    },
-    Refused {
         fields: &["best_of", "use_beam_search"],
         what: "more than one candidate",
         asks: |value| asks(value) && value.as_f64() != Some(1.0),
     },
     Refused {
-        fields: &["logprobs"],
-        what: "returning probabilities",
-        // 0 asks for those of the chosen tokens alone.
+        fields: &["prompt_logprobs"],
+        what: "probabilities of the prompt",
+        // 0 asks for those of its tokens alone.
         asks: |value| asks(value) || value.as_f64().is_some_and(|count| count >= 0.0),
     },
     Refused {
-        fields: &["top_logprobs", "n_probs", "prompt_logprobs", "post_sampling_probs"],
-        what: "returning probabilities",
-        asks,
-    },
-    Refused {
-        fields: &["response_format"],
-        what: "any format but text",
-        asks: |value| asks(value) && value["type"] != "text",
-    },
-    Refused {
-        fields: &[
-            "grammar",
-            "json_schema",
-            "regex",
-            "guided_json",
-            "guided_regex",
-            "guided_choice",
-            "guided_grammar",
-            "structured_outputs",
-        ],
-        what: "constrained output",
-        asks,
-    },
-    Refused {
-        fields: &["echo"],
-        what: "returning the prompt",
-        asks,
-    },
-    Refused {
-        fields: &["suffix"],
-        what: "filling in the middle",
-        asks,
-    },
-    Refused {
-        fields: &["mirostat"],
-        what: "Mirostat sampling",
+        fields: &["post_sampling_probs"],
+        what: "probabilities after sampling",
         asks,
     },
     Refused {
@@ -106,12 +67,6 @@ pub(super) const REFUSED: &[Refused] = &[
         fields: &["lora"],
         what: "a choice of adapters",
         asks,
-    },
-    Refused {
-        fields: &["reasoning_budget_tokens", "thinking_budget_tokens"],
-        what: "a budget of reasoning",
-        // 0 asks for no reasoning at all.
-        asks: |value| !value.is_null() && value.as_f64().is_none_or(|budget| budget >= 0.0),
     },
     Refused {
         fields: &["functions", "function_call"],

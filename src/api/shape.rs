@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::engine::{FinishReason, PrefillProgress};
-use crate::generation::{Completion, Totals};
+use crate::engine::{PrefillProgress, TokenLogprob};
+use crate::generation::{Completion, FinishReason, Totals};
 
 /// One value serves one response. Choices are told apart by their index.
 pub(super) trait Shape: 'static {
@@ -23,6 +23,30 @@ pub(super) trait Shape: 'static {
 
     /// New text in a stream. For one choice, chunks must differ in nothing but the text.
     fn content(&self, choice: usize, text: &str) -> Self::Chunk;
+
+    /// New text in a stream, with how likely its tokens were.
+    fn content_with_logprobs(&self, choice: usize, text: &str, logprobs: &[TokenLogprob]) -> Self::Chunk {
+        let _ = logprobs;
+        self.content(choice, text)
+    }
+
+    /// New thoughts in a stream, where the endpoint has a place for them; the rule of `content` holds.
+    fn reasoning(&self, choice: usize, text: &str) -> Option<Self::Chunk> {
+        let _ = (choice, text);
+        None
+    }
+
+    /// A call begins.
+    fn tool_call_start(&self, choice: usize, index: usize, id: String, name: String) -> Option<Self::Chunk> {
+        let _ = (choice, index, id, name);
+        None
+    }
+
+    /// More of a call's arguments.
+    fn tool_call_arguments(&self, choice: usize, index: usize, text: String) -> Option<Self::Chunk> {
+        let _ = (choice, index, text);
+        None
+    }
 
     /// Progress of the prefill, in a stream that asked for it.
     fn progress(&self, progress: &PrefillProgress) -> Self::Chunk;

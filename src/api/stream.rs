@@ -6,13 +6,13 @@ use std::time::Duration;
 use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, HeaderName};
 use actix_web::web::{Bytes, BytesMut};
-use bytes::BufMut;
+use bytes::{Buf, BufMut};
 use futures_util::{FutureExt, stream};
 use serde::Serialize;
 
 use super::error::ApiError;
 use super::shape::Shape;
-use crate::generation::{GenerationError, Output, OutputStream};
+use crate::generation::{GenerationError, Output, OutputStream, Piece};
 
 /// Silence after which a comment is sent, so that proxies and clients keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -43,8 +43,8 @@ struct Source<S> {
     /// `None` when the stream has ended.
     outputs: Option<OutputStream>,
     shape: S,
-    /// By choice, the chunk of its text; a choice that has one is open.
-    frames: Vec<Option<Frame>>,
+    /// By choice; a choice that has some is open.
+    frames: Vec<Frames>,
     /// What waits to be sent. Its memory is used again once the parts that left are written.
     out: BytesMut,
 }
@@ -72,20 +72,35 @@ impl<S: Shape> Source<S> {
     }
 
     fn take(&mut self, output: Option<Result<Output, GenerationError>>) {
-        match output {
-            Some(Ok(Output::Content { choice, text })) => {
-                self.open(choice);
-                match &self.frames[choice] {
-                    Some(frame) => frame.put(&mut self.out, &text),
-                    None => put(&mut self.out, &self.shape.content(choice, &text)),
-                }
+        let Output { choice, piece } = match output {
+            Some(Ok(output)) => output,
+            Some(Err(error)) => return self.fail(error),
+            None => return self.fail(GenerationError::Unfinished),
+        };
+        self.open(choice);
+        match piece {
+            Piece::Content { text, logprobs } if !logprobs.is_empty() => {
+                put(
+                    &mut self.out,
+                    &self.shape.content_with_logprobs(choice, &text, &logprobs),
+                );
             }
-            Some(Ok(Output::Progress { choice, progress })) => {
-                self.open(choice);
-                put(&mut self.out, &self.shape.progress(&progress));
+            Piece::Content { text, .. } => match &self.frames[choice].content {
+                Some(frame) => frame.put(&mut self.out, &text),
+                None => put(&mut self.out, &self.shape.content(choice, &text)),
+            },
+            Piece::Reasoning { text } => match &self.frames[choice].reasoning {
+                Some(frame) => frame.put(&mut self.out, &text),
+                None => self.put_some(self.shape.reasoning(choice, &text)),
+            },
+            Piece::ToolCallStart { index, id, name } => {
+                self.put_some(self.shape.tool_call_start(choice, index, id, name));
             }
-            Some(Ok(Output::Finished { choice, reason, totals })) => {
-                self.open(choice);
+            Piece::ToolCallArguments { index, text } => {
+                self.put_some(self.shape.tool_call_arguments(choice, index, text));
+            }
+            Piece::Progress(progress) => put(&mut self.out, &self.shape.progress(&progress)),
+            Piece::Finished { reason, totals } => {
                 for chunk in self.shape.finished(choice, &reason, totals) {
                     put(&mut self.out, &chunk);
                 }
@@ -94,8 +109,12 @@ impl<S: Shape> Source<S> {
                     self.outputs = None;
                 }
             }
-            Some(Err(error)) => self.fail(error),
-            None => self.fail(GenerationError::Unfinished),
+        }
+    }
+
+    fn put_some(&mut self, chunk: Option<S::Chunk>) {
+        if let Some(chunk) = chunk {
+            put(&mut self.out, &chunk);
         }
     }
 
@@ -106,7 +125,10 @@ impl<S: Shape> Source<S> {
             if let Some(opening) = self.shape.opening(next) {
                 put(&mut self.out, &opening);
             }
-            self.frames.push(Frame::of(&self.shape.content(next, Frame::HOLE)));
+            self.frames.push(Frames {
+                content: Frame::of(&self.shape.content(next, Frame::HOLE)),
+                reasoning: self.shape.reasoning(next, Frame::HOLE).as_ref().and_then(Frame::of),
+            });
         }
     }
 
@@ -116,9 +138,16 @@ impl<S: Shape> Source<S> {
     }
 }
 
-/// A chunk that is serialised once, with a hole for the text: all texts of a choice differ only there.
+/// The chunks of one choice that come most often.
+struct Frames {
+    content: Option<Frame>,
+    reasoning: Option<Frame>,
+}
+
+/// A chunk that is serialised once, with holes for the text: all texts of a choice differ only there.
 struct Frame {
-    before: Bytes,
+    /// What is before each hole.
+    before: Vec<Bytes>,
     after: Bytes,
 }
 
@@ -126,26 +155,26 @@ impl Frame {
     /// A text that no name or id contains.
     const HOLE: &str = "\0";
 
-    /// `None` if the hole is not in the chunk exactly once.
+    /// `None` if the chunk has no hole.
     fn of(chunk: &impl Serialize) -> Option<Self> {
         let mut out = BytesMut::new();
         put(&mut out, chunk);
-        let whole = out.freeze();
+        let mut after = out.freeze();
         let hole: &[u8] = br#""\u0000""#;
-        let mut places = (0..whole.len()).filter(|start| whole[*start..].starts_with(hole));
-        let (start, None) = (places.next()?, places.next()) else {
-            return None;
-        };
-        Some(Self {
-            before: whole.slice(..start),
-            after: whole.slice(start + hole.len()..),
-        })
+        let mut before = Vec::new();
+        while let Some(start) = after.windows(hole.len()).position(|window| window == hole) {
+            before.push(after.split_to(start));
+            after.advance(hole.len());
+        }
+        (!before.is_empty()).then_some(Self { before, after })
     }
 
     fn put(&self, out: &mut BytesMut, text: &str) {
-        out.reserve(self.before.len() + self.after.len() + text.len() + 16);
-        out.put_slice(&self.before);
-        write_json(out, text);
+        for before in &self.before {
+            out.reserve(before.len() + self.after.len() + text.len() + 16);
+            out.put_slice(before);
+            write_json(out, text);
+        }
         out.put_slice(&self.after);
     }
 }
@@ -184,10 +213,14 @@ mod tests {
         /// Whatever the text is, the frame writes what serialising the whole chunk writes, as one event on one line.
         #[test]
         fn a_frame_writes_what_serialising_writes(text in any::<String>()) {
-            let frame = Frame::of(&delta(Frame::HOLE)).expect("one hole");
+            let frame = Frame::of(&delta(Frame::HOLE)).expect("a hole");
             let mut out = BytesMut::new();
             frame.put(&mut out, &text);
             prop_assert_eq!(&out[..], &chunk(&delta(&text))[..]);
+            let both = |text: &str| json!({"reasoning": text, "x": {"reasoning_content": text}});
+            let mut twice = BytesMut::new();
+            Frame::of(&both(Frame::HOLE)).expect("two holes").put(&mut twice, &text);
+            prop_assert_eq!(&twice[..], &chunk(&both(&text))[..]);
             let line = out.strip_prefix(b"data: ").and_then(|rest| rest.strip_suffix(b"\n\n")).unwrap();
             prop_assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
             prop_assert_eq!(serde_json::from_slice::<Value>(line).unwrap(), delta(&text));
@@ -195,8 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_needs_exactly_one_hole() {
+    fn a_frame_needs_a_hole() {
         assert!(Frame::of(&json!({"a": "b"})).is_none());
-        assert!(Frame::of(&json!({"a": "\0", "b": "\0"})).is_none());
     }
 }

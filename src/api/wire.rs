@@ -1,32 +1,35 @@
 //! Types that the answers of several endpoints share.
 
-use schemars::JsonSchema;
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use crate::engine::{self, PrefillProgress};
-use crate::generation::Totals;
+use crate::engine::PrefillProgress;
+use crate::generation::{self, Totals};
 
 /// Why an answer ended, in OpenAI's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum FinishReason {
     /// The model ended it, or a stop string did.
     Stop,
     /// `max_tokens` is reached or the context is full.
     Length,
+    /// The model calls tools and waits for their results.
+    ToolCalls,
 }
 
-impl From<&engine::FinishReason> for FinishReason {
-    fn from(reason: &engine::FinishReason) -> Self {
+impl From<&generation::FinishReason> for FinishReason {
+    fn from(reason: &generation::FinishReason) -> Self {
         match reason {
-            engine::FinishReason::EndOfText | engine::FinishReason::StopString(_) => Self::Stop,
-            engine::FinishReason::Length => Self::Length,
+            generation::FinishReason::EndOfText | generation::FinishReason::StopString(_) => Self::Stop,
+            generation::FinishReason::Length => Self::Length,
+            generation::FinishReason::ToolCalls => Self::ToolCalls,
         }
     }
 }
 
 /// Token counts, all choices together.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct Usage {
     prompt_tokens: u32,
     completion_tokens: u32,
@@ -35,13 +38,13 @@ pub(super) struct Usage {
     completion_tokens_details: CompletionTokensDetails,
 }
 
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 struct PromptTokensDetails {
     /// Tokens that were held of an earlier prompt and not computed again.
     cached_tokens: u32,
 }
 
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 struct CompletionTokensDetails {
     reasoning_tokens: u32,
 }
@@ -56,13 +59,15 @@ impl From<&Totals> for Usage {
             prompt_tokens_details: PromptTokensDetails {
                 cached_tokens: usage.cached_tokens,
             },
-            completion_tokens_details: CompletionTokensDetails { reasoning_tokens: 0 },
+            completion_tokens_details: CompletionTokensDetails {
+                reasoning_tokens: totals.reasoning_tokens,
+            },
         }
     }
 }
 
 /// llama-server's `timings`; other programs read them.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct Timings {
     /// Prompt tokens that were held of an earlier prompt.
     cache_n: u32,
@@ -77,7 +82,7 @@ pub(super) struct Timings {
 }
 
 impl From<&Totals> for Timings {
-    fn from(Totals { usage, timings }: &Totals) -> Self {
+    fn from(Totals { usage, timings, .. }: &Totals) -> Self {
         let computed = usage.prompt_tokens - usage.cached_tokens.min(usage.prompt_tokens);
         let per_second = |count: u32, seconds: f64| if seconds > 0.0 { f64::from(count) / seconds } else { 0.0 };
         let (prompt, predicted) = (timings.prefill.as_secs_f64(), timings.decode.as_secs_f64());
@@ -96,7 +101,7 @@ impl From<&Totals> for Timings {
 }
 
 /// How far the prefill is, in tokens.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct PromptProgress {
     total: u32,
     cache: u32,
@@ -116,7 +121,7 @@ impl From<&PrefillProgress> for PromptProgress {
 }
 
 /// What every answer and chunk in OpenAI's form begins with.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct Envelope {
     id: String,
     object: &'static str,

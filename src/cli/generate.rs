@@ -1,6 +1,6 @@
 //! `hearth generate`: answers a prompt, or a file of prompts, without a server.
 
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{engines, output};
 use crate::config::Overrides;
-use crate::engine::{FinishReason, ModelInfo, SamplingOverrides, TokenEngine};
+use crate::engine::{ModelInfo, SamplingOverrides, TokenEngine};
 use crate::generation::{
-    ChatBackend, ChatRequest, Completion, Conversation, GenerationError, LocalBackend, Message, Options, Output,
-    OutputStream, Role, TextRequest, Totals,
+    ChatBackend, ChatRequest, Completion, Conversation, FinishReason, GenerationError, LocalBackend, Message, Options,
+    OutputStream, Piece, Role, TextRequest, Totals,
 };
 
 /// Arguments of `hearth generate`.
@@ -81,6 +81,9 @@ struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<usize>,
     model: String,
+    /// What the model thought before the text.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reasoning: String,
     text: String,
     finish_reason: &'static str,
     prompt_tokens: u32,
@@ -167,6 +170,10 @@ async fn ask(args: &Args, asker: &Asker, item: &Item) -> Result<OutputStream, Ge
     asker.ask(system, &item.prompt, options).await
 }
 
+/// Terminal codes around a thought.
+const DIM: &str = "\x1b[2m";
+const NORMAL: &str = "\x1b[0m";
+
 /// Streams one answer to the terminal, or prints it as JSON.
 async fn single(args: &Args, model: &ModelInfo, asker: &Asker, item: &Item) -> anyhow::Result<()> {
     let mut outputs = ask(args, asker, item).await?;
@@ -174,13 +181,24 @@ async fn single(args: &Args, model: &ModelInfo, asker: &Asker, item: &Item) -> a
         return output::print_json(&Answer::new(model, None, outputs.collect().await?)?);
     }
     let mut stdout = io::stdout().lock();
+    // Thoughts are for people; what reads a pipe wants the answer.
+    let shows_thoughts = stdout.is_terminal();
+    let mut thinks = false;
     while let Some(output) = outputs.next().await {
-        match output? {
-            Output::Content { text, .. } => {
+        match output?.piece {
+            Piece::Reasoning { text } if shows_thoughts => {
+                thinks = true;
+                write!(stdout, "{DIM}{text}{NORMAL}")?;
+                stdout.flush()?;
+            }
+            Piece::Content { text, .. } => {
+                if std::mem::take(&mut thinks) {
+                    stdout.write_all(b"\n\n")?;
+                }
                 stdout.write_all(text.as_bytes())?;
                 stdout.flush()?;
             }
-            Output::Finished { reason, totals, .. } => {
+            Piece::Finished { reason, totals } => {
                 writeln!(stdout)?;
                 tracing::debug!(?reason, ?totals, "finished");
                 if reason == FinishReason::Length {
@@ -190,7 +208,7 @@ async fn single(args: &Args, model: &ModelInfo, asker: &Asker, item: &Item) -> a
                     );
                 }
             }
-            Output::Progress { .. } => {}
+            _ => {}
         }
     }
     Ok(())
@@ -218,14 +236,16 @@ impl Answer {
     fn new(model: &ModelInfo, index: Option<usize>, completion: Completion) -> anyhow::Result<Self> {
         let Completion { choices, totals } = completion;
         let choice = choices.into_iter().next().context("the answer has no text")?;
-        let Totals { usage, timings } = totals;
+        let Totals { usage, timings, .. } = totals;
         Ok(Self {
             index,
             model: model.name.clone(),
+            reasoning: choice.reasoning,
             text: choice.content,
             finish_reason: match choice.reason {
                 FinishReason::EndOfText | FinishReason::StopString(_) => "stop",
                 FinishReason::Length => "length",
+                FinishReason::ToolCalls => "tool_calls",
             },
             prompt_tokens: usage.prompt_tokens,
             completion_tokens: usage.completion_tokens,

@@ -4,16 +4,19 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use serde_json::{Map, Value as Json};
+
 use super::diagnostic::Origin;
-use super::kind::{Choice, Kind, List, Maybe, Text, Truth, whole};
+use super::kind::{Choice, Kind, List, Maybe, Object, Text, Truth, whole};
 use super::reader::Table;
 use super::sampling::PartialSampling;
 use super::section::{Entry, Fallback, Key, Section, default_text, doc_text, entry, first, key_name, section};
 use super::setting::Setting;
-use super::types::{CacheDevice, CacheSize, ExpertPlacement, MemoryLimit, ModelSource};
+use super::types::{CacheDevice, CacheSize, ChatTemplate, ExpertPlacement, MemoryLimit, ModelSource};
 use super::value::{self, Fault};
 use crate::experts::policy::PolicyKind;
 use crate::memory::KvType;
+use crate::pooling::Pooling;
 use crate::sampling::SamplingOverrides;
 
 use Fallback::{Required, Value};
@@ -40,9 +43,10 @@ section! {
         /// loopback address refuses all others
         allowed_hosts: Vec<String> = Value(Vec::new()), List(Text { parse: value::allowed_host, show: String::clone }),
             variable "HEARTH_ALLOWED_HOSTS";
-        /// web pages that may use the server, such as `"https://chat.example"`; `"*"` for any. Pages of others are refused
-        allowed_origins: Vec<String> = Value(Vec::new()), List(Text { parse: value::allowed_origin, show: String::clone }),
-            variable "HEARTH_ALLOWED_ORIGINS";
+        /// web pages that may use the server besides its own (CORS), such as `"https://chat.example"`; `"localhost"` for those of this
+        /// machine on any port, `"*"` for any. Pages of others are refused
+        cors: Vec<String> = Value(Vec::new()), List(Text { parse: value::cors_origin, show: String::clone }),
+            variable "HEARTH_CORS";
         /// connections per thread of the HTTP server; further ones wait until one is closed
         max_connections: usize = Value(4096), whole(1..=1_000_000), variable "HEARTH_MAX_CONNECTIONS";
         /// refuse requests for a model that is not here even where only one model is served
@@ -113,6 +117,22 @@ section! {
         /// data type of keys and values. `"q8_0"` needs about half of the memory of `"f16"`; quantised ones need flash attention,
         /// which llama.cpp then turns on, and heads of a multiple of 32 elements
         kv_type: KvType = Value(KvType::F16), Choice { words: KvType::ALL.map(|kind| (kind.name(), kind)), hint: None };
+        /// the chat template: a file, relative to the folder of the configuration, or the text of one. By default that of the
+        /// model's file
+        chat_template: Option<ChatTemplate> = Value(None),
+            Maybe(Text { parse: value::chat_template, show: |template| template.given.clone() }, "the model's own");
+        /// variables of the chat template where a request says nothing, such as `{ enable_thinking = false }`, or JSON in a string
+        chat_template_kwargs: Option<Map<String, Json>> = Value(None),
+            Maybe(Object { check: |_| Ok(()) }, "none");
+        /// also make embeddings, in a small second context of the model (2048 tokens per text at most). A model whose role is
+        /// `"embedding"` makes nothing else
+        embeddings: bool = Value(false), Truth;
+        /// how the vectors of a text's tokens become one: `"mean"`, `"cls"`, `"last"`, or `"rank"` for a model that ranks
+        /// documents
+        pooling: Option<Pooling> = Value(None), Maybe(
+            Choice { words: Pooling::ALL.map(|pooling| (pooling.name(), pooling)), hint: None },
+            "what the file says, else mean",
+        );
         /// layers on the GPU, as llama.cpp counts them: the output is the first, then come the last layers
         gpu_layers: Option<u32> = Value(None), Maybe(whole(0..=513), "as planned");
     } below {
@@ -150,6 +170,40 @@ section! {
         /// which experts have a copy ([compared](expert-policies.md)). `"auto"` is `"lfu-decay"`, and `"predictive"` for small
         /// experts, where two uploads per layer and token are less than 16 MiB together
         policy: Option<PolicyKind> = Value(None), Choice { words: policies(), hint: None };
+    }
+}
+
+const ANY_TEXT: Text<String> = Text {
+    parse: |text| Ok(text.to_owned()),
+    show: String::clone,
+};
+
+section! {
+    /// A model under a name of its own, with defaults for requests; fields of a request come first.
+    "[[preset]]" PresetConfig, PartialPreset {
+        /// clients ask for it as they ask for a model
+        name: String = Required("add name = \"...\": clients ask for the preset by it"), NAME;
+        /// the name, an alias or the role of the `[[model]]` that answers
+        model: String = Required("add model = \"...\": the [[model]] that answers"), NAME;
+        /// system message of conversations that do not begin with one
+        system: Option<String> = Value(None), Maybe(ANY_TEXT, "none");
+        /// texts before which an answer ends
+        stop: Vec<String> = Value(Vec::new()), List(Text { parse: value::stop, show: String::clone });
+        /// `response_format` of requests, as a table or as JSON in a string: `{ type = "json_object" }`, or
+        /// `{ type = "json_schema", json_schema = { name = "...", schema = { ... } } }`
+        response_format: Option<Map<String, Json>> = Value(None), Maybe(Object { check: value::response_format }, "text");
+        /// `reasoning_effort` of requests, which some templates read
+        reasoning_effort: Option<&'static str> = Value(None), Maybe(Choice {
+            words: ["none", "minimal", "low", "medium", "high", "xhigh", "max"].map(|word| (word, word)),
+            hint: None,
+        }, "the template's");
+        /// whether the model thinks before it answers, where its template can tell it
+        enable_thinking: Option<bool> = Value(None), Maybe(Truth, "the template's");
+        /// further variables of the chat template
+        chat_template_kwargs: Option<Map<String, Json>> = Value(None), Maybe(Object { check: |_| Ok(()) }, "none");
+    } below {
+        /// Sampling, on top of the model's own.
+        sampling: SamplingOverrides = PartialSampling;
     }
 }
 
@@ -204,6 +258,8 @@ pub struct Config {
     pub memory: MemoryConfig,
     /// At least one.
     pub models: Vec<ModelConfig>,
+    /// Each of one of the models.
+    pub presets: Vec<PresetConfig>,
 }
 
 /// The configuration while its layers are put on top of each other.
@@ -212,6 +268,7 @@ pub(super) struct PartialConfig {
     pub server: PartialServer,
     pub memory: PartialMemory,
     pub models: Vec<PartialModel>,
+    pub presets: Vec<PartialPreset>,
 }
 
 impl PartialConfig {
@@ -240,11 +297,12 @@ impl PartialConfig {
             server: self.server.build()?,
             memory: self.memory.build()?,
             models: self.models.iter().map(PartialModel::build).collect::<Option<_>>()?,
+            presets: self.presets.iter().map(PartialPreset::build).collect::<Option<_>>()?,
         })
     }
 }
 
-/// All keys but those of `[model.sampling]`.
+/// All keys but those of `[model.sampling]` and `[preset.sampling]`.
 #[must_use]
 pub fn keys() -> Vec<Key> {
     [
@@ -252,6 +310,7 @@ pub fn keys() -> Vec<Key> {
         PartialMemory::keys(),
         PartialModel::keys(),
         PartialExperts::keys(),
+        PartialPreset::keys(),
     ]
     .concat()
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::diagnostic::{Diagnostic, Problems};
 use super::setting::Setting;
 use super::suggest::nearest;
-use super::types::{Environment, ModelSource};
+use super::types::{ChatTemplate, Environment, ModelSource};
 use super::value::Fault;
 
 /// What relative paths and `~` are relative to.
@@ -54,6 +54,27 @@ impl Base {
         }
     }
 
+    /// Reads the file that a chat template is in, if it is in one. What is wrong with it is reported, and it is then missing.
+    pub fn read_template(&self, template: &mut Setting<Option<ChatTemplate>>, problems: &Problems) {
+        let Some(Some(given)) = template.get().cloned() else {
+            return;
+        };
+        if !given.text.is_empty() {
+            return;
+        }
+        let read = self
+            .absolute(Path::new(&given.given))
+            .and_then(|path| template_of(&path));
+        match read {
+            Ok(text) => template.value = Some(Some(ChatTemplate { text, ..given })),
+            Err(fault) => {
+                let message = format!("`chat_template` {}", fault.message);
+                problems.push(Diagnostic::error(&template.origin, message).hint(fault.hint));
+                template.value = None;
+            }
+        }
+    }
+
     fn absolute(&self, path: &Path) -> Result<PathBuf, Fault> {
         // A path that is not UTF-8 cannot begin with `~`.
         let text = path.to_str().unwrap_or_default();
@@ -67,6 +88,21 @@ impl Base {
             (None, _) => Ok(self.folder.join(path)),
         }
     }
+}
+
+/// The text of a file with a template.
+fn template_of(path: &Path) -> Result<String, Fault> {
+    /// Published templates have up to 30 KB.
+    const MAX_BYTES: u64 = 1 << 20;
+    let fault = |what: String| Fault {
+        message: format!("names {}, {what}", path.display()),
+        hint: Some("name a file with a Jinja template, or write the template itself".to_owned()),
+    };
+    let about = fs::metadata(path).map_err(|error| fault(format!("which cannot be read: {error}")))?;
+    if !about.is_file() || about.len() == 0 || about.len() > MAX_BYTES {
+        return Err(fault(format!("which is no file of 1 to {MAX_BYTES} bytes")));
+    }
+    fs::read_to_string(path).map_err(|error| fault(format!("which cannot be read: {error}")))
 }
 
 /// The user's home folder.

@@ -8,6 +8,10 @@ use crate::demo::DemoModel;
 /// The environment as a plain map, so that tests can bring their own.
 pub type Environment = BTreeMap<String, String>;
 
+/// Stop strings of a request or a preset, and bytes of each.
+pub const STOPS: usize = 16;
+pub const STOP_BYTES: usize = 256;
+
 /// `"auto"` or an amount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MemoryLimit {
@@ -45,6 +49,15 @@ pub enum CacheSize {
     Auto,
     Bytes(u64),
     Percent(u8),
+}
+
+/// A chat template that takes the place of the model's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatTemplate {
+    /// As the configuration says it: a file, or the text itself.
+    pub given: String,
+    /// Jinja source; of a file, what it holds.
+    pub text: String,
 }
 
 /// Where the weights come from.

@@ -54,6 +54,20 @@ pub enum EngineError {
     ShuttingDown,
 }
 
+impl EngineError {
+    /// The same, in an API that calls the prompt something else.
+    #[must_use]
+    pub fn about(self, name: &'static str) -> Self {
+        match self {
+            Self::InvalidRequest {
+                field: "prompt",
+                message,
+            } => Self::InvalidRequest { field: name, message },
+            other => other,
+        }
+    }
+}
+
 impl From<OutOfRange> for EngineError {
     fn from(OutOfRange { field, message }: OutOfRange) -> Self {
         Self::InvalidRequest { field, message }

@@ -19,6 +19,8 @@ pub enum Event {
         text: String,
         /// The tokens whose text this delta completes.
         tokens: Vec<Token>,
+        /// How likely each of `tokens` was; empty unless the request asked for it.
+        logprobs: Vec<TokenLogprob>,
     },
     /// The answer is complete.
     Finished {
@@ -28,6 +30,24 @@ pub enum Event {
     },
     /// The answer broke off.
     Failed(EngineError),
+}
+
+/// How likely a generated token was: after softmax over the raw logits, before any sampling.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    pub chosen: Candidate,
+    /// The likeliest tokens at its place, likeliest first, as many as were asked for.
+    pub top: Vec<Candidate>,
+}
+
+/// A token that may come, and its probability.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    pub token: Token,
+    /// What it stands for, control tokens included; not always valid UTF-8 by itself.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of the probability: 0 is certain.
+    pub logprob: f32,
 }
 
 /// Why an answer ended.

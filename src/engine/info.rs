@@ -1,5 +1,7 @@
 //! What a model says about itself.
 
+use serde_json::{Map, Value};
+
 use super::SamplingOverrides;
 
 /// Facts about a model, known from its configuration and its GGUF header before any weight is loaded.
@@ -25,12 +27,18 @@ pub struct ModelInfo {
     pub parameters: u64,
     /// Bytes of all tensors in the file.
     pub size_bytes: u64,
-    /// The model's own Jinja chat template, if it has one.
+    /// The Jinja chat template, of the configuration or the model's own, if there is one.
     pub chat_template: Option<String>,
+    /// The model's own template for conversations with tools, where it is another one.
+    pub tool_template: Option<String>,
+    /// Variables of the template where a request says nothing, from the configuration.
+    pub template_variables: Map<String, Value>,
     /// Text of the beginning-of-sequence token, for the template; empty if there is none.
     pub bos_token: String,
     /// Text of the end-of-sequence token, for the template; empty if there is none.
     pub eos_token: String,
+    /// Texts of the vocabulary's control tokens.
+    pub control_tokens: Vec<String>,
     /// Sampling defaults of this model, from its configuration.
     pub sampling: SamplingOverrides,
     /// When the engine was started, in seconds since the Unix epoch.

@@ -3,6 +3,7 @@
 //! [`TokenEngine`] is the one trait: the local llama.cpp engine ([`local`]) implements it, remote engines will. The types
 //! here are plain data: they know neither HTTP nor llama.cpp.
 
+mod embedding;
 mod error;
 mod event;
 mod info;
@@ -10,11 +11,12 @@ pub mod local;
 mod memory;
 mod request;
 
+pub use embedding::{Embeddings, Pooling};
 pub use error::EngineError;
-pub use event::{Event, EventStream, FinishReason, PrefillProgress, Timings, Usage};
+pub use event::{Candidate, Event, EventStream, FinishReason, PrefillProgress, Timings, TokenLogprob, Usage};
 pub use info::{Health, ModelInfo, SlotCounts};
 pub use memory::{Buffers, MemoryUse};
-pub use request::{GenerateRequest, Prompt, Token};
+pub use request::{GenerateRequest, Grammar, Prompt, ReasoningBudget, Token, Trigger};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -65,6 +67,42 @@ pub trait TokenEngine: Send + Sync + 'static {
     /// Dropping the future before it resolves queues nothing; dropping the returned stream cancels the request
     /// within one decode step and frees its slot.
     fn submit(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, EngineError>>;
+
+    /// How the model makes vectors of texts; `None` if it makes none.
+    fn pooling(&self) -> Option<Pooling> {
+        None
+    }
+
+    /// The vectors of texts, as the model gives them: not normalised.
+    fn embed(&self, texts: Vec<Prompt>) -> BoxFuture<'_, Result<Embeddings, EngineError>> {
+        let _ = texts;
+        Box::pin(async { Err(self.no_embeddings()) })
+    }
+
+    /// How well each document answers a query: one number each, the higher the better.
+    fn rank(&self, query: String, documents: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EngineError>> {
+        let _ = (query, documents);
+        Box::pin(async { Err(self.no_embeddings()) })
+    }
+
+    /// What is told of a model that makes no vectors.
+    fn no_embeddings(&self) -> EngineError {
+        EngineError::InvalidRequest {
+            field: "model",
+            message: format!("model `{}` makes no embeddings", self.info().name),
+        }
+    }
+
+    /// The prompt for a text that goes between two others, in the form that the model learnt.
+    fn infill(&self, before: String, after: String) -> BoxFuture<'_, Result<Prompt, EngineError>> {
+        let _ = (before, after);
+        Box::pin(async {
+            Err(EngineError::InvalidRequest {
+                field: "suffix",
+                message: format!("model `{}` has not learnt to fill in", self.info().name),
+            })
+        })
+    }
 
     /// Splits text into tokens. `add_special` adds BOS/EOS as the model is configured to, `parse_special` reads
     /// control tokens such as `<|im_start|>` from the text.

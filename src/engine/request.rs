@@ -1,6 +1,9 @@
 //! What a client asks of an engine.
 
+use std::sync::Arc;
+
 use super::Sampling;
+pub use crate::grammar::Trigger;
 
 /// A token id: an index into the model's vocabulary.
 pub type Token = i32;
@@ -32,6 +35,73 @@ pub struct GenerateRequest {
     pub cache_prompt: bool,
     /// Print control tokens (such as `<|im_end|>`) as text.
     pub special: bool,
+    /// Control tokens that are printed as text even so: the parser of the answer needs them.
+    pub preserved: Vec<Token>,
     /// Send [`super::Event::Progress`] during prefill.
     pub progress: bool,
+    /// What the answer must look like.
+    pub grammar: Option<Grammar>,
+    /// Send with each token how likely it was, and so many of the likeliest tokens beside it.
+    pub logprobs: Option<u32>,
+    /// How long the answer may think.
+    pub reasoning_budget: Option<ReasoningBudget>,
+}
+
+/// A grammar that an answer keeps to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Grammar {
+    /// In llama.cpp's GBNF; the rule `root` is the answer.
+    pub text: Arc<str>,
+    /// `None`: the grammar holds from the first token. Otherwise from where one of these comes (lazy).
+    pub triggers: Option<Vec<Trigger>>,
+    /// The end of the prompt that the grammar covers before the answer begins; mostly empty.
+    pub prefix: Arc<str>,
+}
+
+impl Grammar {
+    /// A grammar that holds from the first token of the answer.
+    #[must_use]
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self {
+            text: text.into(),
+            triggers: None,
+            prefix: "".into(),
+        }
+    }
+}
+
+/// A bound for the tokens of an answer between two sequences, usually `<think>` and `</think>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReasoningBudget {
+    /// What opens the thought; not empty.
+    pub start: Vec<Token>,
+    /// What closes it; forced when the budget is used up. Not empty.
+    pub end: Vec<Token>,
+    /// Tokens of thought.
+    pub budget: u32,
+    /// The prompt ends inside a thought.
+    pub already_open: bool,
+}
+
+impl GenerateRequest {
+    /// A request with nothing special about it: its answer may be as long as the context, and what the slot holds is
+    /// reused.
+    #[must_use]
+    pub fn new(prompt: Prompt, sampling: Sampling) -> Self {
+        Self {
+            prompt,
+            sampling,
+            max_tokens: None,
+            stop: Vec::new(),
+            stop_tokens: Vec::new(),
+            ignore_eos: false,
+            cache_prompt: true,
+            special: false,
+            preserved: Vec::new(),
+            progress: false,
+            grammar: None,
+            logprobs: None,
+            reasoning_budget: None,
+        }
+    }
 }

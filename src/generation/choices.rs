@@ -1,28 +1,31 @@
-//! The event streams of one or several engine requests as the output of one answer.
+//! The steps of one or several choices as the output of one answer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_util::stream::Stream;
 
+use super::answer::{End, Step, Steps};
 use super::error::GenerationError;
-use super::output::{Output, Totals};
-use crate::engine::{Event, EventStream, Timings, Usage};
+use super::output::{Output, Piece, Totals};
 
-/// Merges event streams; the position of a stream is the index of its choice.
-#[derive(Debug)]
+/// Merges choices; the position of a stream is the index of its choice.
 pub(super) struct Choices {
     /// `None` for a choice that has finished.
-    streams: Vec<Option<EventStream>>,
+    streams: Vec<Option<Steps>>,
     unfinished: usize,
     /// Who is asked first, so that a busy choice does not keep the others waiting.
     turn: usize,
+    /// Choices that share a prompt, one after the other.
+    per_prompt: usize,
     totals: Totals,
 }
 
 impl Choices {
-    pub(super) fn new(streams: Vec<EventStream>) -> Self {
+    /// Of `per_prompt` choices each the prompt is the same, and counts once.
+    pub(super) fn new(streams: Vec<Steps>, per_prompt: usize) -> Self {
         Self {
+            per_prompt: per_prompt.max(1),
             unfinished: streams.len(),
             streams: streams.into_iter().map(Some).collect(),
             turn: 0,
@@ -30,20 +33,22 @@ impl Choices {
         }
     }
 
-    fn take(&mut self, choice: usize, event: Option<Event>) -> Result<Output, GenerationError> {
-        match event {
-            Some(Event::Progress(progress)) => Ok(Output::Progress { choice, progress }),
-            Some(Event::Delta { text, .. }) => Ok(Output::Content { choice, text }),
-            Some(Event::Finished { reason, usage, timings }) => {
+    fn take(&mut self, choice: usize, step: Option<Result<Step, GenerationError>>) -> Result<Output, GenerationError> {
+        let piece = match step {
+            Some(Ok(Step::Piece(piece))) => piece,
+            Some(Ok(Step::End(end))) => {
                 self.streams[choice] = None;
                 self.unfinished -= 1;
-                self.totals.add(usage, timings);
-                let totals = (self.unfinished == 0).then_some(self.totals);
-                Ok(Output::Finished { choice, reason, totals })
+                self.totals.add(&end, choice.is_multiple_of(self.per_prompt));
+                Piece::Finished {
+                    reason: end.reason,
+                    totals: (self.unfinished == 0).then_some(self.totals),
+                }
             }
-            Some(Event::Failed(error)) => Err(self.end(error.into())),
-            None => Err(self.end(GenerationError::Unfinished)),
-        }
+            Some(Err(error)) => return Err(self.end(error)),
+            None => return Err(self.end(GenerationError::Unfinished)),
+        };
+        Ok(Output { choice, piece })
     }
 
     /// Without one choice the answer is not complete: the others end, too.
@@ -77,13 +82,16 @@ impl Stream for Choices {
 }
 
 impl Totals {
-    fn add(&mut self, usage: Usage, timings: Timings) {
-        self.usage.prompt_tokens += usage.prompt_tokens;
-        self.usage.completion_tokens += usage.completion_tokens;
-        self.usage.cached_tokens += usage.cached_tokens;
-        self.timings.queue = self.timings.queue.max(timings.queue);
-        self.timings.prefill = self.timings.prefill.max(timings.prefill);
-        self.timings.decode = self.timings.decode.max(timings.decode);
+    fn add(&mut self, end: &End, with_prompt: bool) {
+        self.usage.completion_tokens += end.usage.completion_tokens;
+        if with_prompt {
+            self.usage.prompt_tokens += end.usage.prompt_tokens;
+            self.usage.cached_tokens += end.usage.cached_tokens;
+        }
+        self.reasoning_tokens += end.reasoning_tokens;
+        self.timings.queue = self.timings.queue.max(end.timings.queue);
+        self.timings.prefill = self.timings.prefill.max(end.timings.prefill);
+        self.timings.decode = self.timings.decode.max(end.timings.decode);
     }
 }
 
@@ -94,14 +102,16 @@ mod tests {
     use futures_util::{FutureExt, StreamExt};
     use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+    use super::super::answer::plain;
     use super::super::output::OutputStream;
     use super::*;
-    use crate::engine::{EngineError, FinishReason};
+    use crate::engine::{EngineError, Event, EventStream, FinishReason, Timings, Usage};
 
     fn delta(text: &str) -> Event {
         Event::Delta {
             text: text.into(),
             tokens: vec![1],
+            logprobs: Vec::new(),
         }
     }
 
@@ -124,10 +134,10 @@ mod tests {
         let (senders, streams) = (0..count)
             .map(|_| {
                 let (sender, receiver) = unbounded_channel();
-                (sender, EventStream::new(receiver))
+                (sender, plain(EventStream::new(receiver)))
             })
             .unzip();
-        (senders, Choices::new(streams))
+        (senders, Choices::new(streams, 1))
     }
 
     #[test]
@@ -157,8 +167,10 @@ mod tests {
             senders[1].send(delta("b")).unwrap();
         }
         let mut order = String::new();
-        while let Some(Some(Ok(Output::Content { text, .. }))) = choices.next().now_or_never() {
-            order += &text;
+        while let Some(Some(Ok(output))) = choices.next().now_or_never() {
+            if let Piece::Content { text, .. } = output.piece {
+                order += &text;
+            }
         }
         assert_eq!(order, "ab".repeat(10));
     }

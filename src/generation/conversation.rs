@@ -6,11 +6,53 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Conversation {
     pub messages: Vec<Message>,
-    /// Definitions in OpenAI's form, as the client sent them; templates print them.
-    pub tools: Vec<Value>,
+    pub tools: Vec<Tool>,
+    pub tool_choice: ToolChoice,
+    /// Whether an answer may have more than one call; if not given, where the template knows how to write them.
+    pub parallel_tool_calls: Option<bool>,
     pub ending: Ending,
-    /// Further variables of the template, such as `enable_thinking`.
+    /// Whether the model is to think before it answers, if it can; the model's own setting if not given.
+    pub thinking: Option<bool>,
+    /// Tokens after which a thought is ended.
+    pub reasoning_budget: Option<u32>,
+    /// What becomes of the thoughts.
+    pub reasoning_format: ReasoningFormat,
+    /// Further variables of the template, such as `reasoning_effort`, on top of the model's own.
     pub variables: Map<String, Value>,
+}
+
+/// A function that the model may call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tool {
+    pub name: String,
+    /// Empty for none.
+    pub description: String,
+    /// The JSON schema of its arguments, an object; an empty one for none.
+    pub parameters: Value,
+}
+
+/// Whether the model calls tools.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ToolChoice {
+    /// As the model likes.
+    #[default]
+    Auto,
+    /// Not at all.
+    None,
+    /// At least one call.
+    Required,
+    /// A call of this tool.
+    Named(String),
+}
+
+/// What becomes of a model's thoughts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ReasoningFormat {
+    /// They are told apart from the content.
+    #[default]
+    Apart,
+    /// They stay in the content, as the model writes them.
+    InContent,
 }
 
 /// How the prompt ends.
@@ -23,6 +65,17 @@ pub enum Ending {
     FinalMessage,
     /// After the final message.
     Closed,
+}
+
+impl Ending {
+    /// How a conversation ends that says nothing about it: a final text of the assistant is continued.
+    #[must_use]
+    pub fn of(messages: &[Message]) -> Self {
+        match messages.last() {
+            Some(last) if last.role == Role::Assistant && last.tool_calls.is_empty() => Self::FinalMessage,
+            _ => Self::Answer,
+        }
+    }
 }
 
 /// One message.
@@ -43,18 +96,21 @@ pub struct Message {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     System,
+    /// OpenAI's newer word for `System`; templates that do not know it read `system`.
+    Developer,
     User,
     Assistant,
     Tool,
 }
 
 /// A call that the assistant made.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolCall {
-    pub id: Option<String>,
+    /// Empty where a client gave none.
+    pub id: String,
     pub name: String,
-    /// An object; a string where the model wrote something that is no JSON object.
-    pub arguments: Value,
+    /// The JSON text of an object, unless the model wrote something else.
+    pub arguments: String,
 }
 
 impl Role {
@@ -63,6 +119,7 @@ impl Role {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::System => "system",
+            Self::Developer => "developer",
             Self::User => "user",
             Self::Assistant => "assistant",
             Self::Tool => "tool",

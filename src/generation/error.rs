@@ -1,7 +1,17 @@
 //! Why there is no answer.
 
-use crate::chat::TemplateError;
 use crate::engine::EngineError;
+
+/// Why a chat template gave no prompt.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// The template itself is broken.
+    #[error("the model's chat template cannot be used: {0}")]
+    Broken(String),
+    /// The template refuses these messages, in its own words.
+    #[error("the model's chat template refuses the messages: {0}")]
+    Refused(String),
+}
 
 /// An error of a generation, complete enough for the client to act upon it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

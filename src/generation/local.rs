@@ -1,69 +1,39 @@
 //! Generation by a model of this process: its chat template, then its token engine.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt};
 
 use super::ChatBackend;
+use super::answer;
 use super::choices::Choices;
 use super::conversation::Conversation;
 use super::error::GenerationError;
+use super::format::text_grammar;
+use super::literal::Part;
 use super::output::OutputStream;
-use super::prompt::render;
-use super::request::{BiasTarget, ChatRequest, Options, Segment, TextPrompt, TextRequest};
-use crate::chat::{Template, TemplateError};
-use crate::engine::{EngineError, GenerateRequest, Prompt, Token, TokenEngine};
+use super::request::{BiasTarget, ChatRequest, Options, OutputFormat, Segment, TextPrompt, TextRequest};
+use super::template::{Prepared, Templates};
+use crate::engine::{
+    EngineError, EventStream, GenerateRequest, Grammar, Prompt, ReasoningBudget, Token, TokenEngine, Trigger,
+};
+use crate::llama::chat::{Rendered, TriggerKind};
 
-/// Conversations up to these sizes are rendered where they arrive; longer ones would block an async worker for too long.
-const INLINE_MESSAGES: usize = 128;
-const INLINE_BYTES: usize = 64 * 1024;
-
-/// A token engine and the template of its model. Cheap to clone.
+/// A token engine and the templates of its model. Cheap to clone.
 #[derive(Clone)]
 pub struct LocalBackend {
     engine: Arc<dyn TokenEngine>,
-    /// Compiled when it is first used.
-    template: Arc<OnceLock<Result<Template, TemplateError>>>,
+    templates: Arc<Templates>,
 }
 
 impl LocalBackend {
     #[must_use]
     pub fn new(engine: Arc<dyn TokenEngine>) -> Self {
         Self {
+            templates: Arc::new(Templates::new(engine.info())),
             engine,
-            template: Arc::new(OnceLock::new()),
         }
-    }
-
-    fn template(&self) -> Result<&Template, GenerationError> {
-        let compiled = self.template.get_or_init(|| {
-            let info = self.engine.info();
-            if info.chat_template.is_none() {
-                tracing::warn!(
-                    model = info.name,
-                    "the file has no chat template; conversations use ChatML"
-                );
-            }
-            Template::of(info)
-        });
-        compiled.as_ref().map_err(|error| error.clone().into())
-    }
-
-    /// Long conversations are rendered away from the async workers.
-    async fn prompt_text(&self, conversation: Conversation) -> Result<String, GenerationError> {
-        let bytes = conversation
-            .messages
-            .iter()
-            .map(|message| message.content.len())
-            .sum::<usize>();
-        if conversation.messages.len() <= INLINE_MESSAGES && bytes <= INLINE_BYTES {
-            return render(self.template()?, &conversation);
-        }
-        let this = self.clone();
-        tokio::task::spawn_blocking(move || render(this.template()?, &conversation))
-            .await
-            .map_err(|error| GenerationError::Internal(error.to_string()))?
     }
 
     async fn text_prompt(&self, prompt: TextPrompt) -> Result<Prompt, GenerationError> {
@@ -93,6 +63,25 @@ impl LocalBackend {
         Ok(Prompt::Tokens(tokens))
     }
 
+    /// Mostly one text; what users wrote that looks like control tokens is tokenized apart.
+    async fn chat_prompt(&self, mut parts: Vec<Part>) -> Result<Prompt, GenerationError> {
+        if let [Part::Prompt(text)] = parts.as_mut_slice() {
+            return Ok(Prompt::Text {
+                text: std::mem::take(text),
+                add_special: true,
+            });
+        }
+        let mut tokens = Vec::new();
+        for (index, part) in parts.into_iter().enumerate() {
+            let (text, control) = match part {
+                Part::Prompt(text) => (text, true),
+                Part::Literal(text) => (text, false),
+            };
+            tokens.extend(self.engine.tokenize(text, index == 0, control).await?);
+        }
+        Ok(Prompt::Tokens(tokens))
+    }
+
     /// Biases by token; the tokens of a text all get its bias.
     async fn logit_bias(&self, biases: Vec<(BiasTarget, f32)>) -> Result<Vec<(Token, f32)>, GenerationError> {
         let mut out = Vec::with_capacity(biases.len());
@@ -108,30 +97,136 @@ impl LocalBackend {
         Ok(out)
     }
 
-    async fn submit(&self, prompts: Vec<Prompt>, options: Options) -> Result<OutputStream, GenerationError> {
+    /// What all requests of an answer have in common.
+    async fn request(&self, options: Options) -> Result<GenerateRequest, GenerationError> {
         let sampling = options.sampling.or(&self.engine.info().sampling);
         let logit_bias = self.logit_bias(options.logit_bias).await?;
         refuse_to_ban_all(&logit_bias, self.engine.info().vocabulary)?;
-        let template = GenerateRequest {
-            prompt: Prompt::Tokens(Vec::new()),
+        Ok(GenerateRequest {
             max_tokens: sampling.max_tokens,
-            sampling: sampling.resolve(logit_bias).map_err(EngineError::from)?,
             stop: options.stop,
             stop_tokens: options.stop_tokens,
             ignore_eos: options.ignore_eos,
             cache_prompt: options.cache_prompt,
             special: options.special,
             progress: options.progress,
-        };
-        let mut streams = Vec::with_capacity(prompts.len());
-        for prompt in prompts {
-            let request = GenerateRequest {
-                prompt,
-                ..template.clone()
-            };
+            logprobs: options.logprobs,
+            ..GenerateRequest::new(
+                Prompt::Tokens(Vec::new()),
+                sampling.resolve(logit_bias).map_err(EngineError::from)?,
+            )
+        })
+    }
+
+    /// Submits a request once for each choice; they differ in their seeds. The engine computes the prompt once.
+    async fn submit(&self, mut request: GenerateRequest, choices: u32) -> Result<Vec<EventStream>, GenerationError> {
+        if choices > 1
+            && let Prompt::Text { text, add_special } = request.prompt
+        {
+            // Once, so that the requests come together.
+            request.prompt = Prompt::Tokens(self.engine.tokenize(text, add_special, true).await?);
+        }
+        let mut streams = Vec::with_capacity(choices as usize);
+        for choice in 0..choices {
+            let mut request = request.clone();
+            request.sampling.seed = request.sampling.seed.map(|seed| seed.wrapping_add(choice));
             streams.push(self.engine.submit(request).await?);
         }
-        Ok(OutputStream::new(Choices::new(streams)))
+        Ok(streams)
+    }
+
+    async fn answer(&self, request: ChatRequest) -> Result<OutputStream, GenerationError> {
+        let ChatRequest { conversation, options } = request;
+        let (format, choices) = (options.format.clone(), options.choices);
+        let info = self.engine.info();
+        let budget = conversation.reasoning_budget;
+        let Prepared {
+            rendered,
+            parts,
+            parser,
+            form,
+        } = self.templates.prepare(info, conversation, &format).await?;
+        let mut generate = self.request(options).await?;
+        generate.preserved = self.preserved(&rendered).await?;
+        generate.grammar = match format {
+            OutputFormat::Grammar(text) => Some(Grammar::new(text)),
+            _ => self.grammar(&rendered).await?,
+        };
+        if let Some(budget) = budget {
+            generate.reasoning_budget = self.budget(budget, &rendered).await?;
+        }
+        generate.stop.extend(rendered.stops.iter().cloned());
+        generate.prompt = self.chat_prompt(parts).await?;
+        let streams = self.submit(generate, choices).await?.into_iter();
+        let steps = streams.map(|events| answer::parsed(events, parser.clone(), form.clone(), rendered.stops.clone()));
+        Ok(OutputStream::new(Choices::new(steps.collect(), choices as usize)))
+    }
+
+    /// The control tokens that the parser needs to see. Texts of several tokens are seen anyway.
+    async fn preserved(&self, rendered: &Rendered) -> Result<Vec<Token>, GenerationError> {
+        let mut tokens = Vec::new();
+        for text in &rendered.preserved {
+            tokens.extend(self.single_token(text).await?);
+        }
+        Ok(tokens)
+    }
+
+    /// A bound for the thoughts; `None` for a model that does not think, or in a way that is not known.
+    async fn budget(&self, budget: u32, rendered: &Rendered) -> Result<Option<ReasoningBudget>, GenerationError> {
+        let (start, Some(end)) = (&rendered.thinking_start, rendered.thinking_ends.first()) else {
+            return Ok(None);
+        };
+        if start.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(ReasoningBudget {
+            start: self.engine.tokenize(start.clone(), false, true).await?,
+            end: self.engine.tokenize(end.clone(), false, true).await?,
+            budget,
+            already_open: rendered.parser.generation_prompt.trim_end().ends_with(start.as_str()),
+        }))
+    }
+
+    async fn single_token(&self, text: &str) -> Result<Option<Token>, GenerationError> {
+        let tokens = self.engine.tokenize(text.to_owned(), false, true).await?;
+        Ok(match tokens.as_slice() {
+            [token] => Some(*token),
+            _ => None,
+        })
+    }
+
+    /// The grammar of calls, or of the answer's form.
+    async fn grammar(&self, rendered: &Rendered) -> Result<Option<Grammar>, GenerationError> {
+        if rendered.grammar.is_empty() {
+            return Ok(None);
+        }
+        let mut triggers = Vec::new();
+        for trigger in &rendered.triggers {
+            let text = trigger.value.clone();
+            triggers.push(match trigger.kind() {
+                // A control token is found without looking at the text.
+                Some(TriggerKind::Word) if rendered.preserved.contains(&text) => {
+                    match self.single_token(&text).await? {
+                        Some(token) => Trigger::Token(token),
+                        None => Trigger::Word(text),
+                    }
+                }
+                Some(TriggerKind::Word) => Trigger::Word(text),
+                Some(TriggerKind::Pattern) => Trigger::Pattern(text),
+                Some(TriggerKind::PatternFull) => Trigger::PatternFull(text),
+                None => continue,
+            });
+        }
+        Ok(Some(Grammar {
+            triggers: rendered.lazy.then_some(triggers),
+            // The grammar begins where the assistant's turn does.
+            prefix: if rendered.lazy {
+                "".into()
+            } else {
+                rendered.parser.generation_prompt.as_str().into()
+            },
+            ..Grammar::new(rendered.grammar.as_str())
+        }))
     }
 }
 
@@ -150,15 +245,7 @@ fn refuse_to_ban_all(biases: &[(Token, f32)], vocabulary: u32) -> Result<(), Gen
 
 impl ChatBackend for LocalBackend {
     fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<OutputStream, GenerationError>> {
-        async move {
-            let text = self.prompt_text(request.conversation).await?;
-            let prompt = Prompt::Text {
-                text,
-                add_special: true,
-            };
-            self.submit(vec![prompt], request.options).await
-        }
-        .boxed()
+        self.answer(request).boxed()
     }
 
     fn continue_text(&self, request: TextRequest) -> BoxFuture<'_, Result<OutputStream, GenerationError>> {
@@ -169,16 +256,35 @@ impl ChatBackend for LocalBackend {
                     message: "there is no prompt".into(),
                 });
             }
-            let mut prompts = Vec::with_capacity(request.prompts.len());
+            let choices = request.options.choices;
+            let grammar = text_grammar(request.options.format.clone()).await?;
+            let template = GenerateRequest {
+                grammar,
+                ..self.request(request.options).await?
+            };
+            let mut streams: Vec<EventStream> = Vec::with_capacity(request.prompts.len());
             for prompt in request.prompts {
-                prompts.push(self.text_prompt(prompt).await?);
+                let request = GenerateRequest {
+                    prompt: self.text_prompt(prompt).await?,
+                    ..template.clone()
+                };
+                streams.extend(self.submit(request, choices).await?);
             }
-            self.submit(prompts, request.options).await
+            let steps = streams.into_iter().map(answer::plain);
+            Ok(OutputStream::new(Choices::new(steps.collect(), choices as usize)))
         }
         .boxed()
     }
 
     fn render(&self, conversation: Conversation) -> BoxFuture<'_, Result<String, GenerationError>> {
-        self.prompt_text(conversation).boxed()
+        async move {
+            let info = self.engine.info();
+            let prepared = self.templates.prepare(info, conversation, &OutputFormat::Text).await?;
+            let texts = prepared.parts.into_iter().map(|part| match part {
+                Part::Prompt(text) | Part::Literal(text) => text,
+            });
+            Ok(texts.collect())
+        }
+        .boxed()
     }
 }

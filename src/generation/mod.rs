@@ -4,19 +4,26 @@
 //! [`Output`] of the answer into their own words. [`ChatBackend`] is what answers; [`LocalBackend`] does it with the
 //! model's own chat template and its token engine.
 
+mod answer;
 mod choices;
 mod conversation;
+mod depth;
 mod error;
+mod format;
+mod limits;
+mod literal;
 mod local;
 mod output;
-mod prompt;
+mod reader;
 mod request;
+mod required;
+mod template;
 
-pub use conversation::{Conversation, Ending, Message, Role, ToolCall};
-pub use error::GenerationError;
+pub use conversation::{Conversation, Ending, Message, ReasoningFormat, Role, Tool, ToolCall, ToolChoice};
+pub use error::{GenerationError, TemplateError};
 pub use local::LocalBackend;
-pub use output::{Choice, Completion, Output, OutputStream, Totals};
-pub use request::{BiasTarget, ChatRequest, Options, Segment, TextPrompt, TextRequest};
+pub use output::{Choice, Completion, FinishReason, Output, OutputStream, Piece, Totals};
+pub use request::{BiasTarget, ChatRequest, Options, OutputFormat, Segment, TextPrompt, TextRequest};
 
 use futures_util::future::BoxFuture;
 

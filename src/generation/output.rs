@@ -3,23 +3,66 @@
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, Stream};
 
+use super::conversation::ToolCall;
 use super::error::GenerationError;
-use crate::engine::{FinishReason, PrefillProgress, Timings, Usage};
+use crate::engine::{self, PrefillProgress, Timings, TokenLogprob, Usage};
 
-/// A piece of an answer. For each choice: any number of `Progress`, any number of `Content`, then one `Finished`.
+/// A piece of one choice of an answer.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Output {
+pub struct Output {
+    /// Index of the choice.
+    pub choice: usize,
+    pub piece: Piece,
+}
+
+/// For each choice: any number of `Progress`, then reasoning, content and calls in the order in which the model wrote
+/// them, then one `Finished`. Texts are never empty and never end within a character.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Piece {
     /// Prefill goes on; only sent when the request asked for it.
-    Progress { choice: usize, progress: PrefillProgress },
-    /// New text for the user, never empty and never half a character.
-    Content { choice: usize, text: String },
-    /// A choice is complete.
+    Progress(PrefillProgress),
+    /// What the model thinks before it answers.
+    Reasoning { text: String },
+    /// New text for the user.
+    Content {
+        text: String,
+        /// How likely the tokens of the text were; empty unless the request asked for it. A token that is part of two
+        /// texts comes with the first.
+        logprobs: Vec<TokenLogprob>,
+    },
+    /// A call begins. Calls are numbered from 0 in the order of their first piece.
+    ToolCallStart { index: usize, id: String, name: String },
+    /// More of a call's arguments, which are JSON text as a whole.
+    ToolCallArguments { index: usize, text: String },
+    /// The choice is complete.
     Finished {
-        choice: usize,
         reason: FinishReason,
         /// With the choice that ends last: what all of them took.
         totals: Option<Totals>,
     },
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model's own end-of-generation token, or one of the request's stop tokens.
+    EndOfText,
+    /// One of the request's stop strings.
+    StopString(String),
+    /// `max_tokens` is reached or the context is full.
+    Length,
+    /// The model ended its answer after it had called tools.
+    ToolCalls,
+}
+
+impl From<engine::FinishReason> for FinishReason {
+    fn from(reason: engine::FinishReason) -> Self {
+        match reason {
+            engine::FinishReason::EndOfText => Self::EndOfText,
+            engine::FinishReason::StopString(stop) => Self::StopString(stop),
+            engine::FinishReason::Length => Self::Length,
+        }
+    }
 }
 
 /// What an answer took, all choices together.
@@ -27,13 +70,15 @@ pub enum Output {
 pub struct Totals {
     /// Sums over the choices.
     pub usage: Usage,
+    /// Of the completion tokens, those of reasoning.
+    pub reasoning_tokens: u32,
     /// Of the choice that took longest; choices are generated at the same time.
     pub timings: Timings,
 }
 
 /// The pieces of one answer. Dropping it ends the generation.
 ///
-/// The stream ends after an error, and after the [`Output::Finished`] that has [`Totals`].
+/// The stream ends after an error, and after the [`Piece::Finished`] that has [`Totals`].
 pub struct OutputStream(BoxStream<'static, Result<Output, GenerationError>>);
 
 /// A complete answer.
@@ -44,10 +89,15 @@ pub struct Completion {
     pub totals: Totals,
 }
 
-/// One of the texts of a [`Completion`].
+/// One of the answers of a [`Completion`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Choice {
+    /// Empty where the model did not think.
+    pub reasoning: String,
     pub content: String,
+    /// How likely the tokens of the content were; empty unless the request asked for it.
+    pub logprobs: Vec<TokenLogprob>,
+    pub tool_calls: Vec<ToolCall>,
     pub reason: FinishReason,
 }
 
@@ -73,29 +123,14 @@ impl OutputStream {
     /// # Cancel safety
     /// Dropping the future ends the generation.
     pub async fn collect(mut self) -> Result<Completion, GenerationError> {
-        let mut texts: Vec<(String, Option<FinishReason>)> = Vec::new();
+        let mut drafts: Vec<Draft> = Vec::new();
         while let Some(output) = self.next().await {
-            let (choice, new, end) = match output? {
-                Output::Progress { .. } => continue,
-                Output::Content { choice, text } => (choice, text, None),
-                Output::Finished { choice, reason, totals } => (choice, String::new(), Some((reason, totals))),
-            };
-            if texts.len() <= choice {
-                texts.resize(choice + 1, (String::new(), None));
+            let Output { choice, piece } = output?;
+            if drafts.len() <= choice {
+                drafts.resize_with(choice + 1, Draft::default);
             }
-            let (text, finished) = &mut texts[choice];
-            if text.is_empty() {
-                *text = new;
-            } else {
-                text.push_str(&new);
-            }
-            let Some((reason, totals)) = end else { continue };
-            *finished = Some(reason);
-            if let Some(totals) = totals {
-                let choices = texts.into_iter().map(|(content, reason)| {
-                    let reason = reason.ok_or(GenerationError::Unfinished)?;
-                    Ok(Choice { content, reason })
-                });
+            if let Some(totals) = drafts[choice].take(piece) {
+                let choices = drafts.into_iter().map(Draft::complete);
                 return Ok(Completion {
                     choices: choices.collect::<Result<_, GenerationError>>()?,
                     totals,
@@ -106,8 +141,122 @@ impl OutputStream {
     }
 }
 
+/// A choice whose end has not come yet.
+#[derive(Default)]
+struct Draft {
+    reasoning: String,
+    content: String,
+    logprobs: Vec<TokenLogprob>,
+    tool_calls: Vec<ToolCall>,
+    reason: Option<FinishReason>,
+}
+
+impl Draft {
+    /// Adds a piece; returns the totals that the last one brings.
+    fn take(&mut self, piece: Piece) -> Option<Totals> {
+        match piece {
+            Piece::Progress(_) => {}
+            Piece::Reasoning { text } => append(&mut self.reasoning, text),
+            Piece::Content { text, logprobs } => {
+                append(&mut self.content, text);
+                self.logprobs.extend(logprobs);
+            }
+            Piece::ToolCallStart { id, name, .. } => self.tool_calls.push(ToolCall {
+                id,
+                name,
+                arguments: String::new(),
+            }),
+            Piece::ToolCallArguments { index, text } => {
+                if let Some(call) = self.tool_calls.get_mut(index) {
+                    append(&mut call.arguments, text);
+                }
+            }
+            Piece::Finished { reason, totals } => {
+                self.reason = Some(reason);
+                return totals;
+            }
+        }
+        None
+    }
+
+    fn complete(self) -> Result<Choice, GenerationError> {
+        Ok(Choice {
+            reasoning: self.reasoning,
+            content: self.content,
+            logprobs: self.logprobs,
+            tool_calls: self.tool_calls,
+            reason: self.reason.ok_or(GenerationError::Unfinished)?,
+        })
+    }
+}
+
+/// Many answers come in one piece, which need not be copied.
+fn append(text: &mut String, more: String) {
+    if text.is_empty() {
+        *text = more;
+    } else {
+        text.push_str(&more);
+    }
+}
+
 impl std::fmt::Debug for OutputStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OutputStream").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt, stream};
+
+    use super::*;
+
+    #[test]
+    fn pieces_become_a_whole() {
+        let pieces = [
+            Piece::Reasoning { text: "so ".into() },
+            Piece::Reasoning { text: "what".into() },
+            Piece::Content {
+                text: "yes".into(),
+                logprobs: Vec::new(),
+            },
+            Piece::ToolCallStart {
+                index: 0,
+                id: "a".into(),
+                name: "f".into(),
+            },
+            Piece::ToolCallArguments {
+                index: 0,
+                text: "{\"x\":".into(),
+            },
+            Piece::ToolCallStart {
+                index: 1,
+                id: "b".into(),
+                name: "g".into(),
+            },
+            Piece::ToolCallArguments {
+                index: 0,
+                text: "1}".into(),
+            },
+            Piece::Finished {
+                reason: FinishReason::ToolCalls,
+                totals: Some(Totals::default()),
+            },
+        ];
+        let outputs = stream::iter(pieces.map(|piece| Ok(Output { choice: 0, piece })));
+        let completion = OutputStream::new(outputs).collect().now_or_never().unwrap().unwrap();
+        let call = |id: &str, name: &str, arguments: &str| ToolCall {
+            id: id.into(),
+            name: name.into(),
+            arguments: arguments.into(),
+        };
+        let expect = Choice {
+            reasoning: "so what".into(),
+            content: "yes".into(),
+            logprobs: Vec::new(),
+            tool_calls: vec![call("a", "f", "{\"x\":1}"), call("b", "g", "")],
+            reason: FinishReason::ToolCalls,
+        };
+        assert_eq!(completion.choices, [expect]);
     }
 }

@@ -1,5 +1,7 @@
 //! What is asked of a model, beside the conversation or text itself.
 
+use serde_json::Value;
+
 use super::conversation::Conversation;
 use crate::engine::{SamplingOverrides, Token};
 
@@ -52,8 +54,27 @@ pub struct Options {
     pub cache_prompt: bool,
     /// Print control tokens as text.
     pub special: bool,
-    /// Send [`super::Output::Progress`] during prefill.
+    /// Send [`super::Piece::Progress`] during prefill.
     pub progress: bool,
+    /// What the answer (behind the reasoning) must look like.
+    pub format: OutputFormat,
+    /// Choices for each prompt; at least 1.
+    pub choices: u32,
+    /// Say of each token how likely it was, and so many of the likeliest tokens beside it.
+    pub logprobs: Option<u32>,
+}
+
+/// The form of an answer, held by a grammar.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum OutputFormat {
+    #[default]
+    Text,
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that fits a schema.
+    JsonSchema(Value),
+    /// A text of this grammar, in llama.cpp's GBNF.
+    Grammar(String),
 }
 
 /// What a logit bias applies to.
@@ -75,6 +96,9 @@ impl Default for Options {
             cache_prompt: true,
             special: false,
             progress: false,
+            format: OutputFormat::Text,
+            choices: 1,
+            logprobs: None,
         }
     }
 }

@@ -22,11 +22,17 @@ pub struct Tokenizer {
     /// Texts of the two; empty if there is none.
     pub bos_text: String,
     pub eos_text: String,
+    /// Texts of the control tokens, which mean something else than they say.
+    #[serde(skip)]
+    pub control_texts: Vec<String>,
     /// Whether a prompt should begin with `bos`; `None` where the file leaves it to the tokenizer.
     pub add_bos: Option<bool>,
     /// Jinja source of the chat template.
     #[serde(skip)]
     pub chat_template: Option<String>,
+    /// Of the template for conversations with tools, where the file has one of its own.
+    #[serde(skip)]
+    pub tool_template: Option<String>,
 }
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
@@ -89,10 +95,36 @@ impl Tokenizer {
             eos,
             bos_text: token_text(bos),
             eos_text: token_text(eos),
+            control_texts: control_texts(gguf, &tokens, &[bos, eos]),
             add_bos,
             chat_template: text("tokenizer.chat_template"),
+            tool_template: text("tokenizer.chat_template.tool_use"),
         })
     }
+}
+
+/// llama.cpp's number of the type `control`.
+const CONTROL: u64 = 3;
+
+/// Texts of the tokens that the file calls control tokens, and of `special` ones.
+fn control_texts(gguf: &Gguf, tokens: &Array<'_>, special: &[Option<u32>]) -> Vec<String> {
+    let types = gguf.get("tokenizer.ggml.token_type").and_then(|value| value.as_array());
+    let types = types.map(|types| {
+        types
+            .iter()
+            .map(|kind| kind.as_u64() == Some(CONTROL))
+            .collect::<Vec<bool>>()
+    });
+    let is_control = |id: usize| {
+        let named = special
+            .iter()
+            .any(|token| token.is_some_and(|token| token as usize == id));
+        named || types.as_ref().is_some_and(|types| types.get(id) == Some(&true))
+    };
+    let texts = tokens.strings().enumerate().filter(|(id, _)| is_control(*id));
+    texts
+        .filter_map(|(_, text)| Some(std::str::from_utf8(text).ok()?.to_owned()))
+        .collect()
 }
 
 /// Arrays beside the tokens have as many entries, of the type that llama.cpp reads them as.

@@ -29,7 +29,17 @@ pub fn describe(config: &ModelConfig, gguf: &Gguf) -> Result<ModelInfo, GgufErro
         vocabulary: geometry.tokenizer.vocabulary,
         parameters: gguf.parameters(),
         size_bytes: gguf.size_bytes(),
-        chat_template: geometry.tokenizer.chat_template,
+        // One of the configuration is for all conversations.
+        tool_template: geometry
+            .tokenizer
+            .tool_template
+            .filter(|_| config.chat_template.is_none()),
+        chat_template: match &config.chat_template {
+            Some(template) => Some(template.text.clone()),
+            None => geometry.tokenizer.chat_template,
+        },
+        template_variables: config.chat_template_kwargs.clone().unwrap_or_default(),
+        control_tokens: geometry.tokenizer.control_texts,
         bos_token: geometry.tokenizer.bos_text,
         eos_token: geometry.tokenizer.eos_text,
         sampling: config.sampling.clone(),

@@ -7,8 +7,8 @@ use super::error::ModelError;
 use super::file::{Prepared, in_file, prepare};
 use super::registry::Registry;
 use crate::config::{Config, MemoryConfig, ModelConfig, ServerConfig};
-use crate::engine::local::{self, ALL_LAYERS, LoadSpec, LocalEngine, Placement};
-use crate::engine::{ModelInfo, TokenEngine};
+use crate::engine::local::{self, ALL_LAYERS, EmbeddingSpec, LoadSpec, LocalEngine, Placement};
+use crate::engine::{ModelInfo, Pooling, TokenEngine};
 use crate::experts::heat::{Fingerprint, HeatMap};
 use crate::experts::policy::{PolicyConfig, PolicyKind};
 use crate::experts::{CacheConfig, Capacity, Device, ExpertCache};
@@ -70,7 +70,7 @@ pub fn start_all(config: &Config, metrics: &Metrics) -> Result<Registry, ModelEr
             Ok(Arc::new(engine) as Arc<dyn TokenEngine>)
         })
         .collect::<Result<Vec<_>, ModelError>>()?;
-    Ok(Registry::new(engines, config.server.strict_models))
+    Ok(Registry::new(engines, config.server.strict_models).with_presets(&config.presets))
 }
 
 /// Starts one model of a configuration; the weights load in the background. With `experts_in_ram` the experts of so many
@@ -159,8 +159,26 @@ fn load_spec(
             planned: planned.rows.clone(),
         },
         experts: expert_cache(config, &gguf, planned, gpu)?,
+        embedding: embedding(config, &gguf, &info.architecture),
     };
     Ok((info, spec))
+}
+
+/// The role of models that do nothing but make vectors.
+const EMBEDDING_ROLE: &str = "embedding";
+
+/// What the model does with texts, beside generating or instead.
+fn embedding(config: &ModelConfig, gguf: &Gguf, architecture: &str) -> Option<EmbeddingSpec> {
+    let only = config.role.as_deref() == Some(EMBEDDING_ROLE);
+    if !only && !config.embeddings {
+        return None;
+    }
+    let in_file = gguf.get(&format!("{architecture}.pooling_type"));
+    let in_file = in_file.and_then(|number| Pooling::from_number(number.as_u64()?));
+    Some(EmbeddingSpec {
+        pooling: config.pooling.or(in_file).unwrap_or(Pooling::Mean),
+        only,
+    })
 }
 
 /// The cache as planned.

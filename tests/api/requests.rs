@@ -36,8 +36,8 @@ fn fields_of_llama_server_are_honoured() {
     }
     for (field, value) in [
         ("max_tokens", json!(-2)),
-        ("n", json!(2)),
-        ("mirostat", json!(1)),
+        ("n", json!(0)),
+        ("mirostat", json!(3)),
         ("samplers", json!(["x"])),
     ] {
         let mut body = json!({"prompt": "tells"});

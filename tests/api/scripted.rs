@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hearth::api::{State, bind};
-use hearth::config::ServerConfig;
+use hearth::config::{PresetConfig, ServerConfig};
 use hearth::engine::{
     EngineError, Event, EventStream, FinishReason, GenerateRequest, Health, ModelInfo, PrefillProgress, Prompt,
     SamplingOverrides, SlotCounts, Timings, Token, TokenEngine, Usage,
@@ -47,6 +47,7 @@ fn delta(text: &str) -> Event {
     Event::Delta {
         text: text.into(),
         tokens: vec![1],
+        logprobs: Vec::new(),
     }
 }
 
@@ -238,6 +239,9 @@ fn engine(name: &str, health: Health, left: Sender<Instant>) -> Arc<dyn TokenEng
         parameters: 1,
         size_bytes: 1,
         chat_template: None,
+        tool_template: None,
+        control_tokens: Vec::new(),
+        template_variables: serde_json::Map::new(),
         bos_token: String::new(),
         eos_token: String::new(),
         sampling: SamplingOverrides::default(),
@@ -267,6 +271,15 @@ impl Api {
 
     /// With more than the usual settings of the server.
     pub fn configured(second: Health, config: ServerConfig) -> Self {
+        Self::whole(second, config, Vec::new())
+    }
+
+    /// With presets.
+    pub fn with_presets(presets: Vec<PresetConfig>) -> Self {
+        Self::whole(Health::Ready, ServerConfig::default(), presets)
+    }
+
+    fn whole(second: Health, config: ServerConfig, presets: Vec<PresetConfig>) -> Self {
         let (sender, left) = channel();
         let engines = vec![
             engine("first", Health::Ready, sender.clone()),
@@ -286,7 +299,7 @@ impl Api {
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let models = Registry::new(engines, config.strict_models);
+                let models = Registry::new(engines, config.strict_models).with_presets(&presets);
                 let servers = bound.start(&State::new(models, Metrics::new()), &config).unwrap();
                 let handles: Vec<_> = servers.iter().map(actix_web::dev::Server::handle).collect();
                 let running = actix_web::rt::spawn(futures_util::future::join_all(servers));

@@ -2,19 +2,24 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
-use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::conversation;
+use super::logprobs::ChatLogprobs;
 use crate::api::body::Body;
+use crate::api::described::ServerSentEvent;
 use crate::api::error::ApiError;
 use crate::api::parameters::Parameters;
+use crate::api::presets;
+use crate::api::requests::ChatCompletionRequest;
 use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
 use crate::api::wire::{Envelope, FinishReason, PromptProgress, Timings, Usage};
-use crate::engine::{self, PrefillProgress};
-use crate::generation::{ChatRequest, Completion, Totals};
+use crate::engine::{PrefillProgress, TokenLogprob};
+use crate::generation::{self, ChatRequest, Completion, Totals};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -22,19 +27,38 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .route("/api/v1/chat/completions", post().to(complete));
 }
 
-async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+/// Answers a conversation.
+#[utoipa::path(
+    post,
+    path = "/v1/chat/completions",
+    request_body(
+        content = ChatCompletionRequest,
+        example = json!({"messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_tokens": 128})
+    ),
+    responses((
+        status = 200,
+        description = "The answer; with `stream` events of type `ChatChunk`, then `[DONE]`.",
+        content((ChatCompletion = "application/json"), (ServerSentEvent = "text/event-stream"))
+    ))
+)]
+pub(super) async fn complete(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
+    let target = state.open(&mut body)?;
     let parameters = Parameters::of(&body)?;
-    let served = state.resolve(parameters.model.as_deref())?;
+    if *body.field("echo") == Value::Bool(true) {
+        return Err(ApiError::unsupported("echo", "messages in the answer"));
+    }
+    let options = parameters.options()?;
     let shape = Chat {
-        envelope: Envelope::new("chatcmpl", CHUNK, served.name()),
+        envelope: Envelope::new("chatcmpl", CHUNK, target.name()),
         include_usage: parameters.include_usage(),
+        logprobs: options.logprobs.is_some(),
     };
     let streams = parameters.streams();
     let request = ChatRequest {
-        options: parameters.options()?,
-        conversation: conversation::read(body).await?,
+        options,
+        conversation: presets::begin(target, conversation::read(body).await?),
     };
-    respond(served.chat.chat(request).await?, streams, shape).await
+    respond(target.model.chat.chat(request).await?, streams, shape).await
 }
 
 const CHUNK: &str = "chat.completion.chunk";
@@ -42,11 +66,12 @@ const CHUNK: &str = "chat.completion.chunk";
 struct Chat {
     envelope: Envelope,
     include_usage: bool,
+    logprobs: bool,
 }
 
 /// A whole answer.
-#[derive(Debug, Serialize, JsonSchema)]
-struct ChatCompletion {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ChatCompletion {
     #[serde(flatten)]
     envelope: Envelope,
     choices: Vec<Choice>,
@@ -54,26 +79,98 @@ struct ChatCompletion {
     timings: Timings,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChatChoice)]
 struct Choice {
     index: usize,
     message: Message,
-    /// Not supported yet.
-    logprobs: (),
+    logprobs: Option<ChatLogprobs>,
     finish_reason: FinishReason,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChatMessage)]
 struct Message {
     role: &'static str,
-    content: String,
+    /// Null where there are only calls.
+    content: Option<String>,
+    /// What the model thought; left out if it did not.
+    #[serde(flatten)]
+    reasoning: Reasoning,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<ToolCall>,
     /// Local models have no separate refusals.
     refusal: (),
 }
 
+/// The same text twice: clients look for one of the two names.
+#[derive(Debug, Default, Serialize, ToSchema)]
+struct Reasoning {
+    /// As llama-server, SGLang and DeepSeek name it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
+    /// As vLLM and Ollama name it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning: Option<String>,
+}
+
+impl Reasoning {
+    fn new(text: String) -> Self {
+        Self {
+            reasoning_content: Some(text.clone()),
+            reasoning: Some(text),
+        }
+    }
+}
+
+/// A call, or in a stream a piece of one.
+#[derive(Debug, Serialize, ToSchema)]
+struct ToolCall {
+    /// Only in streams: which call the piece is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<usize>,
+    /// In streams only in the first piece of a call, as `type` and `name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    function: Function,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Function {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// JSON text; in streams the next piece of it.
+    arguments: String,
+}
+
+impl ToolCall {
+    fn new(index: Option<usize>, id: String, name: String, arguments: String) -> Self {
+        Self {
+            index,
+            id: Some(id),
+            kind: Some("function"),
+            function: Function {
+                name: Some(name),
+                arguments,
+            },
+        }
+    }
+
+    fn more(index: usize, arguments: String) -> Self {
+        Self {
+            index: Some(index),
+            id: None,
+            kind: None,
+            function: Function { name: None, arguments },
+        }
+    }
+}
+
 /// One event of a streamed answer.
-#[derive(Debug, Serialize, JsonSchema)]
-struct ChatChunk {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ChatChunk {
     #[serde(flatten)]
     envelope: Envelope,
     /// Empty in chunks that tell only usage or progress.
@@ -88,17 +185,16 @@ struct ChatChunk {
     timings: Option<Timings>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ChunkChoice {
     index: usize,
     delta: Delta,
-    /// Not supported yet.
-    logprobs: (),
+    logprobs: Option<ChatLogprobs>,
     finish_reason: Option<FinishReason>,
 }
 
 /// What a chunk adds to a choice.
-#[derive(Debug, Default, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct Delta {
     /// Only in the first chunk of a choice.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,6 +202,10 @@ struct Delta {
     /// Null in the first chunk of a choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<Option<String>>,
+    #[serde(flatten)]
+    reasoning: Reasoning,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<ToolCall>,
 }
 
 impl Chat {
@@ -123,9 +223,38 @@ impl Chat {
         self.chunk(vec![ChunkChoice {
             index,
             delta,
-            logprobs: (),
+            logprobs: None,
             finish_reason,
         }])
+    }
+
+    fn tool_call(&self, index: usize, call: ToolCall) -> ChatChunk {
+        let delta = Delta {
+            tool_calls: vec![call],
+            ..Delta::default()
+        };
+        self.choice(index, delta, None)
+    }
+}
+
+impl From<generation::Choice> for Message {
+    fn from(choice: generation::Choice) -> Self {
+        let calls = choice.tool_calls.into_iter();
+        let tool_calls: Vec<ToolCall> = calls
+            .map(|call| ToolCall::new(None, call.id, call.name, call.arguments))
+            .collect();
+        let only_calls = choice.content.is_empty() && !tool_calls.is_empty();
+        Self {
+            role: "assistant",
+            content: (!only_calls).then_some(choice.content),
+            reasoning: if choice.reasoning.is_empty() {
+                Reasoning::default()
+            } else {
+                Reasoning::new(choice.reasoning)
+            },
+            tool_calls,
+            refusal: (),
+        }
     }
 }
 
@@ -136,13 +265,9 @@ impl Shape for Chat {
     fn whole(&self, completion: Completion) -> ChatCompletion {
         let choices = (0..).zip(completion.choices).map(|(index, choice)| Choice {
             index,
-            message: Message {
-                role: "assistant",
-                content: choice.content,
-                refusal: (),
-            },
-            logprobs: (),
             finish_reason: (&choice.reason).into(),
+            logprobs: self.logprobs.then(|| ChatLogprobs::new(&choice.logprobs)),
+            message: choice.into(),
         });
         ChatCompletion {
             envelope: self.envelope.as_object("chat.completion"),
@@ -156,16 +281,41 @@ impl Shape for Chat {
         let delta = Delta {
             role: Some("assistant"),
             content: Some(None),
+            ..Delta::default()
         };
         Some(self.choice(choice, delta, None))
     }
 
     fn content(&self, choice: usize, text: &str) -> ChatChunk {
         let delta = Delta {
-            role: None,
             content: Some(Some(text.to_owned())),
+            ..Delta::default()
         };
         self.choice(choice, delta, None)
+    }
+
+    fn content_with_logprobs(&self, choice: usize, text: &str, logprobs: &[TokenLogprob]) -> ChatChunk {
+        let mut chunk = self.content(choice, text);
+        for choice in &mut chunk.choices {
+            choice.logprobs = Some(ChatLogprobs::new(logprobs));
+        }
+        chunk
+    }
+
+    fn reasoning(&self, choice: usize, text: &str) -> Option<ChatChunk> {
+        let delta = Delta {
+            reasoning: Reasoning::new(text.to_owned()),
+            ..Delta::default()
+        };
+        Some(self.choice(choice, delta, None))
+    }
+
+    fn tool_call_start(&self, choice: usize, index: usize, id: String, name: String) -> Option<ChatChunk> {
+        Some(self.tool_call(choice, ToolCall::new(Some(index), id, name, String::new())))
+    }
+
+    fn tool_call_arguments(&self, choice: usize, index: usize, text: String) -> Option<ChatChunk> {
+        Some(self.tool_call(choice, ToolCall::more(index, text)))
     }
 
     fn progress(&self, progress: &PrefillProgress) -> ChatChunk {
@@ -175,7 +325,7 @@ impl Shape for Chat {
         }
     }
 
-    fn finished(&self, choice: usize, reason: &engine::FinishReason, totals: Option<Totals>) -> Vec<ChatChunk> {
+    fn finished(&self, choice: usize, reason: &generation::FinishReason, totals: Option<Totals>) -> Vec<ChatChunk> {
         let mut chunks = vec![self.choice(choice, Delta::default(), Some(reason.into()))];
         let Some(totals) = &totals else { return chunks };
         if self.include_usage {

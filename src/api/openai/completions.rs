@@ -1,49 +1,128 @@
 //! `POST /v1/completions`: continues texts, without a template.
 
+use std::cell::RefCell;
+
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
-use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
+use super::logprobs::TextLogprobs;
 use crate::api::body::Body;
+use crate::api::described::ServerSentEvent;
 use crate::api::error::ApiError;
+use crate::api::limits;
 use crate::api::parameters::Parameters;
 use crate::api::prompts;
+use crate::api::requests::CompletionRequest;
 use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
 use crate::api::wire::{Envelope, FinishReason, PromptProgress, Timings, Usage};
-use crate::engine::{self, PrefillProgress};
-use crate::generation::{Completion, TextRequest, Totals};
+use crate::engine::{PrefillProgress, Prompt, TokenEngine, TokenLogprob};
+use crate::generation::{self, Completion, Segment, TextPrompt, TextRequest, Totals};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/v1/completions", post().to(complete));
 }
 
-async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+/// Continues texts, without a template.
+#[utoipa::path(
+    post,
+    path = "/v1/completions",
+    request_body(content = CompletionRequest, example = json!({"prompt": "Once upon a time", "max_tokens": 32})),
+    responses((
+        status = 200,
+        description = "The texts; with `stream` events of type `TextCompletion`, then `[DONE]`.",
+        content((TextCompletion = "application/json"), (ServerSentEvent = "text/event-stream"))
+    ))
+)]
+pub(super) async fn complete(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
+    let target = state.open(&mut body)?;
     let parameters = Parameters::of(&body)?;
-    let served = state.resolve(parameters.model.as_deref())?;
-    let shape = Text {
-        envelope: Envelope::new("cmpl", "text_completion", served.name()),
+    let options = parameters.options()?;
+    let more: More = body.read()?;
+    let mut shape = Text {
+        envelope: Envelope::new("cmpl", "text_completion", target.name()),
         include_usage: parameters.include_usage(),
+        logprobs: options.logprobs.is_some(),
+        offsets: RefCell::default(),
+        choices: options.choices as usize,
+        echo: Vec::new(),
     };
-    let request = TextRequest {
-        prompts: prompts::read(body.field("prompt"))?,
-        options: parameters.options()?,
-    };
+    let mut prompts = prompts::read(body.field("prompt"))?;
+    if more.echo {
+        if shape.logprobs {
+            return Err(ApiError::unsupported("echo", "probabilities of the prompt"));
+        }
+        for prompt in &prompts {
+            shape.echo.push(text_of(&*target.model.engine, prompt).await?);
+        }
+    }
+    if let Some(suffix) = more.suffix.filter(|suffix| !suffix.is_empty()) {
+        let [TextPrompt(prompt)] = prompts.as_mut_slice() else {
+            return Err(ApiError::field("suffix", "`suffix` goes with one prompt"));
+        };
+        let [Segment::Text(before)] = prompt.as_mut_slice() else {
+            return Err(ApiError::field("suffix", "`suffix` goes with a prompt that is a text"));
+        };
+        if let Prompt::Tokens(tokens) = target.model.engine.infill(std::mem::take(before), suffix).await? {
+            *prompt = vec![Segment::Tokens(tokens)];
+        }
+    }
+    if prompts.len() * options.choices as usize > limits::PROMPTS {
+        let message = format!("`n` choices of each prompt are more than {} together", limits::PROMPTS);
+        return Err(ApiError::field("n", message));
+    }
+    let request = TextRequest { prompts, options };
     drop(body);
-    let outputs = served.chat.continue_text(request).await;
+    let outputs = target.model.chat.continue_text(request).await;
     let outputs = outputs.map_err(|error| ApiError::from(error).about("prompt"))?;
     respond(outputs, parameters.streams(), shape).await
+}
+
+/// What only this endpoint knows.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct More {
+    /// The answer begins with the prompt.
+    #[serde(deserialize_with = "truth")]
+    echo: bool,
+    /// The text that comes behind the answer.
+    suffix: Option<String>,
+}
+
+/// True, false or null.
+fn truth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(false))
+}
+
+/// A prompt as text.
+async fn text_of(engine: &dyn TokenEngine, prompt: &TextPrompt) -> Result<String, ApiError> {
+    let mut bytes = Vec::new();
+    for segment in &prompt.0 {
+        match segment {
+            Segment::Text(text) => bytes.extend_from_slice(text.as_bytes()),
+            Segment::Tokens(tokens) => bytes.extend(engine.token_pieces(tokens.clone()).await?.concat()),
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 struct Text {
     envelope: Envelope,
     include_usage: bool,
+    logprobs: bool,
+    /// By choice, where the next token begins.
+    offsets: RefCell<Vec<usize>>,
+    /// Choices of each prompt.
+    choices: usize,
+    /// The prompts, if answers begin with them.
+    echo: Vec<String>,
 }
 
 /// A whole answer, or one event of a streamed one.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct TextCompletion {
     #[serde(flatten)]
     envelope: Envelope,
@@ -58,17 +137,22 @@ struct TextCompletion {
     timings: Option<Timings>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TextChoice)]
 struct Choice {
     /// The prompt's place in the request.
     index: usize,
     text: String,
-    /// Not supported yet.
-    logprobs: (),
+    logprobs: Option<TextLogprobs>,
     finish_reason: Option<FinishReason>,
 }
 
 impl Text {
+    /// What a choice begins with.
+    fn echo_of(&self, index: usize) -> &str {
+        self.echo.get(index / self.choices.max(1)).map_or("", String::as_str)
+    }
+
     fn chunk(&self, choices: Vec<Choice>) -> TextCompletion {
         TextCompletion {
             envelope: self.envelope.clone(),
@@ -84,7 +168,7 @@ fn choice(index: usize, text: String, finish_reason: Option<FinishReason>) -> Ch
     Choice {
         index,
         text,
-        logprobs: (),
+        logprobs: None,
         finish_reason,
     }
 }
@@ -94,9 +178,14 @@ impl Shape for Text {
     type Chunk = TextCompletion;
 
     fn whole(&self, completion: Completion) -> TextCompletion {
-        let choices = (0..)
-            .zip(completion.choices)
-            .map(|(index, whole)| choice(index, whole.content, Some((&whole.reason).into())));
+        let choices = (0..).zip(completion.choices).map(|(index, whole)| Choice {
+            logprobs: self.logprobs.then(|| TextLogprobs::new(&whole.logprobs, &mut 0)),
+            ..choice(
+                index,
+                self.echo_of(index).to_owned() + &whole.content,
+                Some((&whole.reason).into()),
+            )
+        });
         TextCompletion {
             usage: Some(Some((&completion.totals).into())),
             timings: Some((&completion.totals).into()),
@@ -104,8 +193,24 @@ impl Shape for Text {
         }
     }
 
+    fn opening(&self, index: usize) -> Option<TextCompletion> {
+        let echo = self.echo_of(index);
+        (!echo.is_empty()).then(|| self.chunk(vec![choice(index, echo.to_owned(), None)]))
+    }
+
     fn content(&self, index: usize, text: &str) -> TextCompletion {
         self.chunk(vec![choice(index, text.to_owned(), None)])
+    }
+
+    fn content_with_logprobs(&self, index: usize, text: &str, logprobs: &[TokenLogprob]) -> TextCompletion {
+        let mut offsets = self.offsets.borrow_mut();
+        if offsets.len() <= index {
+            offsets.resize(index + 1, 0);
+        }
+        self.chunk(vec![Choice {
+            logprobs: Some(TextLogprobs::new(logprobs, &mut offsets[index])),
+            ..choice(index, text.to_owned(), None)
+        }])
     }
 
     fn progress(&self, progress: &PrefillProgress) -> TextCompletion {
@@ -115,7 +220,7 @@ impl Shape for Text {
         }
     }
 
-    fn finished(&self, index: usize, reason: &engine::FinishReason, totals: Option<Totals>) -> Vec<TextCompletion> {
+    fn finished(&self, index: usize, reason: &generation::FinishReason, totals: Option<Totals>) -> Vec<TextCompletion> {
         let mut chunks = vec![self.chunk(vec![choice(index, String::new(), Some(reason.into()))])];
         let Some(totals) = &totals else { return chunks };
         if self.include_usage {

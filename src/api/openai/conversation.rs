@@ -2,12 +2,13 @@
 
 use actix_web::web::block;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use super::tools::{tool_choice, tools};
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::limits;
-use crate::generation::{Conversation, Ending, Message, Role, ToolCall};
+use crate::generation::{Conversation, Ending, Message, ReasoningFormat, Role, ToolCall};
 
 /// The conversation of a body. Long ones are read away from the async workers.
 pub(in crate::api) async fn read(body: Body) -> Result<Conversation, ApiError> {
@@ -26,47 +27,86 @@ pub(in crate::api) async fn read(body: Body) -> Result<Conversation, ApiError> {
 struct Templating {
     chat_template_kwargs: Option<Map<String, Value>>,
     add_generation_prompt: Option<bool>,
-    continue_final_message: Option<bool>,
+    /// Also the part of the final message that is continued: `content` or `reasoning_content`.
+    continue_final_message: Value,
     reasoning_effort: Option<String>,
+    reasoning_format: Option<String>,
+    /// Tokens of thought at most; -1 for any number.
+    reasoning_budget_tokens: Option<i64>,
+    /// Another name of it.
+    thinking_budget_tokens: Option<i64>,
+    parallel_tool_calls: Option<bool>,
 }
 
 fn read_now(body: &Body) -> Result<Conversation, ApiError> {
-    let templating: Templating = body.read()?;
     let messages = messages(body.field("messages"))?;
-    let tools = match body.field("tool_choice") {
-        Value::String(choice) if choice == "none" => Vec::new(),
-        Value::Null => tools(body.field("tools"))?,
-        Value::String(choice) if choice == "auto" => tools(body.field("tools"))?,
-        _ => {
-            return Err(ApiError::unsupported(
-                "tool_choice",
-                "anything but \"auto\" and \"none\"",
-            ));
-        }
-    };
-    let ending = match (templating.continue_final_message, templating.add_generation_prompt) {
-        (Some(true), Some(true)) => {
-            let message = "`continue_final_message` and `add_generation_prompt` contradict each other";
-            return Err(ApiError::field("continue_final_message", message));
-        }
-        (Some(true), _) => Ending::FinalMessage,
-        (_, Some(false)) => Ending::Closed,
-        _ => Ending::Answer,
-    };
+    of_messages(body, messages)
+}
+
+/// What the body says of a conversation, but for its messages.
+pub(in crate::api) fn of_messages(body: &Body, messages: Vec<Message>) -> Result<Conversation, ApiError> {
+    let templating: Templating = body.read()?;
     let mut variables = templating.chat_template_kwargs.unwrap_or_default();
+    let thinking = match variables.shift_remove("enable_thinking") {
+        None | Some(Value::Null) => None,
+        Some(Value::Bool(thinks)) => Some(thinks),
+        Some(_) => {
+            let path = "chat_template_kwargs.enable_thinking";
+            return Err(ApiError::field(path, format!("`{path}` must be true or false")));
+        }
+    };
     if let Some(effort) = templating.reasoning_effort {
         variables.entry("reasoning_effort").or_insert(effort.into());
     }
     Ok(Conversation {
-        messages,
-        tools,
-        ending,
+        tools: tools(body.field("tools"))?,
+        tool_choice: tool_choice(body.field("tool_choice"))?,
+        parallel_tool_calls: templating.parallel_tool_calls,
+        ending: match ending(&templating.continue_final_message, templating.add_generation_prompt)? {
+            Some(ending) => ending,
+            None => Ending::of(&messages),
+        },
+        thinking,
+        reasoning_budget: match templating.reasoning_budget_tokens.or(templating.thinking_budget_tokens) {
+            None | Some(-1) => None,
+            Some(budget) => Some(u32::try_from(budget).map_err(|_| {
+                let message = "`reasoning_budget_tokens` must be a number of tokens, or -1 for any number";
+                ApiError::field("reasoning_budget_tokens", message)
+            })?),
+        },
+        reasoning_format: match templating.reasoning_format.as_deref() {
+            None | Some("auto" | "deepseek") => ReasoningFormat::Apart,
+            Some("none") => ReasoningFormat::InContent,
+            Some(_) => {
+                let message = "`reasoning_format` must be \"auto\", \"none\" or \"deepseek\"";
+                return Err(ApiError::field("reasoning_format", message));
+            }
+        },
         variables,
+        messages,
     })
 }
 
-/// Checks messages one by one. `developer` becomes `system`.
-fn messages(messages: &Value) -> Result<Vec<Message>, ApiError> {
+/// `None` where the request leaves it to the messages.
+fn ending(continues: &Value, answers: Option<bool>) -> Result<Option<Ending>, ApiError> {
+    let wrong = |message: &str| Err(ApiError::field("continue_final_message", message));
+    let continues = match continues {
+        Value::Null => None,
+        Value::Bool(continues) => Some(*continues),
+        Value::String(part) if part == "content" || part == "reasoning_content" => Some(true),
+        _ => return wrong("`continue_final_message` must be true or false"),
+    };
+    match (continues, answers) {
+        (Some(true), Some(true)) => wrong("`continue_final_message` and `add_generation_prompt` contradict each other"),
+        (Some(true), _) => Ok(Some(Ending::FinalMessage)),
+        (_, Some(false)) => Ok(Some(Ending::Closed)),
+        (Some(false), _) => Ok(Some(Ending::Answer)),
+        (None, _) => Ok(None),
+    }
+}
+
+/// Checks messages one by one.
+pub(in crate::api) fn messages(messages: &Value) -> Result<Vec<Message>, ApiError> {
     let Some(list) = messages.as_array() else {
         return Err(ApiError::field("messages", "`messages` must be a list of messages"));
     };
@@ -96,7 +136,8 @@ fn message(index: usize, message: &Value) -> Result<Message, ApiError> {
         return Err(wrong("", "must be an object with `role` and `content`"));
     };
     let role = match message.get("role").and_then(Value::as_str) {
-        Some("system" | "developer") => Role::System,
+        Some("system") => Role::System,
+        Some("developer") => Role::Developer,
         Some("user") => Role::User,
         Some("assistant") => Role::Assistant,
         Some("tool" | "function") => Role::Tool,
@@ -173,50 +214,26 @@ fn text_of(parts: &[Value]) -> Result<String, (usize, String)> {
     Ok(text)
 }
 
-/// A call with its arguments as an object where they are one.
+/// A call; arguments that came as an object become text.
 fn tool_call(call: &Value) -> Option<ToolCall> {
     let function = call.get("function")?;
     let arguments = match function.get("arguments") {
-        Some(Value::String(text)) => match serde_json::from_str::<Value>(text) {
-            Ok(parsed @ Value::Object(_)) => parsed,
-            _ => text.clone().into(),
-        },
-        Some(object @ Value::Object(_)) => object.clone(),
-        None | Some(Value::Null) => json!({}),
+        Some(Value::String(text)) => text.clone(),
+        Some(object @ Value::Object(_)) => object.to_string(),
+        None | Some(Value::Null) => "{}".to_owned(),
         Some(_) => return None,
     };
     Some(ToolCall {
-        id: call.get("id").and_then(Value::as_str).map(str::to_owned),
+        id: call.get("id").and_then(Value::as_str).unwrap_or_default().to_owned(),
         name: function.get("name")?.as_str()?.to_owned(),
         arguments,
     })
 }
 
-/// Checks the list of tools; what is in them is the template's business.
-fn tools(tools: &Value) -> Result<Vec<Value>, ApiError> {
-    let list = match tools {
-        Value::Null => return Ok(Vec::new()),
-        Value::Array(list) => list,
-        _ => return Err(ApiError::field("tools", "`tools` must be a list")),
-    };
-    if list.len() > limits::TOOLS {
-        return Err(ApiError::field(
-            "tools",
-            format!("`tools` has more than {} entries", limits::TOOLS),
-        ));
-    }
-    for (index, tool) in list.iter().enumerate() {
-        if tool["function"]["name"].as_str().is_none_or(str::is_empty) {
-            let path = format!("tools[{index}].function.name");
-            return Err(ApiError::field(path.clone(), format!("`{path}` is missing")));
-        }
-    }
-    Ok(list.clone())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[track_caller]
     fn refused(messages: Value, expect: &str) {
@@ -233,8 +250,8 @@ mod tests {
             {"role": "tool", "content": "7", "tool_call_id": "c"},
         ]);
         let read = super::messages(&messages).unwrap();
-        assert_eq!(read[0], Message::new(Role::System, "a\nb"));
-        assert_eq!(read[1].tool_calls[0].arguments.to_string(), r#"{"b":1,"a":2}"#);
+        assert_eq!(read[0], Message::new(Role::Developer, "a\nb"));
+        assert_eq!(read[1].tool_calls[0].arguments, r#"{"b": 1, "a": 2}"#);
         assert_eq!(read[1].content, "");
         assert_eq!(read[2].tool_call_id.as_deref(), Some("c"));
     }

@@ -40,15 +40,11 @@ pub(super) fn request(prompt: Vec<Token>, tokens: u32) -> anyhow::Result<Generat
         ..SamplingOverrides::default()
     };
     Ok(GenerateRequest {
-        prompt: Prompt::Tokens(prompt),
-        sampling: greedy.resolve(Vec::new())?,
         max_tokens: Some(tokens),
-        stop: Vec::new(),
-        stop_tokens: Vec::new(),
         ignore_eos: true,
         cache_prompt: false,
         special: true,
-        progress: false,
+        ..GenerateRequest::new(Prompt::Tokens(prompt), greedy.resolve(Vec::new())?)
     })
 }
 

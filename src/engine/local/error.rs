@@ -30,6 +30,10 @@ pub enum LoadError {
         /// In llama.cpp's words.
         reason: String,
     },
+    #[error("the context for embeddings cannot be created: {0}")]
+    Embeddings(String),
+    #[error("`embeddings` cannot be used together with the cache of experts; `placement = \"cpu\"` or \"gpu\" can")]
+    EmbeddingsBesideCache,
     #[error("the first token cannot be computed: {0}")]
     WarmUp(#[from] ComputeError),
     #[error("the engine thread panicked; see the log")]
@@ -57,4 +61,8 @@ pub enum ComputeError {
         "the model computed numbers that are none (NaN): its file is damaged, or a kernel of this machine fails on its data types"
     )]
     NotANumber,
+    #[error("{0}")]
+    Grammar(#[from] crate::grammar::Exhausted),
+    #[error("no token of the vocabulary goes on as the grammar wants it")]
+    Stuck,
 }

@@ -15,7 +15,7 @@ use llama_cpp_2::{LogOptions, send_logs_to_tracing};
 
 use super::error::LoadError;
 use super::queue::Shared;
-use crate::engine::Health;
+use crate::engine::{Health, Pooling};
 use crate::experts::{self, ExpertCache};
 use crate::gguf::TensorType;
 use crate::host::{self, GpuId};
@@ -39,6 +39,16 @@ pub struct LoadSpec {
     pub placement: Placement,
     /// Keep copies of hot experts on a cache device.
     pub experts: Option<Arc<ExpertCache>>,
+    /// Turn texts into vectors.
+    pub embedding: Option<EmbeddingSpec>,
+}
+
+/// What a model does with texts, beside generating or instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmbeddingSpec {
+    pub pooling: Pooling,
+    /// The model does nothing else.
+    pub only: bool,
 }
 
 /// Where the parts of a model go, as its plan says.

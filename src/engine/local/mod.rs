@@ -5,13 +5,18 @@
 
 mod allocated;
 mod bare;
+mod embedder;
 mod error;
+mod grammar;
 mod load;
+mod logprobs;
 mod queue;
 mod sampler;
 mod schedule;
 mod slot;
 pub mod text;
+mod thinking;
+mod thread;
 mod tokenize;
 mod worker;
 
@@ -27,19 +32,20 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::watch;
 
 pub use error::{ComputeError, LoadError};
-pub use load::{ALL_LAYERS, LoadSpec, Placement, initialise};
+pub use load::{ALL_LAYERS, EmbeddingSpec, LoadSpec, Placement, initialise};
 pub use sampler::argmax;
 
-use self::queue::{QueuedRequest, Refused, Shared, fail};
+use self::embedder::{Call, Embedder};
+use self::grammar::Grammars;
+use self::queue::{QueuedRequest, Refused, Shared};
+use self::thinking::Thinking;
+use self::thread::{Thread, memory};
 use self::tokenize::{aside, longest_piece, split};
-use self::worker::Worker;
 use super::{
-    Buffers, EngineError, EventStream, GenerateRequest, Health, MemoryUse, ModelInfo, Prompt, SlotCounts, Token,
-    TokenEngine,
+    Buffers, Embeddings, EngineError, EventStream, GenerateRequest, Health, MemoryUse, ModelInfo, Pooling, Prompt,
+    SlotCounts, Token, TokenEngine,
 };
-use crate::experts::{Change, ChangeError, Device, ExpertCache, ExpertStats};
-use crate::llama::log::Listener;
-use crate::memory::{Kind, Tier, bytes};
+use crate::experts::{Change, ChangeError, ExpertCache, ExpertStats};
 use crate::telemetry::ModelMetrics;
 
 /// A model that llama.cpp computes in this process.
@@ -51,6 +57,9 @@ pub struct LocalEngine {
     model: Arc<OnceLock<Arc<LlamaModel>>>,
     /// Bytes of text that one token may stand for; counted when it is first needed.
     longest_piece: OnceLock<Option<usize>>,
+    grammars: Arc<Grammars>,
+    /// There is one when the model is loaded and makes embeddings.
+    embedder: Arc<OnceLock<Embedder>>,
     /// Buffers that llama.cpp has allocated.
     buffers: Arc<OnceLock<Vec<Buffers>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -67,6 +76,7 @@ impl LocalEngine {
         let shared = Arc::new(Shared::new(spec.parallel, queue));
         let model = Arc::new(OnceLock::new());
         let buffers = Arc::new(OnceLock::new());
+        let embedder = Arc::new(OnceLock::new());
         metrics.slots.set(i64::from(spec.parallel));
         let thread = Thread {
             name: info.name.clone(),
@@ -74,6 +84,7 @@ impl LocalEngine {
             shared: shared.clone(),
             model: model.clone(),
             buffers: buffers.clone(),
+            embedder: Arc::downgrade(&embedder),
             metrics,
         };
         let thread = std::thread::Builder::new()
@@ -85,6 +96,8 @@ impl LocalEngine {
             shared,
             model,
             longest_piece: OnceLock::new(),
+            grammars: Arc::default(),
+            embedder,
             buffers,
             thread: Mutex::new(Some(thread)),
         })
@@ -207,9 +220,35 @@ impl LocalEngine {
         })
     }
 
+    /// What a call for vectors needs; an error if the model makes none.
+    fn embedding_call(&self) -> Result<Call<'_>, EngineError> {
+        let name = &self.info.name;
+        let none = || {
+            invalid(
+                "model",
+                &format!("model `{name}` makes no embeddings; `embeddings = true` in its [[model]] lets it"),
+            )
+        };
+        let spec = self.spec.embedding.ok_or_else(none)?;
+        let model = self.model()?;
+        Ok(Call {
+            name,
+            model,
+            embedder: self.embedder.get().ok_or_else(none)?,
+            max_tokens: Embedder::max_tokens(&self.spec, spec),
+        })
+    }
+
     async fn queue(&self, request: GenerateRequest) -> Result<EventStream, EngineError> {
         let submitted = Instant::now();
         let model = self.model()?;
+        if self.spec.embedding.is_some_and(|embedding| embedding.only) {
+            let name = &self.info.name;
+            return Err(invalid(
+                "model",
+                &format!("model `{name}` makes embeddings, and no texts"),
+            ));
+        }
         check_tokens("stop_token_ids", &request.stop_tokens, &model)?;
         if let Some((token, _)) = request
             .sampling
@@ -222,10 +261,27 @@ impl LocalEngine {
                 &format!("token {token} is not in the model's vocabulary"),
             ));
         }
+        check_tokens("preserved", &request.preserved, &model)?;
+        if request.logprobs.is_some_and(|top| top > MAX_LOGPROBS) {
+            return Err(invalid(
+                "logprobs",
+                &format!("at most the {MAX_LOGPROBS} likeliest tokens are told"),
+            ));
+        }
+        if let Some(budget) = &request.reasoning_budget {
+            check_tokens("reasoning_budget_tokens", &budget.start, &model)?;
+            check_tokens("reasoning_budget_tokens", &budget.end, &model)?;
+            if budget.start.is_empty() || budget.end.is_empty() {
+                return Err(invalid(
+                    "reasoning_budget_tokens",
+                    "it is not known how the model's thoughts begin and end",
+                ));
+            }
+        }
         if request.stop.iter().any(String::is_empty) {
             return Err(invalid("stop", "a stop string is empty"));
         }
-        let prompt = self.prompt_tokens(model, request.prompt).await?;
+        let prompt = self.prompt_tokens(model.clone(), request.prompt).await?;
         let context = self.info.context;
         let room = usize::try_from(context)
             .unwrap_or(usize::MAX)
@@ -238,6 +294,14 @@ impl LocalEngine {
                 context,
             });
         }
+        let grammar = match request.grammar {
+            Some(grammar) => {
+                let preserved = request.preserved.clone();
+                let matcher = self.grammars.matcher(model, grammar, preserved, request.special);
+                Some(matcher.await?)
+            }
+            None => None,
+        };
         let (events, receiver) = unbounded_channel();
         let request = QueuedRequest {
             prompt,
@@ -248,7 +312,11 @@ impl LocalEngine {
             ignore_eos: request.ignore_eos,
             cache_prompt: request.cache_prompt,
             special: request.special,
+            preserved: request.preserved,
             progress: request.progress,
+            grammar,
+            thinking: request.reasoning_budget.map(Thinking::new),
+            logprobs: request.logprobs,
             events,
             submitted,
         };
@@ -291,6 +359,63 @@ impl TokenEngine for LocalEngine {
 
     fn submit(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, EngineError>> {
         self.queue(request).boxed()
+    }
+
+    fn pooling(&self) -> Option<Pooling> {
+        self.spec.embedding.map(|embedding| embedding.pooling)
+    }
+
+    fn embed(&self, texts: Vec<Prompt>) -> BoxFuture<'_, Result<Embeddings, EngineError>> {
+        async move {
+            let call = self.embedding_call()?;
+            let mut tokens = Vec::with_capacity(texts.len());
+            for text in texts {
+                let text = self.prompt_tokens(call.model.clone(), text).await;
+                tokens.push(text.map_err(|error| error.about("input"))?);
+            }
+            call.embed(tokens).await
+        }
+        .boxed()
+    }
+
+    fn rank(&self, query: String, documents: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EngineError>> {
+        async move {
+            let call = self.embedding_call()?;
+            if self.pooling() != Some(Pooling::Rank) {
+                let message = format!(
+                    "model `{}` ranks no documents: its pooling is not `rank`",
+                    self.info.name
+                );
+                return Err(invalid("model", &message));
+            }
+            let mut pairs = Vec::with_capacity(documents.len());
+            for document in &documents {
+                pairs.push(call.pair(&query, document).await?);
+            }
+            call.embed(pairs).await
+        }
+        .boxed()
+    }
+
+    fn infill(&self, before: String, after: String) -> BoxFuture<'_, Result<Prompt, EngineError>> {
+        async move {
+            let model = self.model()?;
+            let before = split(model.clone(), before, false, false).await?;
+            let after = split(model.clone(), after, false, false).await?;
+            let vocab = model.vocab();
+            let marks = [vocab.fim_pre().0, vocab.fim_suf().0, vocab.fim_mid().0];
+            if marks.iter().any(|token| *token < 0) {
+                let name = &self.info.name;
+                let message = format!("model `{name}` has no tokens for filling in, so it cannot take a `suffix`");
+                return Err(invalid("suffix", &message));
+            }
+            let [prefix, suffix, middle] = marks;
+            let bos = Some(vocab.bos().0).filter(|bos| vocab.should_add_bos() && *bos >= 0);
+            let begin = bos.into_iter().chain([prefix]);
+            let tokens = begin.chain(before).chain([suffix]).chain(after).chain([middle]);
+            Ok(Prompt::Tokens(tokens.collect()))
+        }
+        .boxed()
     }
 
     fn tokenize(
@@ -338,133 +463,8 @@ impl Drop for LocalEngine {
     }
 }
 
-/// What the engine thread takes with it.
-struct Thread {
-    name: String,
-    spec: LoadSpec,
-    shared: Arc<Shared>,
-    model: Arc<OnceLock<Arc<LlamaModel>>>,
-    buffers: Arc<OnceLock<Vec<Buffers>>>,
-    metrics: ModelMetrics,
-}
-
-impl Thread {
-    fn main(self) {
-        // A panic of this thread must not take the other models down.
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.serve()));
-        let reason = match outcome {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(LoadError::Panic.to_string()),
-        };
-        self.metrics.loaded.set(0);
-        let error = match reason {
-            None => {
-                self.shared.set_health(Health::ShuttingDown);
-                EngineError::ShuttingDown
-            }
-            Some(reason) => {
-                tracing::error!(model = self.name, reason, "the model is not available");
-                self.shared.set_health(Health::Failed { reason: reason.clone() });
-                EngineError::Unavailable {
-                    model: self.name.clone(),
-                    reason,
-                }
-            }
-        };
-        self.shared.stop();
-        for request in self.shared.drain() {
-            fail(&request, error.clone());
-        }
-    }
-
-    fn serve(&self) -> Result<(), LoadError> {
-        let started = Instant::now();
-        // One model at a time: GPU backends compile their kernels meanwhile, and not all can do so for two at once.
-        let loading = (self.spec.placement.gpu.is_some()).then(|| LOADING.lock());
-        let mapped = !self.spec.placement.no_mmap;
-        let log = Listener::start();
-        let model = Arc::new(load::load_model(&self.spec, &self.shared, &log)?);
-        let context = load::new_context(&self.spec, &model, &log)?;
-        let buffers = allocated::buffers(&log, mapped);
-        let mut worker = Worker::new(
-            self.name.clone(),
-            &model,
-            context,
-            &self.spec,
-            self.shared.clone(),
-            self.metrics.clone(),
-            log,
-        );
-        worker.warm_up()?;
-        drop(loading);
-        // Set once, here.
-        let _ = self.model.set(model.clone());
-        let _ = self.buffers.set(buffers);
-        self.compare();
-        self.metrics.loaded.set(1);
-        self.shared.set_health(Health::Ready);
-        tracing::info!(
-            model = self.name,
-            seconds = format_args!("{:.2}", started.elapsed().as_secs_f32()),
-            slots = self.spec.parallel,
-            context = self.spec.context,
-            "model is ready"
-        );
-        worker.run();
-        Ok(())
-    }
-
-    /// Warns where much more or less was allocated than planned.
-    fn compare(&self) {
-        let Some(memory) = memory(&self.spec, &self.buffers) else {
-            return;
-        };
-        if memory.planned.is_empty() {
-            return;
-        }
-        for tier in [Tier::Gpu, Tier::Ram] {
-            let (planned, actual) = memory.allocated(tier);
-            if planned.abs_diff(actual) > (planned / 20).max(NEGLIGIBLE) {
-                tracing::warn!(
-                    model = self.name,
-                    planned = bytes(planned),
-                    allocated = bytes(actual),
-                    "the {} does not take what was planned",
-                    tier.name()
-                );
-            }
-        }
-    }
-}
-
-/// Held by who loads a model onto a GPU.
-static LOADING: Mutex<()> = Mutex::new(());
-
-/// Differences that are not worth a warning: small models are mostly rounding.
-const NEGLIGIBLE: u64 = 16 << 20;
-
-/// What a loaded model takes.
-fn memory(spec: &LoadSpec, buffers: &OnceLock<Vec<Buffers>>) -> Option<MemoryUse> {
-    let mut actual = buffers.get()?.clone();
-    if let Some(cache) = &spec.experts {
-        let (device, tier) = match cache.device() {
-            Device::Gpu(_) => ("GPU", Tier::Gpu),
-            Device::Cpu => ("CPU", Tier::Ram),
-        };
-        actual.push(Buffers {
-            device: device.to_owned(),
-            kind: Kind::ExpertCache,
-            tier,
-            bytes: cache.stats().cache_bytes(),
-            mapped: false,
-        });
-    }
-    Some(MemoryUse {
-        planned: spec.placement.planned.clone(),
-        actual,
-    })
-}
+/// Tokens that are told beside each token at most.
+const MAX_LOGPROBS: u32 = 128;
 
 fn in_vocabulary(token: Token, model: &LlamaModel) -> bool {
     (0..model.n_vocab()).contains(&token)

@@ -8,7 +8,9 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
+use super::thinking::Thinking;
 use crate::engine::{EngineError, Event, Health, Sampling, SlotCounts, Token};
+use crate::grammar::Matcher;
 
 /// A request that passed every check, on its way to a slot.
 #[derive(Debug)]
@@ -23,7 +25,12 @@ pub(super) struct QueuedRequest {
     pub(super) ignore_eos: bool,
     pub(super) cache_prompt: bool,
     pub(super) special: bool,
+    /// Control tokens that are printed.
+    pub(super) preserved: Vec<Token>,
     pub(super) progress: bool,
+    pub(super) grammar: Option<Matcher>,
+    pub(super) thinking: Option<Thinking>,
+    pub(super) logprobs: Option<u32>,
     pub(super) events: UnboundedSender<Event>,
     pub(super) submitted: Instant,
 }
@@ -243,7 +250,11 @@ mod tests {
             ignore_eos: false,
             cache_prompt: true,
             special: false,
+            preserved: vec![],
             progress: false,
+            grammar: None,
+            thinking: None,
+            logprobs: None,
             events,
             submitted: Instant::now(),
         };

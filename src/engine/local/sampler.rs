@@ -4,14 +4,30 @@ use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token::data::LlamaTokenData;
+use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use llama_cpp_2::token::logit_bias::LlamaLogitBias;
 
 use super::error::ComputeError;
+use super::thinking::Thinking;
 use crate::engine::{SamplerKind, Sampling, Token};
+use crate::grammar::Matcher;
 
 /// Chooses the tokens of one request.
 #[derive(Debug)]
-pub(super) enum Sampler {
+pub(super) struct Sampler {
+    choice: Choice,
+    grammar: Option<Matcher>,
+    thinking: Option<Thinking>,
+    /// End tokens that may be chosen.
+    ends: Vec<Token>,
+    /// Memory for the tokens that are chosen from.
+    candidates: Vec<LlamaTokenData>,
+}
+
+/// How a token is chosen from candidates.
+#[derive(Debug)]
+pub(super) enum Choice {
     /// The likeliest token, with nothing to look back upon: a plain maximum is faster than a chain over candidates.
     Greedy,
     Chain {
@@ -21,7 +37,21 @@ pub(super) enum Sampler {
     },
 }
 
-impl Sampler {
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sampled {
+    Token(Token),
+    /// The grammar is complete, and no token may end the text.
+    End,
+}
+
+/// Tokens by which the first version of Mirostat estimates how steep the distribution is: as in its paper.
+const MIROSTAT_TOKENS: i32 = 100;
+
+/// Tokens that are tried, one by one, in place of one that would make a trigger and go wrong right behind it.
+const MAX_TRIES: usize = 16;
+
+impl Choice {
     /// Builds the chain. `banned` tokens are never chosen; `context` bounds what the penalties look back upon.
     pub(super) fn new(sampling: &Sampling, banned: &[Token], model: &LlamaModel, context: u32) -> Self {
         let vocabulary = model.n_vocab();
@@ -43,6 +73,19 @@ impl Sampler {
             samplers.push(LlamaSampler::logit_bias(vocabulary, &biases));
         }
         let seed = sampling.seed.unwrap_or_else(fresh_seed);
+        if sampling.mirostat > 0 && sampling.temperature > 0.0 {
+            // In the place of all others, as in llama.cpp.
+            samplers.push(LlamaSampler::temp(sampling.temperature));
+            let (tau, eta) = (sampling.mirostat_tau, sampling.mirostat_eta);
+            samplers.push(match sampling.mirostat {
+                1 => LlamaSampler::mirostat(vocabulary, seed, tau, eta, MIROSTAT_TOKENS),
+                _ => LlamaSampler::mirostat_v2(seed, tau, eta),
+            });
+            return Self::Chain {
+                chain: LlamaSampler::chain(samplers, true),
+                look_back: 0,
+            };
+        }
         let greedy = sampling.temperature <= 0.0
             && sampling.dynatemp_range <= 0.0
             && sampling.samplers.contains(&SamplerKind::Temperature);
@@ -131,20 +174,167 @@ impl Sampler {
         }
     }
 
-    /// Chooses a token from the logits of position `index` of the last batch, and remembers it.
+    /// Chooses one of the candidates; `None` if there are none. What remains of them is of no use.
+    fn of(&mut self, candidates: &mut Vec<LlamaTokenData>) -> Option<Token> {
+        match self {
+            Self::Greedy => {
+                let likeliest = candidates
+                    .iter()
+                    .reduce(|best, other| if other.logit() > best.logit() { other } else { best });
+                likeliest.map(|candidate| candidate.id().0)
+            }
+            Self::Chain { chain, .. } => {
+                // llama.cpp's samplers need something to choose from.
+                if candidates.is_empty() {
+                    return None;
+                }
+                let mut array = LlamaTokenDataArray::new(std::mem::take(candidates), false);
+                array.apply_sampler(chain);
+                let chosen = array.selected_token();
+                *candidates = array.data;
+                chosen.map(|token| token.0)
+            }
+        }
+    }
+
+    fn accept(&mut self, token: Token) {
+        if let Self::Chain { chain, .. } = self {
+            chain.accept(LlamaToken(token));
+        }
+    }
+}
+
+impl Sampler {
+    /// `ends` are the end tokens that may be chosen.
+    pub(super) fn new(choice: Choice, grammar: Option<Matcher>, thinking: Option<Thinking>, ends: Vec<Token>) -> Self {
+        Self {
+            choice,
+            grammar,
+            thinking,
+            ends,
+            candidates: Vec::new(),
+        }
+    }
+
+    /// Chooses a token from the logits of position `index` of the last batch, and remembers it. `within_character`: the text
+    /// so far ends inside of a character.
     ///
     /// # Errors
-    /// [`ComputeError::NotANumber`] if a logit is NaN: comparisons would choose some token all the same.
-    pub(super) fn sample(&mut self, context: &LlamaContext<'_>, index: i32) -> Result<Token, ComputeError> {
+    /// [`ComputeError::NotANumber`] if a logit is NaN: comparisons would choose some token all the same. Errors of the grammar.
+    pub(super) fn sample(
+        &mut self,
+        context: &LlamaContext<'_>,
+        index: i32,
+        within_character: bool,
+    ) -> Result<Sampled, ComputeError> {
         let logits = context.get_logits_ith(index);
         if has_nan(logits) {
             return Err(ComputeError::NotANumber);
         }
-        Ok(match self {
-            Self::Greedy => argmax(logits),
-            Self::Chain { chain, .. } => chain.sample(context, index).0,
-        })
+        if self.grammar.is_none() && self.thinking.is_none() {
+            // The way of nearly all requests.
+            return Ok(Sampled::Token(match &mut self.choice {
+                Choice::Greedy => argmax(logits),
+                Choice::Chain { chain, .. } => chain.sample(context, index).0,
+            }));
+        }
+        let forced = self
+            .thinking
+            .as_ref()
+            .and_then(|thinking| thinking.forced(within_character));
+        // Words in a thought are no triggers.
+        let suspended =
+            |grammar: &Matcher| grammar.is_waiting() && self.thinking.as_ref().is_some_and(Thinking::is_inside);
+        let grammar = self.grammar.as_mut().filter(|grammar| !suspended(grammar));
+        let sampled = match (forced, grammar) {
+            (Some(token), grammar) => {
+                if let Some(grammar) = grammar {
+                    grammar.accept(token)?;
+                }
+                Sampled::Token(token)
+            }
+            (None, None) => {
+                fill(&mut self.candidates, logits);
+                Sampled::Token(self.choice.of(&mut self.candidates).unwrap_or_else(|| argmax(logits)))
+            }
+            (None, Some(grammar)) => {
+                let from = Candidates {
+                    logits,
+                    ends: &self.ends,
+                    memory: &mut self.candidates,
+                };
+                within(grammar, &mut self.choice, from)?
+            }
+        };
+        if let Sampled::Token(token) = sampled {
+            self.choice.accept(token);
+            if let Some(thinking) = &mut self.thinking
+                && thinking.accept(token, forced.is_some())
+                && let Some(grammar) = &mut self.grammar
+                && grammar.is_waiting()
+            {
+                // What closes a thought may be a trigger.
+                for token in thinking.end() {
+                    grammar.accept(*token)?;
+                }
+            }
+        }
+        Ok(sampled)
     }
+}
+
+/// What a token is chosen from.
+struct Candidates<'s> {
+    logits: &'s [f32],
+    ends: &'s [Token],
+    memory: &'s mut Vec<LlamaTokenData>,
+}
+
+/// Chooses a token that the grammar allows: mostly the one that would be chosen anyway; only if that is refused, all tokens are
+/// looked at.
+fn within(grammar: &mut Matcher, choice: &mut Choice, from: Candidates<'_>) -> Result<Sampled, ComputeError> {
+    let Candidates { logits, ends, memory } = from;
+    let first = match choice {
+        Choice::Greedy => argmax(logits),
+        Choice::Chain { .. } => {
+            fill(memory, logits);
+            choice.of(memory).unwrap_or_else(|| argmax(logits))
+        }
+    };
+    if grammar.accept(first)? {
+        return Ok(Sampled::Token(first));
+    }
+    let mut refused = vec![first];
+    while grammar.is_waiting() && refused.len() < MAX_TRIES {
+        fill(memory, logits);
+        memory.retain(|candidate| !refused.contains(&candidate.id().0));
+        let Some(token) = choice.of(memory) else { break };
+        if grammar.accept(token)? {
+            return Ok(Sampled::Token(token));
+        }
+        refused.push(token);
+    }
+    let candidate = |token: Token| {
+        let logit = usize::try_from(token).ok().and_then(|token| logits.get(token));
+        LlamaTokenData::new(LlamaToken(token), logit.copied().unwrap_or(f32::NEG_INFINITY), 0.0)
+    };
+    memory.clear();
+    let may_end = grammar.allowed(|token| memory.push(candidate(token)))?;
+    if may_end {
+        memory.extend(ends.iter().map(|token| candidate(*token)));
+    }
+    // Tokens that the request bans stay banned, unless there are no others.
+    match choice.of(memory) {
+        Some(token) if grammar.accept(token)? => Ok(Sampled::Token(token)),
+        None if may_end => Ok(Sampled::End),
+        _ => Err(ComputeError::Stuck),
+    }
+}
+
+fn fill(candidates: &mut Vec<LlamaTokenData>, logits: &[f32]) {
+    candidates.clear();
+    let all = (0..).zip(logits);
+    candidates.extend(all.map(|(token, logit)| LlamaTokenData::new(LlamaToken(token), *logit, 0.0)));
 }
 
 /// The index of the largest logit; the first one of equals.

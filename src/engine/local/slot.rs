@@ -1,6 +1,7 @@
 //! A slot: one sequence of llama.cpp's memory, and the request that is being computed in it.
 
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -8,8 +9,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::queue::QueuedRequest;
 use super::sampler::Sampler;
 use super::schedule::{Waiting, passes};
-use super::text::TextAssembler;
-use crate::engine::{Event, PrefillProgress, Timings, Token, Usage};
+use super::text::{Released, TextAssembler};
+use crate::engine::{Event, PrefillProgress, Timings, Token, TokenLogprob, Usage};
 
 /// One sequence. It keeps its tokens after a request ends, so that a prompt that extends them is cheap.
 #[derive(Debug)]
@@ -33,12 +34,20 @@ pub(super) struct Sequence {
     pub(super) stop_tokens: Vec<Token>,
     pub(super) ignore_eos: bool,
     pub(super) special: bool,
+    /// Control tokens that are printed.
+    preserved: Vec<Token>,
     pub(super) progress: bool,
+    /// How many of the likeliest tokens are told with each.
+    pub(super) logprobs: Option<u32>,
+    /// Of tokens whose text has not left.
+    held_logprobs: VecDeque<TokenLogprob>,
     pub(super) max_tokens: u32,
     /// Whether the slot keeps the sequence for requests that extend it.
     pub(super) keeps: bool,
     /// The token that was sampled and has not been computed yet; `None` during prefill.
     pub(super) next: Option<Token>,
+    /// The slot that computes the same prompt; this one takes it over when it is done.
+    pub(super) follows: Option<usize>,
     pub(super) generated: u32,
     /// Prompt tokens that were taken from the slot.
     pub(super) reused: usize,
@@ -63,10 +72,14 @@ impl Sequence {
             stop_tokens: request.stop_tokens,
             ignore_eos: request.ignore_eos,
             special: request.special,
+            preserved: request.preserved,
             progress: request.progress,
+            logprobs: request.logprobs,
+            held_logprobs: VecDeque::new(),
             max_tokens: request.max_tokens,
             keeps: request.cache_prompt,
             next: None,
+            follows: None,
             generated: 0,
             reused,
             prefilled_before: prefilled,
@@ -74,6 +87,34 @@ impl Sequence {
             started: now,
             first_token: None,
             last_token: now,
+        }
+    }
+
+    /// Whether a token is printed if it is a control token.
+    pub(super) fn prints(&self, token: Token) -> bool {
+        self.special || self.preserved.contains(&token)
+    }
+
+    /// Keeps how likely a token was until its text leaves.
+    pub(super) fn hold_logprob(&mut self, logprob: TokenLogprob) {
+        self.held_logprobs.push_back(logprob);
+    }
+
+    /// Sends text with the tokens that it completes.
+    pub(super) fn send(&mut self, released: Released) {
+        let count = released.tokens.len().min(self.held_logprobs.len());
+        let mut logprobs: Vec<TokenLogprob> = self.held_logprobs.drain(..count).collect();
+        if let Some(last) = logprobs.last_mut() {
+            let bytes = &mut last.chosen.bytes;
+            bytes.truncate(bytes.len().saturating_sub(released.overhang));
+        }
+        if !released.text.is_empty() {
+            // The client may be gone.
+            let _ = self.events.send(Event::Delta {
+                text: released.text,
+                tokens: released.tokens,
+                logprobs,
+            });
         }
     }
 
@@ -146,7 +187,8 @@ impl Slot {
 
     /// The prompt that is not computed yet, if there is one; `prefilled` counts all prompt tokens that the engine computed.
     pub(super) fn waiting(&self, index: usize, prefilled: u64) -> Option<Waiting> {
-        let active = self.active.as_ref().filter(|active| active.next.is_none())?;
+        let computes = |active: &&Sequence| active.next.is_none() && active.follows.is_none();
+        let active = self.active.as_ref().filter(computes)?;
         let own = self.cached.len() - active.reused;
         Some(Waiting {
             slot: index,
@@ -207,6 +249,7 @@ fn count(length: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sampler::Choice;
     use super::*;
 
     fn active() -> Sequence {
@@ -220,11 +263,16 @@ mod tests {
             ignore_eos: false,
             cache_prompt: true,
             special: false,
+            preserved: vec![],
             progress: false,
+            grammar: None,
+            thinking: None,
+            logprobs: None,
             events,
             submitted: Instant::now(),
         };
-        Sequence::new(request, 1, 10, Sampler::Greedy, Instant::now())
+        let sampler = Sampler::new(Choice::Greedy, None, None, vec![]);
+        Sequence::new(request, 1, 10, sampler, Instant::now())
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct TextAssembler {
     /// Tokens whose text has not left, each with the number of bytes pushed when it was.
     tokens: VecDeque<(Token, usize)>,
     pushed: usize,
+    /// The number of bytes pushed when the last token was whose text has left.
+    left: usize,
 }
 
 /// Text that may be sent, with the tokens that it completes.
@@ -27,6 +29,8 @@ pub struct Released {
     pub tokens: Vec<Token>,
     /// The stop string that ended the answer; nothing may be pushed after it.
     pub stop: Option<String>,
+    /// Bytes of the last token that belong to the stop string.
+    pub overhang: usize,
 }
 
 impl TextAssembler {
@@ -38,7 +42,13 @@ impl TextAssembler {
             held: String::new(),
             tokens: VecDeque::new(),
             pushed: 0,
+            left: 0,
         }
+    }
+
+    /// Whether the text so far ends inside of a character.
+    pub(super) fn is_within_character(&self) -> bool {
+        !self.partial.is_empty()
     }
 
     /// Adds the bytes of one token.
@@ -48,15 +58,25 @@ impl TextAssembler {
         self.decode(piece);
         if let Some((at, stop)) = self.first_stop() {
             let stop = self.stops.swap_remove(stop);
+            let end = self.pushed.saturating_sub(self.partial.len() + self.held.len()) + at;
             self.held.truncate(at);
             self.partial.clear();
-            let tokens = self.tokens.drain(..).map(|(token, _)| token).collect();
+            // Tokens that are nothing but the stop string are no part of the text.
+            let mut begin = self.left;
             let text = std::mem::take(&mut self.held);
-            return Released {
+            let mut released = Released {
                 text,
-                tokens,
                 stop: Some(stop),
+                ..Released::default()
             };
+            for (token, token_end) in self.tokens.drain(..) {
+                if begin < end || (begin == token_end && begin <= end) {
+                    released.tokens.push(token);
+                    released.overhang = token_end.saturating_sub(end);
+                }
+                begin = token_end;
+            }
+            return released;
         }
         let keep = self.possible_stop();
         let rest = self.held.split_off(self.held.len() - keep);
@@ -65,12 +85,15 @@ impl TextAssembler {
         if !text.is_empty() {
             let gone = self.pushed.saturating_sub(self.partial.len() + self.held.len());
             let complete = self.tokens.partition_point(|(_, end)| *end <= gone);
-            tokens.extend(self.tokens.drain(..complete).map(|(token, _)| token));
+            tokens.extend(self.tokens.drain(..complete).map(|(token, end)| {
+                self.left = end;
+                token
+            }));
         }
         Released {
             text,
             tokens,
-            stop: None,
+            ..Released::default()
         }
     }
 
@@ -83,7 +106,7 @@ impl TextAssembler {
         Released {
             text: std::mem::take(&mut self.held),
             tokens: self.tokens.drain(..).map(|(token, _)| token).collect(),
-            stop: None,
+            ..Released::default()
         }
     }
 
@@ -206,6 +229,21 @@ mod tests {
         assert_eq!(assembler.push(3, b"st").tokens, [] as [Token; 0]);
         let released = assembler.push(4, b"ay");
         assert_eq!((released.text.as_str(), released.tokens), ("stay", vec![3, 4]));
+    }
+
+    #[test]
+    fn tokens_of_a_stop_string_do_not_leave() {
+        let mut assembler = TextAssembler::new(vec!["<end>".into()]);
+        assert_eq!(assembler.push(1, b"a").tokens, [1]);
+        assembler.push(2, b"b<e");
+        assembler.push(3, b"n");
+        let released = assembler.push(4, b"d> more");
+        assert_eq!((released.tokens, released.overhang), (vec![2], 2));
+        // All of it in one token.
+        let mut assembler = TextAssembler::new(vec!["<end>".into()]);
+        assembler.push(1, b"<");
+        let released = assembler.push(2, b"end>");
+        assert_eq!((released.text.as_str(), released.tokens), ("", vec![]));
     }
 
     proptest! {

@@ -65,7 +65,7 @@ pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
     Ok(result)
 }
 
-fn tokenize(vocab: &LlamaVocab<'_>, text: &str, add_special: bool, parse_special: bool) -> Vec<Token> {
+pub(super) fn tokenize(vocab: &LlamaVocab<'_>, text: &str, add_special: bool, parse_special: bool) -> Vec<Token> {
     // Other kinds of vocabularies use no regular expressions, and some begin every text with a space.
     let cuts = match vocab.vocab_type() {
         VocabType::BPE => cuts(text, || special_texts(vocab)),

@@ -14,11 +14,12 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::error::ComputeError;
 use super::load::LoadSpec;
+use super::logprobs::Logprobs;
 use super::queue::{QueuedRequest, Shared, fail};
-use super::sampler::Sampler;
+use super::sampler::{Choice, Sampled, Sampler};
 use super::schedule::{BATCH, Pacer, Waiting, choose_prompts};
 use super::slot::{self, Sequence, Slot};
-use crate::engine::{EngineError, Event, FinishReason, Token};
+use crate::engine::{Candidate, EngineError, Event, FinishReason, Token, TokenLogprob};
 use crate::experts::{ExpertCache, Phase};
 use crate::llama::log::Listener;
 use crate::telemetry::ModelMetrics;
@@ -49,6 +50,18 @@ pub(super) struct Worker<'m> {
     waiting: Vec<Waiting>,
     chosen: Vec<(usize, usize)>,
     piece: Vec<u8>,
+}
+
+/// A prompt is taken over from another slot if it is not less than this part of the context.
+const SHORTEST_SHARED: usize = 64;
+
+/// How far a slot is with a prompt that another request has, too.
+#[derive(Clone, Copy)]
+enum Leader {
+    /// It computes it now.
+    Computes,
+    /// It is done, and what came behind it can be dropped from a copy.
+    HasIt,
 }
 
 /// What one slot has in the current batch.
@@ -158,8 +171,9 @@ impl<'m> Worker<'m> {
     }
 
     fn start(&mut self, request: QueuedRequest) {
+        let same = self.same_prompt(&request);
         let chosen = slot::choose(&self.slots, request.prompt.len(), |slot| {
-            if request.cache_prompt {
+            if request.cache_prompt && same.is_none() {
                 slot.reusable(&request.prompt, self.can_trim(slot.sequence))
             } else {
                 0
@@ -170,7 +184,9 @@ impl<'m> Worker<'m> {
             fail(&request, self.compute_error("no idle slot"));
             return;
         };
-        if reused < self.slots[index].cached.len() && !self.trim(index, reused) {
+        if let Some((from, Leader::HasIt)) = same {
+            reused = self.take_over(from, index, &request.prompt);
+        } else if reused < self.slots[index].cached.len() && !self.trim(index, reused) {
             reused = 0;
         }
         let slot = &mut self.slots[index];
@@ -178,9 +194,19 @@ impl<'m> Worker<'m> {
 
         let now = Instant::now();
         let banned = if request.ignore_eos { &self.end_tokens[..] } else { &[] };
-        let mut sampler = Sampler::new(&request.sampling, banned, self.model, self.context_length);
-        sampler.prime(&request.prompt);
-        let active = Sequence::new(request, reused, self.prefilled, sampler, now);
+        let ends = if request.ignore_eos {
+            Vec::new()
+        } else {
+            self.end_tokens.clone()
+        };
+        let mut request = request;
+        let mut choice = Choice::new(&request.sampling, banned, self.model, self.context_length);
+        choice.prime(&request.prompt);
+        let sampler = Sampler::new(choice, request.grammar.take(), request.thinking.take(), ends);
+        let mut active = Sequence::new(request, reused, self.prefilled, sampler, now);
+        if let Some((from, Leader::Computes)) = same {
+            active.follows = Some(from);
+        }
 
         self.metrics.prompt_tokens.inc_by(active.prompt.len() as u64);
         self.metrics.cached_tokens.inc_by(reused as u64);
@@ -190,6 +216,71 @@ impl<'m> Worker<'m> {
         let slot = &mut self.slots[index];
         slot.last_used = self.clock;
         slot.active = Some(active);
+    }
+
+    /// The slot that is computing the prompt of a request right now, or has computed it and goes on from there: several
+    /// choices are asked for as several requests.
+    fn same_prompt(&self, request: &QueuedRequest) -> Option<(usize, Leader)> {
+        let context = usize::try_from(self.context_length).unwrap_or(usize::MAX);
+        // llama.cpp copies a sequence with all the memory that is reserved for it.
+        let worthwhile = request.prompt.len().saturating_mul(SHORTEST_SHARED) >= context;
+        if !request.cache_prompt || !worthwhile {
+            return None;
+        }
+        self.slots.iter().enumerate().find_map(|(index, slot)| {
+            let active = slot.active.as_ref()?;
+            if !active.keeps || active.follows.is_some() || active.prompt != request.prompt {
+                return None;
+            }
+            match active.generated {
+                0 => Some((index, Leader::Computes)),
+                _ if self.can_trim(slot.sequence) => Some((index, Leader::HasIt)),
+                _ => None,
+            }
+        })
+    }
+
+    /// Copies the sequence of a slot to that of another one, which is empty then if that failed.
+    fn copy(&mut self, from: usize, to: usize) -> bool {
+        self.clear(to);
+        let (source, target) = (self.slots[from].sequence, self.slots[to].sequence);
+        let copied = self.context.copy_kv_cache_seq(source, target, None, None);
+        if let Err(error) = &copied {
+            tracing::debug!(model = self.name, %error, "a sequence cannot be copied");
+        }
+        copied.is_ok()
+    }
+
+    /// Takes over all but the last token of a prompt that another slot has computed; returns how many tokens that are.
+    fn take_over(&mut self, from: usize, to: usize, prompt: &[Token]) -> usize {
+        let keep = prompt.len() - 1;
+        if !self.copy(from, to) {
+            return 0;
+        }
+        self.slots[to].cached = prompt.to_vec();
+        if self.trim(to, keep) { keep } else { 0 }
+    }
+
+    /// Gives the prompt that a slot has just computed to those that wait for it, and samples for them.
+    fn share_prompt(&mut self, from: usize, logits: i32) {
+        for index in 0..self.slots.len() {
+            let follower = self.slots[index]
+                .active
+                .as_mut()
+                .filter(|active| active.follows == Some(from));
+            let Some(follower) = follower else { continue };
+            follower.follows = None;
+            follower.reused = follower.prompt.len();
+            let prompt = follower.prompt.clone();
+            if self.copy(from, index) {
+                self.metrics.cached_tokens.inc_by(prompt.len() as u64);
+                self.slots[index].cached = prompt;
+                self.sample(index, logits);
+            } else if let Some(active) = &mut self.slots[index].active {
+                // It computes the prompt itself.
+                active.reused = 0;
+            }
+        }
     }
 
     /// Whether the last tokens of a sequence can be dropped: all its positions are there, one by one. Recurrent and
@@ -348,9 +439,22 @@ impl<'m> Worker<'m> {
             }
         }
         let Some(logits) = part.logits else { return };
-        let token = match active.sampler.sample(&self.context, logits) {
-            Ok(token) => token,
-            Err(error) => return self.fail(part.slot, &error),
+        if active.generated == 0 {
+            self.share_prompt(part.slot, logits);
+        }
+        self.sample(part.slot, logits);
+    }
+
+    /// Chooses the next token of a slot, and sends what it completes.
+    fn sample(&mut self, index: usize, logits: i32) {
+        let Some(active) = &mut self.slots[index].active else {
+            return;
+        };
+        let within_character = active.text.is_within_character();
+        let token = match active.sampler.sample(&self.context, logits, within_character) {
+            Ok(Sampled::Token(token)) => token,
+            Ok(Sampled::End) => return self.end(index, Ok(FinishReason::EndOfText), "stop"),
+            Err(error) => return self.fail(index, &error),
         };
         let now = Instant::now();
         match active.token_sampled(now) {
@@ -364,24 +468,24 @@ impl<'m> Worker<'m> {
 
         let ends = (!active.ignore_eos && self.end_tokens.contains(&token)) || active.stop_tokens.contains(&token);
         if ends {
-            self.end(part.slot, Ok(FinishReason::EndOfText), "stop");
+            self.end(index, Ok(FinishReason::EndOfText), "stop");
             return;
         }
         self.piece.clear();
         self.model
             .vocab()
-            .token_to_piece_into(LlamaToken(token), &mut self.piece, active.special, None);
-        let released = active.text.push(token, &self.piece);
-        if !released.text.is_empty() {
-            let _ = active.events.send(Event::Delta {
-                text: released.text,
-                tokens: released.tokens,
-            });
+            .token_to_piece_into(LlamaToken(token), &mut self.piece, active.prints(token), None);
+        if let Some(top) = active.logprobs {
+            let logits = self.context.get_logits_ith(logits);
+            active.hold_logprob(logprobs(self.model, logits, token, &self.piece, top));
         }
-        if let Some(stop) = released.stop {
-            self.end(part.slot, Ok(FinishReason::StopString(stop)), "stop");
+        let mut released = active.text.push(token, &self.piece);
+        let stop = released.stop.take();
+        active.send(released);
+        if let Some(stop) = stop {
+            self.end(index, Ok(FinishReason::StopString(stop)), "stop");
         } else if active.generated >= active.max_tokens {
-            self.end(part.slot, Ok(FinishReason::Length), "length");
+            self.end(index, Ok(FinishReason::Length), "length");
         } else {
             active.next = Some(token);
         }
@@ -395,12 +499,7 @@ impl<'m> Worker<'m> {
         let last = match outcome {
             Ok(reason) => {
                 let released = active.text.finish();
-                if !released.text.is_empty() {
-                    let _ = active.events.send(Event::Delta {
-                        text: released.text,
-                        tokens: released.tokens,
-                    });
-                }
+                active.send(released);
                 self.metrics.decode_time.observe(active.timings().decode.as_secs_f64());
                 Event::Finished {
                     reason,
@@ -418,6 +517,12 @@ impl<'m> Worker<'m> {
 
     fn release(&mut self, index: usize, how: &str) {
         if let Some(active) = self.slots[index].active.take() {
+            for slot in &mut self.slots {
+                // Who waited for its prompt computes it now.
+                if let Some(follower) = slot.active.as_mut().filter(|other| other.follows == Some(index)) {
+                    follower.follows = None;
+                }
+            }
             if !active.keeps {
                 // The slot is free for others, before those that hold something.
                 self.clear(index);
@@ -452,5 +557,23 @@ impl<'m> Worker<'m> {
             model: self.name.clone(),
             reason: reason.to_owned(),
         }
+    }
+}
+
+/// How likely a token was that is printed as `piece`, and the likeliest ones in its place.
+fn logprobs(model: &LlamaModel, logits: &[f32], token: Token, piece: &[u8], top: u32) -> TokenLogprob {
+    let logprobs = Logprobs::new(logits);
+    let candidate = |token: Token, bytes: Vec<u8>| Candidate {
+        token,
+        bytes,
+        logprob: logprobs.of(token),
+    };
+    let top = logprobs.top(usize::try_from(top).unwrap_or(0)).into_iter();
+    let vocab = model.vocab();
+    TokenLogprob {
+        chosen: candidate(token, piece.to_vec()),
+        top: top
+            .map(|token| candidate(token, vocab.token_to_piece(LlamaToken(token), true, None)))
+            .collect(),
     }
 }

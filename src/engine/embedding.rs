@@ -1,0 +1,12 @@
+//! Texts as vectors.
+
+pub use crate::pooling::Pooling;
+
+/// The vectors of several texts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embeddings {
+    /// In the order of the texts. With [`Pooling::Rank`] each has one number.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens of each text.
+    pub tokens: Vec<u32>,
+}

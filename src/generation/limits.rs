@@ -1,0 +1,155 @@
+//! What a conversation may hold, checked before `common` sees it: it recurses, and it takes what it is given.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::conversation::Conversation;
+use super::error::GenerationError;
+use super::request::OutputFormat;
+use crate::grammar::check_schema;
+
+const MAX_MESSAGES: usize = 4096;
+const MAX_TOOLS: usize = 256;
+/// Bytes of a tool's name.
+const MAX_NAME: usize = 128;
+/// Bytes of the schemas and descriptions of all tools.
+const MAX_TOOL_BYTES: usize = 1 << 20;
+/// Variables of a template, and their depth.
+const MAX_VARIABLES: usize = 64;
+const MAX_VARIABLE_DEPTH: usize = 32;
+const MAX_GRAMMAR: usize = 256 * 1024;
+
+/// Refuses what is too much, and what cannot be meant.
+pub(super) fn check(conversation: &Conversation, format: &OutputFormat) -> Result<(), GenerationError> {
+    if conversation.messages.is_empty() {
+        return refuse("messages", "`messages` is empty");
+    }
+    if conversation.messages.len() > MAX_MESSAGES {
+        return refuse("messages", format!("`messages` has more than {MAX_MESSAGES} entries"));
+    }
+    let variables = &conversation.variables;
+    if variables.len() > MAX_VARIABLES || !variables.values().all(|value| depth_is(value, MAX_VARIABLE_DEPTH)) {
+        let message = format!(
+            "`chat_template_kwargs` has more than {MAX_VARIABLES} entries, or one that is nested more than \
+             {MAX_VARIABLE_DEPTH} levels deep"
+        );
+        return refuse("chat_template_kwargs", message);
+    }
+    tools(conversation)?;
+    check_format(format)
+}
+
+fn check_format(format: &OutputFormat) -> Result<(), GenerationError> {
+    match format {
+        OutputFormat::JsonSchema(schema) => {
+            check_schema(schema).or_else(|error| refuse("response_format", error.to_string()))
+        }
+        OutputFormat::Grammar(grammar) if grammar.len() > MAX_GRAMMAR => {
+            refuse("grammar", format!("`grammar` has more than {MAX_GRAMMAR} bytes"))
+        }
+        OutputFormat::Text | OutputFormat::JsonObject | OutputFormat::Grammar(_) => Ok(()),
+    }
+}
+
+fn tools(conversation: &Conversation) -> Result<(), GenerationError> {
+    if conversation.tools.len() > MAX_TOOLS {
+        return refuse("tools", format!("`tools` has more than {MAX_TOOLS} entries"));
+    }
+    let mut bytes = 0;
+    let mut names = BTreeSet::new();
+    for tool in &conversation.tools {
+        let name = tool.name.as_str();
+        let letters = |c: char| c.is_ascii_alphanumeric() || "_-.:/".contains(c);
+        if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(letters) {
+            let shown: String = name.chars().take(MAX_NAME).collect();
+            let message = format!(
+                "a tool has the name {shown:?}; names have 1 to {MAX_NAME} letters, digits, `_`, `-`, `.`, `:` or `/`"
+            );
+            return refuse("tools", message);
+        }
+        if !names.insert(name) {
+            return refuse("tools", format!("there are two tools with the name `{name}`"));
+        }
+        let parameters = &tool.parameters;
+        if let Err(error) = check_schema(parameters) {
+            return refuse("tools", format!("the parameters of the tool `{name}`: {error}"));
+        }
+        bytes += parameters.to_string().len() + tool.description.len();
+        if bytes > MAX_TOOL_BYTES {
+            return refuse("tools", format!("`tools` has more than {MAX_TOOL_BYTES} bytes"));
+        }
+        let is_object = match &parameters["type"] {
+            Value::Null => true,
+            kind => kind == "object",
+        };
+        if !is_object {
+            let message = format!("the parameters of the tool `{name}` must be a JSON schema of type \"object\"");
+            return refuse("tools", message);
+        }
+    }
+    Ok(())
+}
+
+fn depth_is(value: &Value, depth: usize) -> bool {
+    let below = |value: &Value| depth > 0 && depth_is(value, depth - 1);
+    match value {
+        Value::Array(items) => items.iter().all(below),
+        Value::Object(fields) => fields.values().all(below),
+        _ => true,
+    }
+}
+
+fn refuse(field: &'static str, message: impl Into<String>) -> Result<(), GenerationError> {
+    Err(GenerationError::InvalidRequest {
+        field,
+        message: message.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conversation::{Message, Role, Tool};
+    use super::*;
+    use serde_json::json;
+
+    fn conversation(tools: &[(&str, Value)]) -> Conversation {
+        let tool = |(name, parameters): &(&str, Value)| Tool {
+            name: (*name).into(),
+            description: String::new(),
+            parameters: parameters.clone(),
+        };
+        Conversation {
+            messages: vec![Message::new(Role::User, "hi")],
+            tools: tools.iter().map(tool).collect(),
+            ..Conversation::default()
+        }
+    }
+
+    fn refused(conversation: &Conversation, expect: &str) {
+        let message = check(conversation, &OutputFormat::Text).unwrap_err().to_string();
+        assert!(message.contains(expect), "{message}");
+    }
+
+    #[test]
+    fn tools_have_names_and_schemas() {
+        let fine = [
+            ("get_weather", json!({})),
+            ("mcp/files.read-1", json!({"type": "object"})),
+        ];
+        assert_eq!(check(&conversation(&fine), &OutputFormat::Text), Ok(()));
+        refused(&conversation(&[("", json!({}))]), "a tool has the name");
+        refused(&conversation(&[("say hi", json!({}))]), "a tool has the name");
+        refused(&conversation(&[("a", json!({})), ("a", json!({}))]), "two tools");
+        refused(&conversation(&[("a", json!({"type": "string"}))]), "of type \"object\"");
+        refused(&conversation(&[("a", json!({"maxItems": -1}))]), "`maxItems`");
+        refused(&Conversation::default(), "`messages` is empty");
+        let mut deep = json!(1);
+        for _ in 0..40 {
+            deep = json!([deep]);
+        }
+        let mut nested = conversation(&[]);
+        nested.variables.insert("x".into(), deep);
+        refused(&nested, "nested more than");
+    }
+}
