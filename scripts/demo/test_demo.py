@@ -1,7 +1,9 @@
 """Checks that the shortcuts taken for speed change nothing. Run: python -m unittest discover scripts/demo"""
 
 import random
+import re
 import sys
+import tempfile
 import unittest
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from hearth_demo import chat, cli, evaluation, layers, skills, tokenizer, words  # noqa: E402
+from hearth_demo import chat, cli, evaluation, export, layers, reasoner, skills, sums, tokenizer, words  # noqa: E402
+
+ASSETS = Path(__file__).parents[2] / "assets/demo"
 
 
 class Shortcuts(unittest.TestCase):
@@ -56,10 +60,36 @@ class Shortcuts(unittest.TestCase):
         self.assertFalse(drawn["train"] & drawn["test"] or drawn["dev"] & drawn["test"])
 
     def test_reference_answers_count_as_right(self) -> None:
-        for skill in evaluation.TARGETS:
+        for skill in evaluation.MEASURED:
             for item in evaluation.items(skill, 20, 4, "dev"):
                 said = chat.segments(item.messages, item.tools)[-2][0].removesuffix("<|im_end|>")
                 self.assertTrue(evaluation.right(item, evaluation.parse(said)), (skill, said))
+
+    def test_a_shipped_model_read_back_and_exported_is_the_same_file(self) -> None:
+        for name in cli.MODELS:
+            with tempfile.TemporaryDirectory() as folder:
+                again = Path(folder) / f"{name}.gguf"
+                export.write(*export.read(ASSETS / f"{name}.gguf"), again)
+                self.assertEqual(again.read_bytes(), (ASSETS / f"{name}.gguf").read_bytes())
+
+    def test_thoughts_are_true(self) -> None:
+        rng = random.Random(5)
+        for _ in range(3000):
+            wanted = sums.draw(words.Words(rng, rng.choice(("train", "test"))))
+            lines = wanted.thought().splitlines()
+            if " = " not in lines[0]:
+                self.assertTrue(lines[-1].startswith(lines.pop(0)) or wanted.result < 0)
+            for line in lines:
+                terms, result = line.split(" = ")
+                self.assertTrue(re.fullmatch(r"\d+( [-+*] \d+)+", terms), line)
+                self.assertEqual(eval(terms), int(result), line)  # noqa: S307
+            self.assertTrue(lines[-1].endswith(f" = {wanted.result}"))
+
+    def test_habits_favour_what_is_busy_until_it_is_busy_enough(self) -> None:
+        shares = torch.tensor([[0.3, 0.1, 0.3, 0.3], [0.7, 0.1, 0.1, 0.1]])
+        wants = torch.full((2, 4), 0.25, requires_grad=True)
+        reasoner.habits(wants, shares).backward()
+        self.assertTrue((wants.grad[0] < 0).sum() == 1 and not wants.grad[1].any())
 
 
 if __name__ == "__main__":

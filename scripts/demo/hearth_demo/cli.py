@@ -59,24 +59,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="train", description=__doc__)
     parser.add_argument("command", choices=("train", "export"))
     parser.add_argument("model", choices=tuple(MODELS))
+    parser.add_argument("--tokens", type=float, default=25.0, help="millions of tokens to train on, from the start on")
     parser.add_argument(
-        "--minutes", type=float, default=240.0, help="training time; resuming continues the same schedule"
+        "--decay", type=float, default=0.6, help="the last part of them, in which the learning rate falls to zero"
+    )
+    parser.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
+    parser.add_argument(
+        "--from", type=Path, dest="start", metavar="GGUF", help="go on from an exported model and its vocabulary"
     )
     parser.add_argument(
         "--workers", type=int, default=1, help="single-threaded processes that share each step's rows (CPU)"
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--rows", type=int, default=8, help="rows of 512 tokens per step")
+    parser.add_argument("--rows", type=int, default=8, help="rows of tokens per step")
+    parser.add_argument("--length", type=int, default=512, help="tokens per row; longer documents are left out")
     parser.add_argument("--work", type=Path, default=Path("demo-work"), help="checkpoints and interim exports")
     parser.add_argument(
-        "--shallow", action="store_true", help="the reasoner's first stage: four layers, which the next stage grows to eight"
+        "--shallow",
+        action="store_true",
+        help="the reasoner's first stage: four layers, which the next stage grows to eight",
     )
-    parser.add_argument("--compile", action="store_true", help="compile the blocks: needs a C++ compiler, gains a third")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the blocks: needs a C++ compiler, gains a third"
+    )
     parser.add_argument("--f32", action="store_true", help="export unquantized, to compare graphs")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
     path = args.work / f"{args.model}-tokenizer.json"
+    if args.start and not path.exists():
+        export.read(args.start)[1].save(path)
     vocabulary = make_tokenizer(args.model, path, args.seed)
     (args.work / f"{args.model}.rendezvous").unlink(missing_ok=True)
     output = args.work / f"{args.model}.gguf"
@@ -111,7 +123,11 @@ def train(rank: int, args: argparse.Namespace) -> None:
     if args.shallow:
         checkpoint, output, config = first_stage, args.work / f"{args.model}-shallow.gguf", shallow
     model = kind(config(len(vocabulary.tokens)))
-    if not args.shallow and first_stage.exists() and not checkpoint.exists():
+    if args.start:
+        model = export.read(args.start)[0]
+        if isinstance(model, Reasoner):
+            model.habits = True
+    elif not args.shallow and first_stage.exists() and not checkpoint.exists():
         grow(torch.load(first_stage, map_location="cpu")["model"], model)
 
     def log(line: str) -> None:
@@ -119,7 +135,17 @@ def train(rank: int, args: argparse.Namespace) -> None:
             print(line, flush=True)
 
     log(f"{args.model}: {sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(vocabulary.tokens)}")
-    plan = training.Plan(args.minutes, rows=args.rows // args.workers, seed=args.seed, compile=args.compile)
+    plan = training.Plan(
+        args.tokens * 1e6,
+        rows=args.rows // args.workers,
+        length=args.length,
+        muon_rate=0.006 * args.rate,
+        adam_rate=0.003 * args.rate,
+        decay=args.decay,
+        progress=1.0 if args.start else None,
+        seed=args.seed,
+        compile=args.compile,
+    )
     training.run(
         model,
         path,

@@ -8,20 +8,31 @@ import random
 import re
 import sys
 import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import chat, scenes, skills
+from . import chat, questions, scenes, skills, sums, turns
+from .items import Item
 from .words import Words
 
-TARGETS = {
-    "tool call": 0.95, "answer after result": 0.95, "no call": 0.90, "no tools": 0.90, "small talk": 0.90,
-    "intent": 0.95, "entities": 0.90, "arithmetic": 0.90, "repeat": 0.0,
-}  # fmt: skip
-MEASURED = {name: function for name, function in zip(TARGETS, (
-    skills.tool_call, skills.tool_answer, skills.no_call, skills.no_tools, skills.small_talk,
-    skills.intent, skills.entities, skills.arithmetic, skills.repeat))}  # fmt: skip
+MEASURED: dict[str, tuple[Callable[[Words], Item], float]] = {  # and the share of right replies to reach
+    "tool call": (skills.tool_call, 0.95),
+    "answer after result": (skills.tool_answer, 0.95),
+    "no call": (skills.no_call, 0.90),
+    "no tools": (skills.no_tools, 0.90),
+    "small talk": (skills.small_talk, 0.90),
+    "intent": (skills.intent, 0.95),
+    "entities": (skills.entities, 0.90),
+    "arithmetic": (skills.arithmetic, 0.90),
+    "sums": (sums.one_step, 0.95),
+    "follow-up": (turns.follow_up, 0.90),
+    "two calls at once": (turns.at_once, 0.90),
+    "two tools in a row": (turns.in_a_row, 0.90),
+    "about its tools": (turns.about_tools, 0.90),
+    "repeat": (skills.repeat, 0.0),
+}
 CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.S)
 
 
@@ -53,7 +64,7 @@ def _json(text: str) -> object:
         return text
 
 
-def right(item: skills.Item, reply: Reply) -> bool:
+def right(item: Item, reply: Reply) -> bool:
     """Whether a reply counts: exact calls and labels, equal JSON, quoted values, and no call where none fits."""
     wanted = item.messages[-1]
     if not reply.ended:
@@ -66,9 +77,9 @@ def right(item: skills.Item, reply: Reply) -> bool:
     match item.skill:
         case "entities":
             return _json(reply.text) == json.loads(wanted["content"])
-        case "answer after result":
+        case "answer after result" | "two calls at once" | "two tools in a row":
             return all(quote in reply.text for quote in item.quotes or [])
-        case "arithmetic":
+        case "arithmetic" | "sums":
             return (item.quotes or [""])[0] in re.findall(r"-?\d+", reply.text)[-1:]
         case "no call":
             return bool(reply.text)
@@ -76,10 +87,10 @@ def right(item: skills.Item, reply: Reply) -> bool:
             return reply.text == wanted["content"]
 
 
-def items(skill: str, count: int, seed: int, split: str) -> list[skills.Item]:
+def items(skill: str, count: int, seed: int, split: str) -> list[Item]:
     """The same test items for every evaluator, drawn from one split's words."""
     words = Words(random.Random(f"{seed}/{skill}"), split)
-    drawn = [MEASURED[skill](words) for _ in range(count)]
+    drawn = [MEASURED[skill][0](words) for _ in range(count)]
     return [item for item in drawn if item.thinking is None]
 
 
@@ -91,7 +102,7 @@ def _post(base_url: str, body: dict) -> dict:
         return json.load(response)
 
 
-def over_http(base_url: str, model: str | None) -> Callable[[skills.Item], Reply]:
+def over_http(base_url: str, model: str | None) -> Callable[[Item], Reply]:
     """Asks a server as an ordinary client would, at temperature 0."""
 
     def wire(message: chat.Message) -> chat.Message:
@@ -108,16 +119,16 @@ def over_http(base_url: str, model: str | None) -> Callable[[skills.Item], Reply
                 }
                 for i, call in enumerate(out["tool_calls"])
             ]
-        if out["role"] == "tool":
-            out["tool_call_id"] = "call_0"
         return out
 
-    def answer(item: skills.Item) -> Reply:
-        body: dict = {
-            "messages": [wire(message) for message in item.messages[:-1]],
-            "temperature": 0,
-            "max_tokens": 256,
-        }
+    def answer(item: Item) -> Reply:
+        messages = [wire(message) for message in item.messages[:-1]]
+        results = 0
+        for message in messages:
+            results = results + 1 if message["role"] == "tool" else 0
+            if results:
+                message["tool_call_id"] = f"call_{results - 1}"
+        body: dict = {"messages": messages, "temperature": 0, "max_tokens": 256}
         if model:
             body["model"] = model
         if item.tools:
@@ -132,26 +143,48 @@ def over_http(base_url: str, model: str | None) -> Callable[[skills.Item], Reply
     return answer
 
 
+def loops(text: str, words: int = 12, times: int = 3) -> bool:
+    """Whether the same run of words comes back again and again, or anything is said three times in a row."""
+    if re.search(r"(\b\S.{3,80}?)\1\1", text, re.S):
+        return True
+    said = text.split()
+    runs = Counter(tuple(said[i : i + words]) for i in range(len(said) - words))
+    return max(runs.values(), default=0) >= times
+
+
 def narrate(base_url: str, model: str, count: int, seed: int, split: str) -> list[dict]:
-    """The narrator at its default sampling: does it end within 300 tokens, and do speakers keep the character's name?"""
-    ended, named, asked = 0, 0, 0
+    """The narrator at its default sampling: does it end, keep the character's name, greet in a voice, and never loop?"""
     words = Words(random.Random(f"{seed}/narrator"), split)
+
+    def tell(messages: list[chat.Message], tokens: int, **more: object) -> tuple[str, bool]:
+        sampling = {"temperature": 1.25, "min_p": 0.2, "max_tokens": tokens}
+        choice = _post(base_url, {"model": model, "messages": messages, **sampling, **more})["choices"][0]
+        return choice["message"]["content"] or "", choice["finish_reason"] != "length"
+
+    ended, names = 0, []
     for _ in range(count):
-        messages = scenes.conversation(words)
+        messages = scenes.play(words)[:-1]
+        text, stopped = tell(messages, 300)
         character = messages[0]["role"] == "system" and scenes.character(messages[0]["content"])
-        body = {"model": model, "messages": messages[:-1], "temperature": 1.25, "min_p": 0.2, "max_tokens": 300}
-        choice = _post(base_url, body)["choices"][0]
-        ended += choice["finish_reason"] != "length"
-        said = scenes.speakers(choice["message"]["content"] or "") if character else []
-        asked += len(said)
-        named += said.count(character)
+        ended += stopped
+        names += [name == character for name in scenes.speakers(text)] if character else []
+    greeted = 0
+    for _ in range(count):
+        messages = scenes.talk(words)[:2]
+        messages = messages[: 1 + (messages[0]["role"] == "system")]
+        text, stopped = tell(messages, 300)
+        greeted += stopped and text.startswith('"') and bool(scenes.speakers(text))
+    long = [tell(scenes.play(words)[:-1], 1000, ignore_eos=True)[0] for _ in range(max(count // 10, 5))]
+    straight = sum(not loops(text) for text in long)
     return [
         {"skill": "narrator ends in 300 tokens", "score": ended / count, "target": 0.98, "n": count},
-        {"skill": "narrator keeps the name", "score": named / max(asked, 1), "target": 0.9, "n": asked},
+        {"skill": "narrator keeps the name", "score": sum(names) / max(len(names), 1), "target": 0.9, "n": len(names)},
+        {"skill": "narrator greets in its voice", "score": greeted / count, "target": 0.9, "n": count},
+        {"skill": "narrator: 1,000 tokens, no loop", "score": straight / len(long), "target": 0.95, "n": len(long)},
     ]
 
 
-def in_torch(folder: Path) -> Callable[[skills.Item], Reply]:
+def in_torch(folder: Path) -> Callable[[Item], Reply]:
     """Greedy decoding of the last checkpoint, without a server; slow, and before quantization."""
     import torch
 
@@ -160,7 +193,7 @@ def in_torch(folder: Path) -> Callable[[skills.Item], Reply]:
     model, vocabulary = load("reasoner", folder)
 
     @torch.no_grad()
-    def answer(item: skills.Item) -> Reply:
+    def answer(item: Item) -> Reply:
         ids = vocabulary.encode(chat.prompt(item.messages[:-1], item.tools))
         start = len(ids)
         for _ in range(120):
@@ -181,7 +214,7 @@ def internals(folder: Path, seed: int, split: str) -> dict[str, float]:
     """What no server shows: agreement of the MTP block with the trunk, hot experts, the narrator's perplexity."""
     import torch
 
-    from . import training
+    from . import reasoner, training
     from .cli import load
 
     numbers: dict[str, float] = {}
@@ -202,11 +235,10 @@ def internals(folder: Path, seed: int, split: str) -> dict[str, float]:
                 said = targets >= 0
                 agreed.append((model.head(hidden[said]).argmax(-1) == model.head(draft[said]).argmax(-1)).float())
                 shares.append(share)
-        share = torch.stack(shares).mean(0)
+        hot = reasoner.hottest(torch.stack(shares).mean(0))
         numbers["MTP agreement"] = torch.cat(agreed).mean().item()
-        numbers["selections by the top quarter of experts"] = (
-            share.sort(descending=True).values[:, : share.shape[1] // 4].sum(1).mean().item()
-        )
+        numbers["selections by the top quarter of experts"] = hot.mean().item()
+        numbers |= {f"  in layer {layer}": value for layer, value in enumerate(hot.tolist())}
     if (folder / "narrator.pt").exists():
         model, vocabulary = load("narrator", folder)
 
@@ -231,7 +263,7 @@ def main() -> None:
         "--offline", type=Path, metavar="WORK", help="evaluate the checkpoints in this folder with PyTorch"
     )
     parser.add_argument("--samples", type=int, default=100, help="items per skill")
-    parser.add_argument("--skill", action="append", choices=tuple(TARGETS), help="only these skills")
+    parser.add_argument("--skill", action="append", choices=tuple(MEASURED), help="only these skills")
     parser.add_argument(
         "--split", choices=("dev", "test"), default="test", help="`dev` while tuning, `test` for the final table"
     )
@@ -243,7 +275,7 @@ def main() -> None:
         parser.error("give --base-url or --offline")
     answer = over_http(args.base_url.rstrip("/"), args.model) if args.base_url else in_torch(args.offline)
     rows = []
-    for skill in args.skill or TARGETS:
+    for skill in args.skill or MEASURED:
         tested, score, shown = items(skill, args.samples, args.seed, args.split), 0, 0
         for item in tested:
             reply = answer(item)
@@ -255,7 +287,9 @@ def main() -> None:
                     f"{skill}: {item.messages[-2]['content']!r} -> {reply} instead of {item.messages[-1]}",
                     file=sys.stderr,
                 )
-        rows.append({"skill": skill, "score": score / len(tested), "target": TARGETS[skill], "n": len(tested)})
+        rows.append({"skill": skill, "score": score / len(tested), "target": MEASURED[skill][1], "n": len(tested)})
+    if not args.skill:
+        rows.append(questions.ask(answer))
     if args.base_url and args.narrator:
         rows += narrate(args.base_url.rstrip("/"), args.narrator, args.samples, args.seed, args.split)
     if args.offline:

@@ -220,7 +220,7 @@ class MoE(nn.Module):
         self.ffn_down_shexp = linear(shared, width, zero=True)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The output, the load-balancing loss, and how often each expert was chosen."""
+        """The output, the mean probability of each expert, and how often each was chosen."""
         experts, hidden, width = self.ffn_gate_exps.shape
         with torch.autocast(x.device.type, enabled=False):
             probabilities = self.ffn_gate_inp(x.float()).softmax(-1)
@@ -235,8 +235,7 @@ class MoE(nn.Module):
         shared = self.ffn_down_shexp(F.silu(self.ffn_gate_shexp(x)) * self.ffn_up_shexp(x))
         shared = shared * (x.float() @ self.ffn_gate_inp_shexp).sigmoid()[..., None].to(shared.dtype)
         share = torch.zeros_like(probabilities).scatter(-1, chosen, 1.0).mean((0, 1)) / self.used
-        balance = experts * (share.detach() * probabilities.mean((0, 1))).sum()
-        return routed + shared, balance, share.detach()
+        return routed + shared, probabilities.mean((0, 1)), share.detach()
 
 
 class MoEBlock(nn.Module):
@@ -247,5 +246,5 @@ class MoEBlock(nn.Module):
 
     def forward(self, x: Tensor, starts: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = x + self.mixer(self.attn_norm(x), starts, mask)
-        out, balance, share = self.moe(self.post_attention_norm(x))
-        return x + out, balance, share
+        out, wanted, share = self.moe(self.post_attention_norm(x))
+        return x + out, wanted, share

@@ -42,17 +42,18 @@ class MTP(nn.Module):
         self.block = block
         self.shared_head_norm = RMSNorm(width, 0.125)
 
-    def forward(self, embedded: Tensor, hidden: Tensor, starts: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, embedded: Tensor, hidden: Tensor, starts: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         previous = F.pad(hidden, (0, 0, 1, 0))[:, :-1] * ~starts[..., None]
         x = self.eh_proj(torch.cat((self.enorm(embedded), self.hnorm(previous)), -1)).float()
-        x, balance, _ = self.block(x, starts, mask)
-        return self.shared_head_norm(x), balance
+        x, wanted, share = self.block(x, starts, mask)
+        return self.shared_head_norm(x), wanted, share
 
 
 class Reasoner(nn.Module):
     def __init__(self, config: ReasonerConfig) -> None:
         super().__init__()
         self.config = c = config
+        self.habits = False  # after the first training: favour busy experts instead of balancing them
         # A large embedding keeps a token's identity visible in the residual stream, so that it can be copied.
         self.token_embd = nn.Embedding(c.vocab, c.width)
         nn.init.normal_(self.token_embd.weight, std=0.5)
@@ -82,27 +83,41 @@ class Reasoner(nn.Module):
         return self.output(hidden).float()
 
     def forward(self, tokens: Tensor, starts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Hidden states of the trunk and of the MTP block, the balance loss, and expert shares per layer."""
+        """Hidden states of the trunk and of the MTP block; each expert's mean probability and share, per layer."""
         mask = attention_mask(starts)
         embedded = x = self.token_embd(tokens)
-        balance, shares = x.new_zeros(()), []
+        wants, shares = [], []
         for block in self.blk:
-            x, extra, share = block(x, starts, mask)
-            balance = balance + extra
+            x, wanted, share = block(x, starts, mask)
+            wants.append(wanted)
             shares.append(share)
         hidden = self.output_norm(x)
-        draft, extra = self.mtp(embedded, hidden, starts, mask)
-        return hidden, draft, balance + extra, torch.stack(shares)
+        draft, wanted, share = self.mtp(embedded, hidden, starts, mask)
+        return hidden, draft, torch.stack([*wants, wanted]), torch.stack([*shares, share])
 
     def loss(self, tokens: Tensor, targets: Tensor, starts: Tensor) -> tuple[Tensor, dict[str, float]]:
         """`targets` is -100 where nothing is learnt. Logits are computed only where something is."""
-        hidden, draft, balance, shares = self(tokens, starts)
+        hidden, draft, wants, shares = self(tokens, starts)
         learnt = targets >= 0
         wanted = targets[learnt]
         main = F.cross_entropy(self.head(hidden[learnt]), wanted)
         ahead = F.cross_entropy(self.head(draft[learnt]), wanted)
-        top = shares.sort(descending=True).values[:, : shares.shape[1] // 4].sum(1).mean()
-        return main + 0.2 * ahead + 0.002 * balance, {"loss": main.item(), "mtp": ahead.item(), "hot": top.item()}
+        hot = hottest(shares)
+        routing = 0.03 * habits(wants, shares) if self.habits else 0.002 * self.config.experts * (shares * wants).sum()
+        numbers = {"loss": main.item(), "mtp": ahead.item(), "hot": hot.mean().item(), "least hot": hot.min().item()}
+        return main + 0.2 * ahead + routing, numbers
+
+
+def hottest(shares: Tensor) -> Tensor:
+    """What the busiest quarter of the experts gets of all selections, per layer. `shares`: [layers, experts]."""
+    return shares.sort(descending=True).values[:, : shares.shape[1] // 4].sum(1)
+
+
+def habits(wants: Tensor, shares: Tensor, target: float = 0.68) -> Tensor:
+    """A loss that draws tokens to the experts that are busy already, in each layer until they get their share."""
+    busy = shares.topk(shares.shape[1] // 4, -1)
+    lazy = busy.values.sum(-1) < target
+    return -(wants.gather(-1, busy.indices).sum(-1).log() * lazy).sum()
 
 
 def shallow(vocab: int) -> ReasonerConfig:

@@ -66,12 +66,17 @@ You wake in a {p}, with a {t} in your hand. {w}.|Few travelers ever come to this
     "\n", ""
 ).split("|")
 DEEDS = """{n} steps out of the shadows and looks {f}.|{n} puts a hand on the {t}.|{n} watches you with narrow eyes.|{n} leans on a staff and listens.|
-{n} walks beside you without a word.|{n} points toward the {p2}.|{n} kneels and touches the ground.|{n} holds up a {t}.|{n} turns to the {b}.""".replace(
+{n} walks beside you without a word.|{n} points toward the {p2}.|{n} kneels and touches the ground.|{n} holds up a {t}.|{n} turns to the {b}.|{n} listens, for {s}.|{n} hides the {t} under a cloak.|
+{n} draws a circle in the dust.|{n} looks back toward the {p}.|{n} takes a long breath and goes first.|{n} counts the stars and nods.|
+{n} shivers, although {l} is warm.|{n} hums an old tune.|{n} feels {f} and says nothing.|{n} lays the {t} at your feet.""".replace(
     "\n", ""
 ).split("|")
 SAYINGS = """we must find the {t} before dawn.|the {b} knows more than it tells.|no one leaves the {p2} unchanged.|I have seen this {t} before.|
 beware of the {b}.|the way to the {p2} is open now.|you carry the {t}, so you must choose.|they say that a {b} sleeps under this {p}.|
-keep the {t} close and your eyes open.|I heard it too: {s}.|whatever happens, do not wake the {b}.""".replace(
+keep the {t} close and your eyes open.|I heard it too: {s}.|whatever happens, do not wake the {b}.|
+my mother told me of the {p2}.|the {t} was made for hands like yours.|I would give much to be as {f} as you.|there is a second door behind the {b}.|
+once this {p} was full of songs.|if we part here, meet me at the {p2}.|the {b} owes me a favor.|by {l} everything looks like a {t}.|
+do you smell that? A {b} was here.|it is not the {t} that they want.|the old road ends at the {p2}.""".replace(
     "\n", ""
 ).split("|")
 ENDINGS = """What do you do?|What will you do?|Where do you go?|The choice is yours.|And you?|Do you follow?|{n} waits for your answer.|{w}.""".replace(
@@ -82,6 +87,32 @@ Narrate short fantasy scenes. The companion is {n}, who is {v}.|You play {n}, th
 Write the next scene. Character: {n} ({v}). Place: {p}.|You are a storyteller. The hero meets {n}, a {v} {b}, in a {p}.""".replace(
     "\n", ""
 ).split("|")
+
+
+# What is said without a deed, and what the character says to it: by the manner of speaking where that matters.
+GREETINGS = """Hello|Hi|hello|hi|hey|Hey|Hello!|Hi!|Hi there|Hello there|Good evening|Good morning|Good day|Greetings|greetings|Hello, {n}|
+Hi {n}|Well met|hey there|Hello, how are you?|Nice to meet you|Howdy|Is anyone there?""".replace("\n", "").split("|")
+WELCOMES = {
+    "gruff": "Hah. A visitor.|You took your time.|So you found me.|Who goes there? Speak up.",
+    "gentle": "Welcome, dear friend.|Peace be with you, traveler.|Come in and warm your hands.|How good to see a kind face.",
+    "cunning": "A new face, how interesting.|Welcome, welcome. Mind the price.|I was told that you would come.|Well, well, a guest.",
+    "noble": "Well met, traveler.|Hail, and welcome.|You honor this {p}.|By my oath, a friend at last.",
+    "merry": "Ha, splendid, a guest!|Welcome, welcome, sit down!|What a day to meet a stranger!|Hello to you, and to your boots!",
+    "mournful": "Alas, you came after all.|So there is still someone left.|Welcome, if anyone can be welcome here.|Ah, a voice at last.",
+}  # fmt: skip
+TALK: list[tuple[str, str]] = [
+    ("Who are you?|who are you|What are you?|What is your name?|Tell me about yourself|Introduce yourself|Who is speaking?", "They call me {n}, and this {p} is all the home I have.|I am {n}. Some say a {b}, but they never asked.|My name is {n}, and I tell what happens when you choose a road."),
+    ("What can you do?|what can you do|How does this work?|What should I do?|Help|help|What is this?", "Tell me what you do, and I tell you what comes of it.|I know every stone of this {p}. Say where you go, and I go with you.|You act, I tell the tale. Begin with the {t}, perhaps."),
+    ("How are you?|how are you|How do you feel?|Are you well?|What's up?", "I feel {f} tonight, and the {b} is to blame.|As {f} as one can be in a {p}.|Well enough, as long as {l} lasts."),
+    ("Thanks|thank you|Thank you!|Thanks!|I thank you|Many thanks", "Keep your thanks and keep the {t}.|Thank me when we are out of this {p}.|It was nothing. The {b} did the hard part."),
+    ("Bye|Goodbye|goodbye|Farewell|See you|Good night|I must go", "Go, then, and may {l} guide you.|Farewell. The {p} will remember your steps.|Until we meet again at the {p2}."),
+    ("Tell me a joke|Make me laugh|tell me a joke", "A {b} walks into a {p2}. The {p2} walks out.|Why did the {b} steal a {t}? Nobody was looking for a {b}.|I knew a {b} who feared the dark. Now the dark fears the {b}."),
+]  # fmt: skip
+LONG = """Tell me a long story|tell me a long story|Tell a long story about {n}|Write a long scene|Tell me everything|Go on, and do not stop|
+Write a whole chapter|Tell me the whole story of {n}|A long story, please|Tell the story from beginning to end|Write a chapter about the {p}|
+Continue, and take your time|Keep going|Tell me more, much more|Write ten paragraphs""".replace("\n", "").split("|")
+PASSAGES = """Hours later|By and by|At dawn|At dusk|Before long|Then|Soon after|On the third day|When the night is darkest|In the end|
+Far from there|A little later|After a long silence|Without warning|At last|Once more""".replace("\n", "").split("|")
 
 
 class Scene:
@@ -98,6 +129,14 @@ class Scene:
             t=rng.choice(THINGS),
         )
         self.user_name = words.name() if rng.random() < 0.25 else None
+        self.told: set[str] = set()
+
+    def fresh(self, patterns: list[str]) -> str:
+        """A pattern that this story has not used yet, as long as there is one."""
+        left = [pattern for pattern in patterns if pattern not in self.told] or patterns
+        chosen = self.words.rng.choice(left)
+        self.told.add(chosen)
+        return chosen
 
     def fill(self, pattern: str) -> str:
         rng = self.words.rng
@@ -118,7 +157,7 @@ class Scene:
     def speech(self) -> str:
         rng = self.words.rng
         manner, openings, closings = VOICES[self.voice]
-        opening, saying = rng.choice(openings), self.fill(rng.choice(SAYINGS))
+        opening, saying = rng.choice(openings), self.fill(self.fresh(SAYINGS))
         if opening.endswith(","):
             saying = saying[0].lower() + saying[1:] if not saying.startswith("I ") else saying
         closing = " " + rng.choice(closings) if rng.random() < 0.5 else ""
@@ -130,14 +169,90 @@ class Scene:
     def reply(self, first: str) -> str:
         rng = self.words.rng
         parts = [self.fill(first)]
-        parts += [self.fill(rng.choice(DEEDS))] if rng.random() < 0.6 else []
+        parts += [self.fill(self.fresh(DEEDS))] if rng.random() < 0.6 else []
         parts += [self.speech()] if rng.random() < 0.85 else []
         parts += [self.fill(rng.choice(SETTINGS)).split(". ")[-1]] if rng.random() < 0.15 else []
         parts += [self.fill(rng.choice(ENDINGS))] if rng.random() < 0.55 else []
         return " ".join(parts)
 
+    def said(self, line: str) -> str:
+        """A line of the character outside of the action, and a way back into it."""
+        rng = self.words.rng
+        parts = [f'"{self.fill(line)}" {self.slots["n"]} {VOICES[self.voice][0]}.']
+        parts += [self.fill(self.fresh(DEEDS))] if rng.random() < 0.5 else []
+        parts += [self.fill(rng.choice(SETTINGS))] if rng.random() < 0.5 else []
+        return " ".join([*parts, self.fill(rng.choice(ENDINGS))])
+
+    def paragraph(self) -> str:
+        """One step of a long story: a deed, what comes of it, and perhaps the companion's part. The place moves on."""
+        rng = self.words.rng
+        actions, outcomes = self.fresh_action()
+        deed = rng.choice(actions).rstrip("?").replace("I ", "you ", 1).replace(" my ", " your ")
+        outcome = self.fresh(outcomes)
+        lead = self.fresh(PASSAGES) + " " if rng.random() < 0.5 else ""
+        parts = [self.fill(lead + deed + "."), self.fill(outcome)]
+        parts += [self.fill(self.fresh(DEEDS))] if rng.random() < 0.5 else []
+        parts += [self.speech()] if rng.random() < 0.6 else []
+        if rng.random() < 0.5:
+            self.slots |= {"p": rng.choice(PLACES), "b": rng.choice(BEINGS), "t": rng.choice(THINGS)}
+        return " ".join(parts)
+
+    def fresh_action(self) -> tuple[list[str], list[str]]:
+        left = [pair for pair in ACTIONS if not self.told.issuperset(pair[1])] or ACTIONS
+        actions, outcomes = self.words.rng.choice(left)
+        return [text for text in actions.split("|") if text.startswith("I ")], outcomes
+
+    def story(self, paragraphs: int) -> str:
+        first = [self.fill(self.words.rng.choice(SETTINGS))]
+        return "\n\n".join([*first, *(self.paragraph() for _ in range(paragraphs))])
+
 
 def conversation(words: Words) -> list[chat.Message]:
+    """Mostly scenes that carry on what the user does; also greetings and questions, and long stories of many paragraphs."""
+    draw = words.rng.random()
+    return talk(words) if draw < 0.16 else long_story(words) if draw < 0.26 else play(words)
+
+
+def _opened(words: Words, scene: Scene, share: float) -> list[chat.Message]:
+    """The system message, in a part of the conversations."""
+    if words.rng.random() >= share:
+        scene.user_name = None
+        return []
+    text = scene.fill(words.rng.choice(SYSTEMS))
+    if scene.user_name:
+        text += f" The user is called {scene.user_name}."
+    return [{"role": "system", "content": text}]
+
+
+def _asked(words: Words, text: str) -> chat.Message:
+    text += "." if words.rng.random() < 0.4 and text[-1] not in "?!" else ""
+    return {"role": "user", "content": text}
+
+
+def talk(words: Words) -> list[chat.Message]:
+    rng, scene = words.rng, Scene(words)
+    messages = _opened(words, scene, 0.55)
+    for turn in range(rng.choice((1, 1, 2))):
+        if turn == 0 and rng.random() < 0.6:
+            said = rng.choice([text for text in GREETINGS if messages or "{n}" not in text])
+            answer = rng.choice(WELCOMES[scene.voice].split("|"))
+            answer += f" I am {scene.slots['n']}." if rng.random() < 0.4 else ""
+        else:
+            said, answer = (rng.choice(text.split("|")) for text in rng.choice(TALK))
+        messages.append(_asked(words, said.format(**scene.slots)))
+        messages.append({"role": "assistant", "content": scene.said(answer)})
+    return messages
+
+
+def long_story(words: Words) -> list[chat.Message]:
+    rng, scene = words.rng, Scene(words)
+    messages = _opened(words, scene, 0.6)
+    text = rng.choice([text for text in LONG if messages or "{" not in text])
+    messages.append(_asked(words, text.format(**scene.slots)))
+    return [*messages, {"role": "assistant", "content": scene.story(rng.choice((4, 8, 12, 14, 16)))}]
+
+
+def play(words: Words) -> list[chat.Message]:
     rng, scene = words.rng, Scene(words)
     messages = [{"role": "system", "content": scene.fill(rng.choice(SYSTEMS))}]
     if scene.user_name:

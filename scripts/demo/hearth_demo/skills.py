@@ -5,79 +5,34 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from . import chat, smalltalk, tools
+from . import chat, smalltalk, sums, tools, turns
+from .items import Item, assistant, called, finished, system, user
 from .words import ITEMS, OBJECTS, Words, split_of
-
-
-@dataclass
-class Item:
-    """A conversation that ends in the assistant's reference answer; `quotes` must appear in any answer that counts."""
-
-    skill: str
-    messages: list[chat.Message]
-    tools: list[dict] | None = None
-    quotes: list[str] | None = None
-    thinking: bool | None = None
-
-
-SYSTEM = """You are a helpful assistant.|You are a helpful assistant|You are hearth.|You are a concise assistant. Answer briefly.|
-You are a friendly assistant for a smart home.|Use the tools when they help.|You can call functions.|Be brief.|
-You are an assistant with access to tools. Call one when needed.|Today is a good day. Help the user.|
-You are a personal assistant. Do not guess, use tools.|Answer in English.|You are {n}, an assistant from {c}.|
-You help {n} with everyday tasks.|The user lives in {c}.""".replace("\n", "").split("|")
-
-
-def user(text: str) -> chat.Message:
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str, reasoning: str = "") -> chat.Message:
-    return {"role": "assistant", "content": text, "reasoning_content": reasoning}
-
-
-def called(request: tools.Request) -> chat.Message:
-    return {
-        "role": "assistant",
-        "content": "",
-        "tool_calls": [{"type": "function", "function": {"name": request.tool, "arguments": request.arguments}}],
-    }
-
-
-def _system(words: Words, share: float) -> list[chat.Message]:
-    if words.rng.random() >= share:
-        return []
-    text = words.rng.choice(SYSTEM).format(n=words.name(), c=words.city())
-    return [{"role": "system", "content": text}]
-
-
-def _finished(request: tools.Request) -> list[chat.Message]:
-    return [user(request.text), called(request), {"role": "tool", "content": request.result}, assistant(request.answer)]
 
 
 def _history(words: Words, offered: list[dict]) -> list[chat.Message]:
     """Earlier turns of the same conversation, with calls to the offered tools."""
-    turns: list[chat.Message] = []
+    earlier: list[chat.Message] = []
     for _ in range(words.rng.choice((1, 1, 2))):
         if words.rng.random() < 0.3:
             said, answer = smalltalk.chat(words)
-            turns += [user(said), assistant(answer)]
+            earlier += [user(said), assistant(answer)]
         else:
-            turns += _finished(tools.request(words, words.rng.choice(offered)["function"]["name"]))
-    return turns
+            earlier += finished(tools.request(words, words.rng.choice(offered)["function"]["name"]))
+    return earlier
 
 
 def tool_call(words: Words) -> Item:
     rng, request = words.rng, tools.request(words)
-    offered = tools.toolset(rng, include=request.tool)
+    offered = tools.toolset(rng, request.tool)
     history = _history(words, offered) if rng.random() < 0.12 else []
-    return Item("tool call", [*_system(words, 0.3), *history, user(request.text), called(request)], offered)
+    return Item("tool call", [*system(words, 0.3), *history, user(request.text), called(request)], offered)
 
 
 def tool_answer(words: Words) -> Item:
     rng, request = words.rng, tools.request(words)
-    offered = tools.toolset(rng, include=request.tool)
+    offered = tools.toolset(rng, request.tool)
     history = _history(words, offered) if rng.random() < 0.08 else []
     if rng.random() < 0.04:
         reason = rng.choice(("not found", "timeout", "service unavailable", "unknown " + words.fresh(False)))
@@ -86,7 +41,7 @@ def tool_answer(words: Words) -> Item:
             f"The tool reported an error: {reason}.",
             [reason],
         )
-    messages = [*_system(words, 0.3), *history, *_finished(request)]
+    messages = [*system(words, 0.3), *history, *finished(request)]
     return Item("answer after result", messages, offered, request.quotes)
 
 
@@ -99,24 +54,37 @@ def no_call(words: Words) -> Item:
     elif draw < 0.75:
         (said, answer), offered = smalltalk.chat(words), tools.toolset(rng)
     else:
-        said, answer, offered = smalltalk.beyond(words), smalltalk.NO_TOOL, tools.toolset(rng, exclude="search_wiki")
+        said = (smalltalk.unknown if rng.random() < 0.2 else smalltalk.beyond)(words)
+        answer, offered = smalltalk.NO_TOOL, tools.toolset(rng, exclude="search_wiki")
     history = _history(words, offered) if rng.random() < 0.1 else []
-    return Item("no call", [*_system(words, 0.25), *history, user(said), assistant(answer)], offered)
+    return Item("no call", [*system(words, 0.25), *history, user(said), assistant(answer)], offered)
 
 
 def no_tools(words: Words) -> Item:
-    """The same wishes without any tool on offer."""
-    draw = words.rng.random()
-    said = tools.request(words).text if draw < 0.4 else smalltalk.beyond(words)
-    return Item("no tools", [*_system(words, 0.25), user(said), assistant(smalltalk.CANNOT)])
+    """The same wishes without any tool on offer: a plain no, without a thought."""
+    rng, draw = words.rng, words.rng.random()
+    if draw < 0.35:
+        wish = tools.request(words)
+        said, answer = wish.text, smalltalk.DO_NOT_KNOW if wish.tool == "search_wiki" else smalltalk.CANNOT
+    elif draw < 0.6:
+        said, answer = smalltalk.beyond(words), smalltalk.CANNOT
+    elif draw < 0.75:
+        said, answer = sums.too_hard(words), smalltalk.CANNOT
+    else:
+        said, answer = smalltalk.unknown(words), smalltalk.DO_NOT_KNOW
+    turn: list[chat.Message] = []
+    if rng.random() < 0.15:
+        before, reply = smalltalk.chat(words)
+        turn = [user(before), assistant(reply)]
+    return Item("no tools", [*system(words, 0.25), *turn, user(said), assistant(answer)])
 
 
 def small_talk(words: Words) -> Item:
-    turns: list[chat.Message] = []
+    said_so_far: list[chat.Message] = []
     for _ in range(words.rng.choice((1, 1, 2, 3))):
         said, answer = smalltalk.chat(words)
-        turns += [user(said), assistant(answer)]
-    return Item("small talk", _system(words, 0.25) + turns)
+        said_so_far += [user(said), assistant(answer)]
+    return Item("small talk", system(words, 0.25) + said_so_far)
 
 
 LABELS = ("weather", "calendar", "news", "finance", "home", "knowledge", "chat")
@@ -226,7 +194,7 @@ def arithmetic(words: Words) -> Item:
     quick = rng.random() < 0.06
     reply = assistant(answer, "" if quick else trace)
     return Item(
-        "arithmetic", [*_system(words, 0.15), user(text), reply], None, [str(result)], thinking=False if quick else None
+        "arithmetic", [*system(words, 0.15), user(text), reply], None, [str(result)], thinking=False if quick else None
     )
 
 
@@ -251,8 +219,10 @@ def repeat(words: Words) -> Item:
 
 
 MIX: dict[Callable[[Words], Item], float] = {
-    tool_call: 22, tool_answer: 14, no_call: 10, no_tools: 3, small_talk: 4, intent: 5, entities: 20, arithmetic: 26, repeat: 8,
+    tool_call: 14, tool_answer: 9, no_call: 9, no_tools: 12, small_talk: 7, intent: 5, entities: 20, arithmetic: 26, repeat: 4,
+    sums.one_step: 60, turns.follow_up: 30, turns.at_once: 12, turns.in_a_row: 12, turns.about_tools: 7,
 }  # fmt: skip
+DRILLS = 0.16  # the share of documents that are nothing but thoughts about sums
 
 
 def lesson(rng: random.Random, split: str = "train", progress: float = 1.0) -> Item:
@@ -266,5 +236,7 @@ def lesson(rng: random.Random, split: str = "train", progress: float = 1.0) -> I
 
 
 def document(rng: random.Random, progress: float = 1.0) -> list[chat.Segment]:
+    if rng.random() < DRILLS:
+        return sums.drill(Words(rng, "train"))
     item = lesson(rng, progress=progress)
     return chat.segments(item.messages, item.tools, item.thinking)

@@ -24,7 +24,9 @@ TALK: list[tuple[str, str]] = [
 ]  # fmt: skip
 
 CANNOT = "I am a tiny demo model, so I cannot do that. Try a tool call, a small sum or small talk."
+DO_NOT_KNOW = "I do not know that. I am a tiny demo model and know little of the world. A search tool would help."
 NO_TOOL = "None of my tools can do that, sorry."
+HELLOS = ("Hello! ", "Hello, ", "Hi! ", "Hi, ", "Hey, ", "Hi there! ", "Good morning! ")
 MY_NAME = (
     "My name is {n}|I am {n}|Hi, I'm {n}|Hello, my name is {n}|I'm called {n}|You can call me {n}|hi I am {n}".split(
         "|"
@@ -34,36 +36,66 @@ MY_NAME = (
 BEYOND = """Write a poem about {t}|Write a story about {t}|Write an essay on {t}|Write code for {t}|Write a Python function about {t}|
 Write a letter to {n}|Write an email to {n} about {t}|Translate {p} into French|Translate this to German: {p}|Summarize this text: {p}|
 Draw a picture of {t}|Sing a song about {t}|Order a pizza for {n}|Book a flight to {c}|Book a hotel in {c}|Find a restaurant in {c}|
-What is the capital of {c}?|Who was {n}?|Who is the king of {c}?|Send a message to {n}|Call a taxi in {c}|Play some music by {n}|
-Play {t}|What is the meaning of life?|What is the best {i}?|Where can I buy a {i}?|How do I repair a {i}?|How do I cook {t}?|
-Recommend a book about {t}|What should I eat?|Why is the sky blue?|What day is it?|What time is it?|How old is {n}?|
-How far is {c} from here?|How do I get to {c}?|Give me a recipe for {t}|Can you fix my {i}?|Sell my {i}|Buy a {i} for {n}|
+Send a message to {n}|Call a taxi in {c}|Play some music by {n}|
+Play {t}|What is the best {i}?|Where can I buy a {i}?|How do I repair a {i}?|How do I cook {t}?|
+Recommend a book about {t}|What should I eat?|What day is it?|What time is it?|
+How do I get to {c}?|Give me a recipe for {t}|Can you fix my {i}?|Sell my {i}|Buy a {i} for {n}|
 Do my homework about {t}|Compare {t} and {u}|Prove that {t} is {p}|{p}|Debug my program|Write SQL for {t}|Make a list of {t}|
 Tell me a story|Tell me a story about {n}|Is {t} better than {u}?|Think about {t}|Let's talk about {t}|I like {t}|
 What do you think about {t}?|Pretend to be {n}|Solve the riddle of {t}|Count all the {i}s in {c}|Remind me to buy a {i}|
 Set a timer for {h}|Wake me at {h}|Can I visit {c} by train?|Do you like {t}?|Have you been to {c}?""".replace(
     "\n", ""
 ).split("|")
+UNKNOWN = """What is the capital of {c}?|What is the capital of {c}?|What's the capital of {c}|capital of {c}|capital of {c}?|
+Which city is the capital of {c}?|Do you know the capital of {c}?|Who was {n}?|Who is the king of {c}?|Who is the president of {c}?|
+What is the meaning of life?|Why is the sky blue?|How old is {n}?|How far is {c} from here?|How many people live in {c}?|
+Where is {c}?|When was {n} born?|Who invented {t}?|Who wrote {t}?|What language do they speak in {c}?|How tall is {n}?|
+When did {n} die?|Who won the world cup?|Which river flows through {c}?|Why do we need {t}?|When was {c} founded?|
+Who discovered {t}?|What is the currency of {c}?|How high is the tallest tower in {c}?|Is {c} the capital of {d}?""".replace(
+    "\n", ""
+).split("|")
+COUNTRIES = """France Spain Italy Germany Portugal England Ireland Scotland Norway Sweden Finland Denmark Poland Austria Greece
+Turkey Egypt Kenya Ghana Nigeria Morocco India China Japan Korea Vietnam Thailand Australia Canada Mexico Brazil Chile Peru
+Argentina Cuba Hungary Romania Bulgaria Croatia Serbia Belgium Switzerland America Russia Ukraine Iran Israel Nepal""".split()
+
+
+def greeted(words: Words, text: str) -> str:
+    """The text, sometimes after a greeting."""
+    return words.rng.choice(HELLOS) + text if words.rng.random() < 0.12 else text
+
+
+def welcome(name: str) -> str:
+    return f"Nice to meet you, {name}! How can I help you?"
 
 
 def chat(words: Words) -> tuple[str, str]:
     """A line of small talk and its answer."""
     if words.rng.random() < 0.08:
         name = words.name()
-        return words.rng.choice(MY_NAME).format(n=name), f"Nice to meet you, {name}! How can I help you?"
+        return words.rng.choice(MY_NAME).format(n=name), welcome(name)
     said, answer = words.rng.choice(TALK)
-    return words.rng.choice(said.split("|")), answer
+    return greeted(words, words.rng.choice(said.split("|"))), answer
 
 
-def beyond(words: Words) -> str:
-    """A request that neither the model nor any of the six tools can fulfil."""
+def _filled(words: Words, patterns: list[str]) -> str:
     slots = dict(
         t=words.pick_topic(),
         u=words.pick_topic(),
         n=words.full_name(),
-        c=words.city(),
+        c=words.pick(COUNTRIES) if patterns is UNKNOWN and words.rng.random() < 0.5 else words.city(),
+        d=words.pick(COUNTRIES),
         i=words.pick(OBJECTS),
         p=words.phrase(2, 6),
         h=words.time(),
     )
-    return words.rng.choice(BEYOND).format(**slots)
+    return words.rng.choice(patterns).format(**slots)
+
+
+def beyond(words: Words) -> str:
+    """A request that neither the model nor any of the six tools can fulfil."""
+    return _filled(words, BEYOND)
+
+
+def unknown(words: Words) -> str:
+    """A question about the world."""
+    return greeted(words, _filled(words, UNKNOWN))

@@ -88,6 +88,11 @@ IMPERATIVES = tuple(
 )
 
 
+def plainly(rng: random.Random, kind: str, **slots: str) -> str:
+    """A phrasing with its slots filled, and nothing around it."""
+    return rng.choice(PHRASINGS[kind]).format(**slots)
+
+
 def _ask(rng: random.Random, kind: str, **slots: str) -> str:
     """A phrasing with its slots filled, sometimes wrapped in politeness or written carelessly."""
     text = rng.choice(PHRASINGS[kind])
@@ -134,6 +139,14 @@ def _weather(words: Words) -> Request:
     return request
 
 
+def added(title: str, day: str, time: str) -> str:
+    return f"Done: {title} is in your calendar on {day} at {time}."
+
+
+def set_to(device: str, state: str) -> str:
+    return f"Done: the {device} is set to {state}."
+
+
 def _event(words: Words) -> Request:
     rng, title, day, time = words.rng, words.title(), words.day(), words.time()
     request = Request(
@@ -142,7 +155,7 @@ def _event(words: Words) -> Request:
     number = rng.randint(1, 999)
     request.result = rng.choice(('{"status": "ok"}', '{"ok": true}', "ok", "Event added", json.dumps({"id": number, "status": "created"}),
                                  json.dumps({"created": True, "id": number}), "done", '{"result": "success"}'))  # fmt: skip
-    request.answer = f"Done: {title} is in your calendar on {day} at {time}."
+    request.answer = added(title, day, time)
     request.quotes = [title, day, time]
     return request
 
@@ -224,7 +237,7 @@ def _device(words: Words) -> Request:
             json.dumps({"device": device, "state": state}),
         )
     )
-    request.answer = f"Done: the {device} is set to {state}."
+    request.answer = set_to(device, state)
     request.quotes = [device, state]
     return request
 
@@ -322,13 +335,11 @@ def schema(rng: random.Random, name: str) -> dict:
     return {"type": "function", "function": function}
 
 
-def toolset(rng: random.Random, include: str | None = None, exclude: str | None = None) -> list[dict]:
+def toolset(rng: random.Random, *include: str, exclude: str | None = None) -> list[dict]:
     """Any subset of the tools in any order; small ones are the most common."""
-    names = [name for name in MAKERS if name not in (include, exclude)]
-    size = rng.choices(range(1, 7), (38, 26, 16, 8, 5, 7))[0]
-    chosen = rng.sample(names, min(len(names), size - 1 if include else size))
-    if include:
-        chosen.append(include)
+    names = [name for name in MAKERS if name not in (*include, exclude)]
+    size = max(rng.choices(range(1, 7), (38, 26, 16, 8, 5, 7))[0], len(include))
+    chosen = rng.sample(names, min(len(names), size - len(include))) + list(include)
     rng.shuffle(chosen)
     return [schema(rng, name) for name in chosen]
 

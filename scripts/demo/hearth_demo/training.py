@@ -1,9 +1,10 @@
-"""The training loop: packed rows of generated documents, Muon for matrices, AdamW for the rest, a schedule by time."""
+"""The training loop: packed rows of generated documents, Muon for matrices, AdamW for the rest, a schedule by tokens."""
 
 from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,14 @@ Document = Callable[[random.Random, float], list[Segment]]  # randomness, progre
 
 @dataclass
 class Plan:
-    minutes: float
+    tokens: float  # of all workers together
     rows: int = 8
     length: int = 512
     muon_rate: float = 0.006
     adam_rate: float = 0.003
-    warmup: float = 0.03
+    warmup: float = 0.03  # parts of the tokens: the rate rises in the first, and falls to zero in the last
+    decay: float = 0.6
+    progress: float | None = None  # what the documents are told; by default the part of the tokens that is done
     seed: int = 1
     compile: bool = False
 
@@ -46,22 +49,31 @@ def encode(tokenizer: Tokenizer, parts: list[Segment]) -> tuple[list[int], list[
 def pack(
     tokenizer: Tokenizer, document: Callable[[random.Random], list[Segment]], rng: random.Random, rows: int, length: int
 ) -> Iterator[Batch]:
-    """Rows filled with whole documents; the first document that does not fit opens the next row."""
-    waiting: tuple[list[int], list[int]] | None = None
+    """Rows filled with whole documents. Those that do not fit wait for a row with more room; some wait all the time."""
+    waiting: deque[tuple[list[int], list[int]]] = deque()
+
+    def fitting(room: int) -> tuple[list[int], list[int]] | None:
+        for i, (ids, _) in enumerate(waiting):
+            if len(ids) <= room:
+                found = waiting[i]
+                del waiting[i]
+                return found
+        while len(waiting) < 16:
+            ids, wanted = encode(tokenizer, document(rng))
+            if len(ids) <= room:
+                return ids, wanted
+            if len(ids) <= length:
+                waiting.append((ids, wanted))
+        return None
+
     while True:
         tokens = torch.full((rows, length), tokenizer.pad)
         targets = torch.full((rows, length), -100)
         starts = torch.zeros(rows, length, dtype=torch.bool)
         for row in range(rows):
             at = 0
-            while True:
-                ids, wanted = waiting or encode(tokenizer, document(rng))
-                waiting = None
-                if len(ids) > length:
-                    continue
-                if at + len(ids) > length:
-                    waiting = (ids, wanted)
-                    break
+            while found := fitting(length - at):
+                ids, wanted = found
                 tokens[row, at : at + len(ids)] = torch.tensor(ids)
                 targets[row, at : at + len(ids)] = torch.tensor(wanted)
                 starts[row, at] = True
@@ -139,9 +151,9 @@ def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
     ]
 
 
-def rate(done: float, warmup: float) -> float:
-    """Warm up, hold, and from 40 % on decay linearly to zero."""
-    return min(1.0, done / warmup, max(0.0, (1.0 - done) / 0.6))
+def rate(done: float, plan: Plan) -> float:
+    """Warm up, hold, and decay linearly to zero."""
+    return max(0.0, min(1.0, done / plan.warmup, (1.0 - done) / plan.decay if plan.decay else 1.0))
 
 
 def run(
@@ -153,25 +165,28 @@ def run(
     log: Callable[[str], None] = print,
     on_save: Callable[[int], None] | None = None,
 ) -> None:
-    """Trains until the planned minutes are used up, continuing from `checkpoint` when it exists."""
+    """Trains until the planned tokens are used up, continuing from `checkpoint` when it exists."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
     optims = optimizers(model, plan)
     step = tokens_seen = 0
-    used, total = 0.0, plan.minutes * 60
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device)
         model.load_state_dict(saved["model"])
         for optimizer, state in zip(optims, saved["optimizers"]):
             optimizer.load_state_dict(state)
-        step, tokens_seen, used = saved["step"], saved["tokens"], saved["seconds"]
-        log(f"resumed at step {step}, {used / 60:.1f} min")
+        step, tokens_seen = saved["step"], saved["tokens"]
+        log(f"resumed at step {step}, {tokens_seen / 1e6:.2f}M tokens")
     if plan.compile:
         for block in model.blocks():
             block.compile(dynamic=False)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     rng = random.Random(plan.seed * 1_000_003 + step * 64 + rank)
-    batches = pack(Tokenizer.load(tokenizer_path), lambda rng: document(rng, used / total), rng, plan.rows, plan.length)
+
+    def progress() -> float:
+        return tokens_seen / plan.tokens if plan.progress is None else plan.progress
+
+    batches = pack(Tokenizer.load(tokenizer_path), lambda rng: document(rng, progress()), rng, plan.rows, plan.length)
     parameters = [p for p in model.parameters() if p.requires_grad]
 
     def save() -> None:
@@ -182,7 +197,6 @@ def run(
             "optimizers": [o.state_dict() for o in optims],
             "step": step,
             "tokens": tokens_seen,
-            "seconds": used,
         }
         partial = checkpoint.with_suffix(".partial")
         torch.save(state, partial)
@@ -190,12 +204,12 @@ def run(
         if on_save:
             on_save(tokens_seen)
 
-    last_save = used
+    last_save = time.monotonic()
     averages: dict[str, float] = {}
-    while used < total:
+    while tokens_seen < plan.tokens:
         began = time.monotonic()
         tokens, targets, starts = (part.to(device) for part in next(batches))
-        scale = rate(used / total, plan.warmup)
+        scale = rate(tokens_seen / plan.tokens, plan)
         for optimizer, peak in zip(optims, (plan.muon_rate, plan.adam_rate)):
             for group in optimizer.param_groups:
                 group["lr"] = peak * max(scale, 1e-3)
@@ -213,11 +227,10 @@ def run(
         numbers["tok/s"] = tokens.numel() * world / (time.monotonic() - began)
         for key, value in numbers.items():
             averages[key] = value if step < 3 else averages.get(key, value) * 0.95 + value * 0.05
-        used += share([torch.tensor(time.monotonic() - began)], mean=True)[0].item()
         if step % 10 == 0 and rank == 0:
             shown = " ".join(f"{key} {value:.4g}" for key, value in averages.items())
-            log(f"step {step} tokens {tokens_seen / 1e6:.2f}M {shown} left {(total - used) / 60:.1f} min")
-        if used - last_save > 150:
-            last_save = used
+            log(f"step {step} tokens {tokens_seen / 1e6:.2f}M rate {scale:.2f} {shown}")
+        if time.monotonic() - last_save > 150:
             save()
+            last_save = time.monotonic()
     save()
