@@ -154,7 +154,7 @@ enum ResponseFormat {
     JsonObject {
         schema: Option<Map<String, Value>>,
     },
-    ToSchema {
+    JsonSchema {
         json_schema: NamedSchema,
     },
 }
