@@ -285,7 +285,8 @@ impl From<EngineError> for ApiError {
                 ..
             } => {
                 // By these words, which are llama-server's, clients such as litellm tell this error from others.
-                let message = format!("{message}: it exceeds the available context size; shorten it, or raise `context`");
+                let message =
+                    format!("{message}: it exceeds the available context size; shorten it, or raise `context`");
                 let mut error = Self::field("messages", message);
                 error.code = Some("context_length_exceeded");
                 error.context = Some(ContextExceeded { prompt_tokens, context });

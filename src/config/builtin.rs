@@ -81,7 +81,7 @@ fn answers_json(name: &str, system: &str, schema: Value) -> PartialPreset {
         enable_thinking: Setting::default_of(Some(false)),
         sampling: PartialSampling::default_of(SamplingOverrides {
             temperature: Some(0.0),
-            max_tokens: Some(512),
+            max_tokens: Some(1024),
             ..SamplingOverrides::default()
         }),
         ..preset(name, DemoModel::Reasoner)
@@ -92,7 +92,8 @@ fn answers_json(name: &str, system: &str, schema: Value) -> PartialPreset {
 fn presets() -> Vec<PartialPreset> {
     // Grammars hold the words of an enum, but not the range of a number.
     let confidence: Vec<f64> = (0..=10).map(|tenths| f64::from(tenths) / 10.0).collect();
-    let text = json!({"type": "string"});
+    // A tiny model does not always find an end of its own.
+    let text = |characters: u32| json!({"type": "string", "maxLength": characters});
     vec![
         PartialPreset {
             enable_thinking: Setting::default_of(Some(true)),
@@ -104,7 +105,7 @@ fn presets() -> Vec<PartialPreset> {
             "Classify the user's message into one of the given labels. Answer as JSON.",
             json!({
                 "type": "object",
-                "properties": {"intent": text, "confidence": {"enum": confidence}},
+                "properties": {"intent": text(48), "confidence": {"enum": confidence}},
                 "required": ["intent", "confidence"],
                 "additionalProperties": false,
             }),
@@ -117,9 +118,10 @@ fn presets() -> Vec<PartialPreset> {
                 "properties": {
                     "entities": {
                         "type": "array",
+                        "maxItems": 16,
                         "items": {
                             "type": "object",
-                            "properties": {"type": text, "text": text},
+                            "properties": {"type": text(32), "text": text(128)},
                             "required": ["type", "text"],
                             "additionalProperties": false,
                         },

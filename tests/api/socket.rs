@@ -144,7 +144,7 @@ fn one_answer_at_a_time_until_it_is_cancelled() {
     for script in ["decodes", "waits", "pending"] {
         send(&mut socket, &chat(script));
         // Until it has reached the engine.
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(400));
         send(&mut socket, &chat("say"));
         let busy = loop {
             let event = event(&mut socket);
@@ -177,7 +177,8 @@ fn a_client_that_leaves_frees_its_slot() {
             if ["decodes", "prefills"].contains(&script) {
                 event(&mut socket);
             } else {
-                std::thread::sleep(Duration::from_millis(50));
+                // Until it has reached the engine.
+                std::thread::sleep(Duration::from_millis(400));
             }
             if politely {
                 socket.close(None).unwrap();

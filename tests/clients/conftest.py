@@ -27,6 +27,16 @@ name = "demo-narrator"
 role = "narrator"
 path = "demo:narrator"
 port = 0
+embeddings = true
+[[preset]]
+name = "city"
+model = "demo-reasoner"
+system = "Extract the city as JSON."
+enable_thinking = false
+sampling = { temperature = 0.0, max_tokens = 64 }
+[preset.response_format]
+type = "json_schema"
+json_schema.schema = { type = "object", properties.city.type = "string", required = ["city"], additionalProperties = false }
 """
 
 WEATHER = {

@@ -25,7 +25,7 @@ def ask(text: str) -> dict:
 
 
 def test_models(server: Server) -> None:
-    assert [model.id for model in connect(server.url).models.list()] == ["demo-reasoner", "demo-narrator"]
+    assert [model.id for model in connect(server.url).models.list()] == ["demo-reasoner", "demo-narrator", "city"]
     assert [model.id for model in connect(server.narrator).models.list()] == ["demo-narrator"]
     assert connect(server.url).models.retrieve("demo-narrator").owned_by == "hearth"
 
@@ -144,6 +144,32 @@ def test_several_prompts(client: openai.OpenAI) -> None:
         for choice in chunk.choices:
             texts[choice.index] += choice.text
     assert texts == [choice.text for choice in together.choices]
+
+
+def test_embeddings(server: Server) -> None:
+    client = connect(server.url)
+    request = {"model": "demo-narrator", "input": ["hello", "goodbye"]}
+    # Left to itself the client asks for base64.
+    packed = client.embeddings.create(**request)
+    plain = client.embeddings.create(**request, encoding_format="float")
+    assert packed.usage.total_tokens == plain.usage.total_tokens > 0
+    for one, other in zip(packed.data, plain.data, strict=True):
+        assert one.embedding == pytest.approx(other.embedding, abs=1e-6)
+        assert sum(number * number for number in one.embedding) == pytest.approx(1, abs=1e-3)
+    short = client.embeddings.create(**request, dimensions=8)
+    assert [len(one.embedding) for one in short.data] == [8, 8]
+
+
+def test_a_preset_is_a_model(server: Server) -> None:
+    client = connect(server.url)
+    messages = [{"role": "user", "content": "Anna lives in Paris"}]
+    answer = client.chat.completions.create(model="city", messages=messages)
+    assert answer.model == "city"
+    # What is in it is up to the model.
+    assert list(json.loads(answer.choices[0].message.content)) == ["city"]
+    # What the request says comes first.
+    short = client.chat.completions.create(model="city", messages=messages, max_tokens=2)
+    assert short.choices[0].finish_reason == "length"
 
 
 def test_errors(client: openai.OpenAI) -> None:
