@@ -274,7 +274,10 @@ fn examples_work() {
         let (status, answer) = api.post(path, example);
         // The scripted models have no experts and make no vectors.
         let unable = path == "/api/v1/expert-cache" || path.contains("embedding") || path.contains("rerank");
-        assert!(status == 200 || (unable && status < 500), "{path}: {answer}");
+        assert!(
+            status == 200 || (unable && [400, 501].contains(&status)),
+            "{path}: {answer}"
+        );
     }
 }
 

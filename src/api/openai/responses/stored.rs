@@ -84,7 +84,6 @@ pub(super) struct Listing {
 
 /// Which item comes first: the oldest, or the latest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
-#[schema(as = ItemOrder)]
 #[serde(rename_all = "lowercase")]
 enum Order {
     Asc,
@@ -110,7 +109,7 @@ pub(super) struct ItemList {
     params(
         ("id" = String, Path, description = "Of a response"),
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Items at most; 20 if not given"),
-        ("order" = Option<Order>, Query, description = "`desc` if not given"),
+        ("order" = inline(Option<Order>), Query, description = "`desc` if not given"),
         ("after" = Option<String>, Query, description = "The item behind which the list begins")
     ),
     responses((status = 200, description = "A part of the items.", body = ItemList))
