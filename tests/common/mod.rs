@@ -77,9 +77,9 @@ impl Server {
             own: addresses[1..].to_vec(),
             _folder: folder,
         };
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(300);
         while server.get("/readyz").0 != 200 {
-            assert!(Instant::now() < deadline, "the server is not ready after a minute");
+            assert!(Instant::now() < deadline, "the server is not ready after five minutes");
             std::thread::sleep(Duration::from_millis(50));
         }
         server
