@@ -169,7 +169,7 @@ impl ApiError {
 
     /// For a prompt that is too long: its tokens, and those of the context.
     pub(super) fn context_exceeded(&self) -> Option<(usize, u32)> {
-        self.context.map(|exceeded| (exceeded.n_prompt_tokens, exceeded.n_ctx))
+        self.context.map(|exceeded| (exceeded.prompt_tokens, exceeded.context))
     }
 
     pub(super) fn body(&self) -> ErrorBody<'_> {
