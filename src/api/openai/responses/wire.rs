@@ -142,8 +142,7 @@ pub(super) enum Part {
     OutputText {
         text: String,
         /// There are no sources to cite.
-        #[schema(value_type = Vec<serde_json::Value>)]
-        annotations: Vec<()>,
+        annotations: Vec<Value>,
         /// Of all tokens, if the request asked for them.
         logprobs: Vec<ChatToken>,
     },
