@@ -390,13 +390,13 @@ fn a_running_cache_can_be_changed() {
     assert_eq!(cache.change(pin(0, 9999)), Err(unknown));
 }
 
-/// A heat map for more experts than uploads may wait at once: after one token all of them are on their way, and nothing that
-/// tokens want takes them away.
+/// A heat map for more experts than two tokens may ask for at once: all of them come nevertheless, and nothing that tokens
+/// want takes them away.
 #[test]
 fn a_warm_start_is_complete() {
     let folder = tempfile::tempdir().unwrap();
     let shape = Shape::preset(Arch::Qwen3moe, "tiny").unwrap();
-    let shape = Shape { experts: 128, ..shape };
+    let shape = Shape { experts: 256, ..shape };
     let path = write(folder.path(), shape, "q8_0");
     for kind in PolicyKind::ALL {
         let cache = cache_with_heat(&path, 1.0, kind, Some(1));
@@ -405,6 +405,6 @@ fn a_warm_start_is_complete() {
         cache.settle();
         let stats = cache.stats();
         let resident: usize = stats.layers.iter().map(|layer| layer.resident.len()).sum();
-        assert_eq!(resident, 3 * 128, "{kind:?}");
+        assert_eq!(resident, 3 * 256, "{kind:?}");
     }
 }

@@ -379,8 +379,8 @@ fn bad_requests_are_named_and_hurt_nobody() {
     check(with("temperature", json!("hot")), 400, "temperature");
     check(with("max_tokens", json!(-2)), 400, "max_tokens");
     check(with("max_tokens", json!(0)), 400, "max_tokens");
-    check(with("n", json!(3)), 400, "`n`");
-    check(with("logprobs", json!(true)), 400, "`logprobs`");
+    check(with("n", json!(0)), 400, "`n`");
+    check(with("top_logprobs", json!(2)), 400, "`logprobs`");
     check(with("stop", json!([""])), 400, "stop string");
     check(
         with("logit_bias", json!({"999999": 1})),

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Server, raw_post};
+use common::{Server, client, raw_post};
 use hearth::synthetic::{Arch, Mix, Shape, Synthetic};
 use serde_json::json;
 
@@ -94,8 +94,8 @@ fn ended(child: &mut Child, limit: Duration) -> std::process::ExitStatus {
 fn a_server_ends_while_two_thousand_models_start() {
     let folder = tempfile::tempdir().unwrap();
     let config = many_models(folder.path(), 2000);
-    // Before it listens and after: models are inspected and planned first, and load in the background.
-    for listening in [false, true] {
+    // Before it answers and after: models are inspected and planned first, and load in the background.
+    for answering in [false, true] {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hearth"))
             .args(["serve", "--config", &config])
             .env("HEARTH_LOG", "error")
@@ -103,22 +103,27 @@ fn a_server_ends_while_two_thousand_models_start() {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        if listening {
+        if answering {
             let line = lines.next().unwrap().unwrap();
-            assert!(line.contains("listens on http://"), "{line}");
+            let address = line.split("http://").nth(1).unwrap().trim().to_owned();
+            // It names all models, and would wait for who does not read that.
+            assert_eq!(lines.by_ref().take(2000).count(), 2000);
+            let answer = client().get(format!("http://{address}/readyz")).send().unwrap();
+            // Only a fast machine has loaded them all by now.
+            assert!([200, 503].contains(&answer.status().as_u16()), "{answer:?}");
         } else {
             std::thread::sleep(Duration::from_millis(200));
         }
-        // It names all models, and would wait for who does not read that.
-        let reader = std::thread::spawn(move || lines.count());
         let sent = Command::new("kill")
             .args(["-s", "TERM", &child.id().to_string()])
             .status();
         assert!(sent.unwrap().success());
         let status = ended(&mut child, Duration::from_secs(60));
-        // Until it handles signals the system ends it.
+        // Until it answers, the system ends it.
         let by_signal = std::os::unix::process::ExitStatusExt::signal(&status);
-        assert!(status.success() || by_signal == Some(15), "{status}");
-        reader.join().unwrap();
+        assert_eq!(
+            (status.code(), by_signal),
+            if answering { (Some(0), None) } else { (None, Some(15)) }
+        );
     }
 }

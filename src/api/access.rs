@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use actix_web::http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+use actix_web::http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use actix_web::http::uri::Uri;
 
 use super::error::ApiError;
@@ -18,12 +18,14 @@ use crate::config::ServerConfig;
 pub(super) struct Access {
     /// `None` for any.
     hosts: Option<Vec<String>>,
-    /// Besides our own.
+    /// `[server] cors`: besides our own.
     origins: Vec<String>,
 }
 
 /// What a user writes to allow everything.
 const ANY: &str = "*";
+/// What a user writes to allow the pages of this machine.
+const LOCALHOST: &str = "localhost";
 
 impl Access {
     /// A server that only this machine reaches is asked by this machine's own names, or those that are configured. Names
@@ -33,7 +35,7 @@ impl Access {
         let any = config.allowed_hosts.iter().any(|host| host == ANY);
         Self {
             hosts: (named && !any).then(|| config.allowed_hosts.clone()),
-            origins: config.allowed_origins.clone(),
+            origins: config.cors.clone(),
         }
     }
 
@@ -47,14 +49,34 @@ impl Access {
         {
             return Err(ApiError::foreign_host(foreign));
         }
-        let allowed = |origin: &String| {
-            let same = |other: &String| other == ANY || plain(other) == plain(origin);
-            self.origins.iter().any(same) || hosts.iter().any(|host| is_own(origin, host))
-        };
+        let allowed = |origin: &String| self.may_read(origin) || hosts.iter().any(|host| is_own(origin, host));
         match texts(headers, &ORIGIN).iter().find(|origin| !allowed(origin)) {
             Some(foreign) => Err(ApiError::foreign_origin(foreign)),
             None => Ok(()),
         }
+    }
+
+    /// Whether pages of others may use the server at all.
+    pub(super) fn is_shared(&self) -> bool {
+        !self.origins.is_empty()
+    }
+
+    /// What an answer to this request names as the origin whose pages may read it; `None` if they may not, or need not ask.
+    pub(super) fn reader(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        if self.origins.iter().any(|origin| origin == ANY) {
+            return Some(HeaderValue::from_static(ANY));
+        }
+        let origin = headers.get(ORIGIN)?;
+        self.may_read(origin.to_str().ok()?).then(|| origin.clone())
+    }
+
+    /// Whether pages of this origin are among those of the configuration.
+    fn may_read(&self, origin: &str) -> bool {
+        self.origins.iter().any(|allowed| match allowed.as_str() {
+            ANY => true,
+            LOCALHOST => is_of_this_machine(origin),
+            allowed => plain(allowed) == plain(origin),
+        })
     }
 }
 
@@ -96,6 +118,18 @@ fn is_own(origin: &str, host: &str) -> bool {
         .any(|scheme| plain(origin) == plain(&format!("{scheme}://{host}")))
 }
 
+/// Whether an origin is a page that this machine serves, on any port.
+fn is_of_this_machine(origin: &str) -> bool {
+    let origin = plain(origin);
+    let host = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| origin.strip_prefix(scheme));
+    let Some(host) = host else { return false };
+    let name = without_port(host);
+    let port = host[name.len()..].strip_prefix(':').unwrap_or("0");
+    [LOCALHOST, "127.0.0.1", "[::1]"].contains(&name) && port.parse::<u16>().is_ok()
+}
+
 /// An origin as browsers write it: small letters, without the port that goes without saying.
 fn plain(origin: &str) -> String {
     let origin = origin.to_ascii_lowercase();
@@ -118,7 +152,7 @@ mod tests {
         Access::of(&ServerConfig {
             host: host.parse().unwrap(),
             allowed_hosts: texts(hosts),
-            allowed_origins: texts(origins),
+            cors: texts(origins),
             ..ServerConfig::default()
         })
     }
@@ -218,6 +252,60 @@ mod tests {
         assert!(!asks(&access, None, Some("http://localhost:8080")));
         let any = self::access("127.0.0.1", &[], &["*"]);
         assert!(asks(&any, host, Some("http://evil.com")) && asks(&any, host, Some("null")));
+    }
+
+    #[test]
+    fn localhost_is_this_machine_on_any_port() {
+        let access = access("127.0.0.1", &[], &["localhost"]);
+        let reads = |origin: &str| {
+            let mut headers = HeaderMap::new();
+            headers.append(ORIGIN, HeaderValue::from_str(origin).unwrap());
+            let reader = access.reader(&headers);
+            assert_eq!(
+                reader.is_some(),
+                asks(&access, Some("localhost:8080"), Some(origin)),
+                "{origin}"
+            );
+            reader.is_some_and(|reader| reader == origin)
+        };
+        for origin in [
+            "http://localhost",
+            "http://localhost:3000",
+            "https://localhost:65535",
+            "HTTP://LocalHost:5173",
+            "http://127.0.0.1:1",
+            "https://127.0.0.1",
+            "http://[::1]",
+            "http://[::1]:3000",
+        ] {
+            assert!(reads(origin), "{origin}");
+        }
+        for origin in [
+            "http://localhost.evil.com",
+            "http://localhost.evil.com:3000",
+            "http://evil.com:localhost",
+            "http://localhost:evil.com",
+            "http://localhost:3000.evil.com",
+            "http://localhost:65536",
+            "http://localhost:",
+            "http://localhost@evil.com",
+            "http://evil.localhost",
+            "http://notlocalhost",
+            "http://127.0.0.1.evil.com",
+            "http://127.0.0.2",
+            "http://[::1].evil.com",
+            "http://[::1",
+            "ftp://localhost",
+            "localhost",
+            "localhost:3000",
+            "file://",
+            "null",
+            "*",
+            "",
+        ] {
+            assert!(!reads(origin), "{origin}");
+        }
+        assert!(access.reader(&HeaderMap::new()).is_none() && access.is_shared());
     }
 
     #[test]

@@ -17,6 +17,13 @@ use super::error::ApiError;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyLimit(pub(super) usize);
 
+impl BodyLimit {
+    /// The limit that the server of a request has.
+    pub(super) fn of(request: &HttpRequest) -> usize {
+        request.app_data::<Self>().map_or(8 << 20, |limit| limit.0)
+    }
+}
+
 /// Bodies beyond this size are parsed and rendered away from the async workers, which serve other streams meanwhile.
 pub(super) const LARGE: usize = 64 * 1024;
 
@@ -50,6 +57,16 @@ pub(super) struct Body {
 }
 
 impl Body {
+    /// Reads an object; a large one away from the async workers.
+    pub(super) async fn parse(bytes: Bytes) -> Result<Self, ApiError> {
+        if bytes.len() <= LARGE {
+            return parse(&bytes);
+        }
+        block(move || parse(&bytes))
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))?
+    }
+
     /// Reads the fields of one type from the object; types that share a body take what is theirs.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         serde_path_to_error::deserialize(&self.value).map_err(|error| {
@@ -64,6 +81,18 @@ impl Body {
     /// A field as it is; null if it is not there.
     pub(super) fn field(&self, name: &str) -> &Value {
         &self.value[name]
+    }
+
+    /// Sets a field.
+    pub(super) fn set(&mut self, name: &str, value: Value) {
+        self.value[name] = value;
+    }
+
+    /// Takes a field away.
+    pub(super) fn remove(&mut self, name: &str) {
+        if let Some(fields) = self.value.as_object_mut() {
+            fields.shift_remove(name);
+        }
     }
 
     /// All fields with their values.
@@ -98,7 +127,7 @@ impl FromRequest for Body {
     type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, payload: &mut actix_web::dev::Payload) -> Self::Future {
-        let limit = request.app_data::<BodyLimit>().map_or(8 << 20, |limit| limit.0);
+        let limit = BodyLimit::of(request);
         let announced = request
             .headers()
             .get(CONTENT_LENGTH)
@@ -109,13 +138,7 @@ impl FromRequest for Body {
                 return Err(ApiError::too_large(limit));
             }
             let payload = payload.map_err(|error| ApiError::bad_body(error.to_string()))?;
-            let body = receive(payload, limit, PACE).await?;
-            if body.len() <= LARGE {
-                return parse(&body);
-            }
-            block(move || parse(&body))
-                .await
-                .map_err(|error| ApiError::internal(error.to_string()))?
+            Self::parse(receive(payload, limit, PACE).await?.freeze()).await
         }
         .boxed_local()
     }

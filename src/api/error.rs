@@ -5,8 +5,8 @@ use std::fmt;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderValue, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
-use schemars::JsonSchema;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::engine::EngineError;
 use crate::generation::{GenerationError, TemplateError};
@@ -65,7 +65,7 @@ impl ApiError {
     /// 403: the request comes from a web page of somebody else.
     pub(super) fn foreign_origin(origin: &str) -> Self {
         let message = format!(
-            "pages of `{}` may not use this server; `allowed_origins` in [server] names those that may",
+            "pages of `{}` may not use this server; `cors` in [server] names those that may",
             excerpt(origin)
         );
         let mut error = Self::new(StatusCode::FORBIDDEN, "permission_error", message);
@@ -121,6 +121,21 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message)
     }
 
+    /// 409: the socket is busy with another answer.
+    pub(super) fn busy() -> Self {
+        let message =
+            "an answer is still being generated; `{\"type\": \"cancel\"}` ends it, another socket gives another";
+        let mut error = Self::new(StatusCode::CONFLICT, "invalid_request_error", message);
+        error.code = Some("busy");
+        error
+    }
+
+    /// 426.
+    pub(super) fn no_socket(why: &str) -> Self {
+        let message = format!("this is a WebSocket (ws://…/api/v1/stream), but the request is none: {why}");
+        Self::new(StatusCode::UPGRADE_REQUIRED, "invalid_request_error", message)
+    }
+
     /// 405.
     pub(super) fn wrong_method(method: &str, path: &str) -> Self {
         let message = format!("{path} does not answer to {method}");
@@ -139,19 +154,20 @@ impl ApiError {
                 kind: self.kind,
                 param: self.param.as_deref(),
                 code: self.code,
-                context: self.context,
+                n_prompt_tokens: self.context.map(|exceeded| exceeded.prompt_tokens),
+                n_ctx: self.context.map(|exceeded| exceeded.context),
             },
         }
     }
 }
 
 /// An error as OpenAI's SDKs read it.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ErrorBody<'e> {
     error: ErrorDetail<'e>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ErrorDetail<'e> {
     message: &'e str,
     #[serde(rename = "type")]
@@ -159,16 +175,18 @@ struct ErrorDetail<'e> {
     /// The field of the request that is at fault.
     param: Option<&'e str>,
     code: Option<&'static str>,
-    #[serde(flatten)]
-    context: Option<ContextExceeded>,
+    /// With `context_length_exceeded`. For a text that was refused by its length, without counting: the least it can have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n_prompt_tokens: Option<usize>,
+    /// With `context_length_exceeded`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n_ctx: Option<u32>,
 }
 
-/// With `context_length_exceeded`.
-#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy)]
 struct ContextExceeded {
-    /// For a text that was refused by its length, without counting: the least it can have.
-    n_prompt_tokens: usize,
-    n_ctx: u32,
+    prompt_tokens: usize,
+    context: u32,
 }
 
 /// What a client sent, short enough for a message.
@@ -209,10 +227,7 @@ impl From<EngineError> for ApiError {
             } => {
                 let mut error = Self::field("messages", format!("{message}; shorten it, or raise `context`"));
                 error.code = Some("context_length_exceeded");
-                error.context = Some(ContextExceeded {
-                    n_prompt_tokens: prompt_tokens,
-                    n_ctx: context,
-                });
+                error.context = Some(ContextExceeded { prompt_tokens, context });
                 error
             }
             EngineError::InvalidRequest { field, message } => Self::field(field, message),

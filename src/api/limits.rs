@@ -15,9 +15,8 @@ pub(super) const N_PROBS: u32 = 128;
 pub(super) const EMBEDDINGS: usize = 2048;
 /// Tools of a request.
 pub(super) const TOOLS: usize = 128;
-/// Stop strings, and bytes of each.
-pub(super) const STOPS: usize = 16;
-pub(super) const STOP_BYTES: usize = 256;
+/// Stop strings, and bytes of each; a preset may have as many.
+pub(super) use crate::config::{STOP_BYTES, STOPS};
 /// Extra stop tokens.
 pub(super) const STOP_TOKENS: usize = 64;
 /// Entries of `logit_bias`.

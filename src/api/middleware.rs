@@ -7,18 +7,19 @@ use actix_web::ResponseError;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use futures_util::FutureExt;
 
 use super::access::Access;
+use super::cors;
 use super::error::ApiError;
 use super::state::State;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Gives every response a request id, and counts and logs it. A handler that panics becomes a 500, and the connection
+/// Gives every response a request id and what browsers want to know, and counts and logs it. A handler that panics becomes a 500, and the connection
 /// stays.
 pub(super) async fn observe(
     request: ServiceRequest,
@@ -31,6 +32,21 @@ pub(super) async fn observe(
         .cloned()
         .or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
     let metrics = request.app_data::<Data<State>>().map(|state| state.metrics.clone());
+    let access = request.app_data::<Data<Access>>().cloned();
+    let reader = access.as_ref().and_then(|access| access.reader(request.headers()));
+    let shared = access.is_some_and(|access| access.is_shared());
+    // Also errors are for the page that asked.
+    let finish = |headers: &mut HeaderMap, id: Option<HeaderValue>| {
+        if let Some(id) = id {
+            headers.insert(REQUEST_ID, id);
+        }
+        if shared {
+            cors::vary(headers);
+        }
+        if let Some(reader) = reader {
+            cors::open(headers, reader);
+        }
+    };
     let started = Instant::now();
     let method = request.method().clone();
     let path = request.path().to_owned();
@@ -41,9 +57,7 @@ pub(super) async fn observe(
         }
         let error = ApiError::internal("an error inside hearth; its log says more");
         let mut response = error.error_response();
-        if let Some(id) = id {
-            response.headers_mut().insert(REQUEST_ID, id);
-        }
+        finish(response.headers_mut(), id);
         return Err(InternalError::from_response(error, response).into());
     };
     let mut response = outcome?;
@@ -62,13 +76,11 @@ pub(super) async fn observe(
         id = id.as_ref().and_then(|id| id.to_str().ok()),
         "request"
     );
-    if let Some(id) = id {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
+    finish(response.headers_mut(), id);
     Ok(response)
 }
 
-/// Answers only those who may ask, see [`Access`].
+/// Answers only those who may ask, see [`Access`], and browsers that ask whether they may.
 pub(super) async fn admit(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -78,10 +90,21 @@ pub(super) async fn admit(
         None => Ok(()),
     };
     match checked {
+        Ok(()) if is_foreign_preflight(&request) => {
+            let answer = cors::preflight(request.headers());
+            Ok(request.into_response(answer).map_into_right_body())
+        }
         Ok(()) => next.call(request).await.map(ServiceResponse::map_into_left_body),
         Err(error) => {
             tracing::debug!(%error, path = request.path(), "refused");
             Ok(request.into_response(error.error_response()).map_into_right_body())
         }
     }
+}
+
+/// Whether a page that may use the server asks what it may send. Pages of the server itself need not ask.
+fn is_foreign_preflight(request: &ServiceRequest) -> bool {
+    let access = request.app_data::<Data<Access>>();
+    access.is_some_and(|access| access.reader(request.headers()).is_some())
+        && cors::is_preflight(request.method(), request.headers())
 }

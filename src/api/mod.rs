@@ -6,6 +6,9 @@
 mod access;
 mod admin;
 mod body;
+mod cors;
+mod described;
+mod docs;
 mod error;
 mod format;
 mod limits;
@@ -14,7 +17,9 @@ mod native;
 mod openai;
 mod other_fields;
 mod parameters;
+mod presets;
 mod prompts;
+mod requests;
 mod respond;
 mod routing;
 mod server;
@@ -35,4 +40,5 @@ fn routes(config: &mut ServiceConfig) {
     openai::routes(config);
     native::routes(config);
     admin::routes(config);
+    docs::routes(config);
 }

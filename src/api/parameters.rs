@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::LazyLock;
 
-use schemars::JsonSchema;
 use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::body::Body;
+use super::described::{LogitBias, Logprobs, Samplers, Stop};
 use super::error::ApiError;
 use super::format;
 use super::limits;
@@ -18,78 +20,148 @@ use crate::engine::{SamplerKind, SamplingOverrides, Token};
 use crate::generation::{BiasTarget, Options, OutputFormat};
 
 /// Sampling and limits of a request, by the names of OpenAI, llama-server and vLLM.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct Parameters {
-    /// Name, alias or role; the first model if not given.
+    /// Name, alias or role of a model, or the name of a preset; the first model if not given.
     pub(super) model: Option<String>,
+    /// Answer with server-sent events.
+    #[schema(default = false)]
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
     /// Tokens to generate at most; -1 is as many as fit. The first of `n_predict`, `max_completion_tokens` and
     /// `max_tokens` that is given counts.
+    #[schema(value_type = Option<i64>, minimum = -1)]
     max_tokens: Option<Integer>,
+    /// See `max_tokens`.
+    #[schema(value_type = Option<i64>, minimum = -1)]
     max_completion_tokens: Option<Integer>,
+    /// See `max_tokens`.
+    #[schema(value_type = Option<i64>, minimum = -1)]
     n_predict: Option<Integer>,
+    /// 0 is greedy; higher is more varied.
+    #[schema(minimum = 0, maximum = 10, default = 0.8)]
     temperature: Option<f32>,
+    /// The temperature goes from `temperature` - range to `temperature` + range; 0 is off.
+    #[schema(minimum = 0, maximum = 10, default = 0)]
     dynatemp_range: Option<f32>,
+    /// How entropy becomes temperature.
+    #[schema(minimum = 0, maximum = 100, default = 1)]
     dynatemp_exponent: Option<f32>,
+    /// Version of Mirostat; 0 is off.
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 2, default = 0)]
     mirostat: Option<Integer>,
+    /// The surprise that Mirostat aims at.
+    #[schema(minimum = 0, maximum = 100, default = 5)]
     mirostat_tau: Option<f32>,
+    /// How fast Mirostat learns.
+    #[schema(minimum = 0, maximum = 1, default = 0.1)]
     mirostat_eta: Option<f32>,
+    /// Keep the k likeliest tokens; 0 and below keeps all.
+    #[schema(value_type = Option<i64>, minimum = -2147483648_i64, maximum = 2147483647, default = 40)]
     top_k: Option<Integer>,
+    /// Keep the likeliest tokens that together have this probability.
+    #[schema(minimum = 0, maximum = 1, default = 0.95)]
     top_p: Option<f32>,
+    /// Drop tokens less likely than this share of the likeliest.
+    #[schema(minimum = 0, maximum = 1, default = 0.05)]
     min_p: Option<f32>,
+    /// Keep tokens within so many standard deviations of the largest logit; 0 and below is off.
+    #[schema(minimum = -1, maximum = 100, default = -1)]
     top_n_sigma: Option<f32>,
+    /// Locally typical sampling; 1 is off.
+    #[schema(minimum = 0, maximum = 1, default = 1)]
     typical_p: Option<f32>,
     /// Another name of `typical_p`.
+    #[schema(minimum = 0, maximum = 1)]
     typical: Option<f32>,
+    /// Divides the logits of repeated tokens; 1 is off.
+    #[schema(minimum = 0.01, maximum = 10, default = 1)]
     repeat_penalty: Option<f32>,
     /// Another name of `repeat_penalty`.
+    #[schema(minimum = 0.01, maximum = 10)]
     repetition_penalty: Option<f32>,
+    /// Tokens that the penalties look back upon; -1 is the whole context.
+    #[schema(value_type = Option<i64>, minimum = -1, maximum = 2147483647, default = 64)]
     repeat_last_n: Option<Integer>,
+    /// Lowers the logits of tokens that are there already.
+    #[schema(minimum = -2, maximum = 2, default = 0)]
     presence_penalty: Option<f32>,
+    /// Lowers the logits of tokens by how often they are there already.
+    #[schema(minimum = -2, maximum = 2, default = 0)]
     frequency_penalty: Option<f32>,
+    /// Strength of DRY; 0 is off.
+    #[schema(minimum = 0, maximum = 100, default = 0)]
     dry_multiplier: Option<f32>,
+    /// Growth of DRY's penalty with the length of the repetition.
+    #[schema(minimum = 1, maximum = 100, default = 1.75)]
     dry_base: Option<f32>,
+    /// Repetitions up to this length are free.
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 2147483647, default = 2)]
     dry_allowed_length: Option<Integer>,
+    /// Tokens that DRY looks back upon; -1 is the whole context.
+    #[schema(value_type = Option<i64>, minimum = -1, maximum = 2147483647, default = -1)]
     dry_penalty_last_n: Option<Integer>,
+    /// Texts that end a repetition.
+    #[schema(max_items = 64)]
     dry_sequence_breakers: Option<Vec<String>>,
+    /// Chance of XTC removing the likeliest tokens; 0 is off.
+    #[schema(minimum = 0, maximum = 1, default = 0)]
     xtc_probability: Option<f32>,
+    /// Tokens above this probability may be removed by XTC.
+    #[schema(minimum = 0, maximum = 1, default = 0.1)]
     xtc_threshold: Option<f32>,
-    /// Names of samplers in the order in which they are applied, or llama-server's letters for them in one string.
+    #[schema(value_type = Option<Samplers>)]
     samplers: Value,
+    /// The low 32 bits count; a negative one asks for a random one.
+    #[schema(value_type = Option<i64>)]
     seed: Option<Integer>,
-    /// A string or a list of strings.
+    #[schema(value_type = Option<Stop>)]
     stop: Value,
+    /// Tokens that end an answer, too.
+    #[schema(max_items = 64)]
     stop_token_ids: Option<Vec<Token>>,
-    /// From token ids or texts to numbers: an object, or a list of pairs; `false` bans a token.
+    #[schema(value_type = Option<LogitBias>)]
     logit_bias: Value,
+    /// Go on after the model's end.
+    #[schema(default = false)]
     ignore_eos: Option<bool>,
+    /// Reuse what is held of earlier prompts.
+    #[schema(default = true)]
     cache_prompt: Option<bool>,
+    /// Print control tokens as text.
+    #[schema(default = false)]
     special: Option<bool>,
+    /// In streams: tell how far the prefill is.
+    #[schema(default = false)]
     return_progress: Option<bool>,
     /// Choices for each prompt.
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 64, default = 1)]
     n: Option<Integer>,
     /// Another name of `n`.
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 64)]
     n_cmpl: Option<Integer>,
-    /// How likely each token was: true or false with `top_logprobs`, or a number that stands for both.
+    #[schema(value_type = Option<Logprobs>)]
     logprobs: Value,
-    /// How many of the likeliest tokens are told with each.
+    /// How many of the likeliest tokens are told with each. Needs `logprobs`.
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 20)]
     top_logprobs: Option<Integer>,
     /// Another name of `top_logprobs`, which needs no `logprobs`.
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 128)]
     n_probs: Option<Integer>,
     #[serde(skip)]
     format: OutputFormat,
 }
 
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 struct StreamOptions {
+    /// End with a chunk that tells the token counts.
     include_usage: Option<bool>,
 }
 
 /// A whole number; `1.0` is one, too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 struct Integer(i64);
 
 impl<'de> Deserialize<'de> for Integer {
@@ -135,21 +207,25 @@ const READ_ELSEWHERE: &[&str] = &[
     "messages",
     "parallel_tool_calls",
     "prompt",
+    "raw",
     "reasoning_budget_tokens",
     "reasoning_effort",
     "reasoning_format",
     "suffix",
+    "system",
     "thinking_budget_tokens",
     "tool_choice",
     "tools",
 ];
 
 /// All fields that have an effect.
-static KNOWN: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
-    let schema = schemars::schema_for!(Parameters);
-    let fields = schema.get("properties").and_then(Value::as_object);
-    let fields = fields.into_iter().flat_map(|fields| fields.keys().cloned());
+pub(super) static KNOWN: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+    let fields = match Parameters::schema() {
+        RefOr::T(Schema::Object(object)) => object.properties.into_keys().collect(),
+        _ => Vec::new(),
+    };
     fields
+        .into_iter()
         .chain(
             READ_ELSEWHERE
                 .iter()
@@ -255,7 +331,8 @@ impl Parameters {
             temperature: self.temperature,
             dynatemp_range: self.dynatemp_range,
             dynatemp_exponent: self.dynatemp_exponent,
-            mirostat: signed("mirostat", self.mirostat)?.map(|version| u32::try_from(version).unwrap_or(0)),
+            // A version that is not there is refused with the other ranges.
+            mirostat: signed("mirostat", self.mirostat)?.map(|version| u32::try_from(version).unwrap_or(u32::MAX)),
             mirostat_tau: self.mirostat_tau,
             mirostat_eta: self.mirostat_eta,
             // llama-server and vLLM both take values below 1 for "all tokens".
@@ -422,149 +499,4 @@ fn logit_bias(value: &Value) -> Result<Vec<(BiasTarget, f32)>, ApiError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::other_fields::REFUSED;
-    use super::*;
-    use serde_json::json;
-
-    fn read(body: Value) -> Result<Options, String> {
-        let read = || Parameters::of(&Body::of_value(body))?.options();
-        read().map_err(|error| error.to_string())
-    }
-
-    #[track_caller]
-    fn refused(body: Value, expect: &str) {
-        let message = read(body.clone()).expect_err(&body.to_string());
-        assert!(message.contains(expect), "{body}: {message}");
-    }
-
-    #[test]
-    fn stops_are_strings() {
-        assert_eq!(stops(&json!("a")).unwrap(), ["a"]);
-        assert_eq!(stops(&json!(["a", "b"])).unwrap(), ["a", "b"]);
-        assert!(stops(&json!([""])).is_err());
-        assert!(stops(&json!([1])).is_err());
-        assert!(stops(&json!(vec!["x"; 17])).is_err());
-        assert!(stops(&json!("x".repeat(257))).is_err());
-    }
-
-    #[test]
-    fn biases_are_for_tokens_and_texts() {
-        let token = BiasTarget::Token;
-        let text = |text: &str| BiasTarget::Text(text.into());
-        let off = f32::NEG_INFINITY;
-        let expect = vec![(token(5), 1.5), (token(7), off), (text("no"), -2.0)];
-        assert_eq!(logit_bias(&json!({"5": 1.5, "7": false, "no": -2})).unwrap(), expect);
-        assert_eq!(logit_bias(&json!([[5, 1.5], [7, false], ["no", -2]])).unwrap(), expect);
-        // In a list a string is a text, whatever it looks like; numbers may be floats.
-        assert_eq!(
-            logit_bias(&json!([["5", 1], [6.0, 1]])).unwrap(),
-            [(text("5"), 1.0), (token(6), 1.0)]
-        );
-        for value in [
-            json!("x"),
-            json!({"1": "x"}),
-            json!({"1": true}),
-            json!({"": 1}),
-            json!([1]),
-            json!([[1]]),
-            json!([[1, 2, 3]]),
-            json!([[1.5, 2]]),
-            json!([[null, 2]]),
-            json!([["x".repeat(257), 2]]),
-            json!(vec![json!([1, 1]); limits::BIASES + 1]),
-        ] {
-            assert!(logit_bias(&value).is_err(), "{value}");
-        }
-    }
-
-    #[test]
-    fn numbers_of_tokens_have_several_names_and_forms() {
-        let tokens = |body| read(body).unwrap().sampling.max_tokens;
-        assert_eq!(tokens(json!({})), None);
-        assert_eq!(tokens(json!({"max_tokens": null})), None);
-        assert_eq!(tokens(json!({"max_tokens": 1.0})), Some(1));
-        assert_eq!(tokens(json!({"max_tokens": 5, "max_completion_tokens": 4})), Some(4));
-        assert_eq!(tokens(json!({"max_tokens": 5, "n_predict": 3})), Some(3));
-        for name in ["max_tokens", "max_completion_tokens", "n_predict"] {
-            assert_eq!(tokens(json!({ (name): -1 })), Some(i32::MAX.unsigned_abs()));
-            refused(json!({ (name): -2 }), &format!("`{name}` is -2"));
-            refused(json!({ (name): 0 }), &format!("`{name}` is 0"));
-            refused(json!({ (name): 1.5 }), &format!("`{name}`: invalid value"));
-            refused(json!({ (name): "many" }), &format!("`{name}`: invalid type"));
-        }
-        let sampling = read(json!({"top_k": -1.0, "seed": 7.0, "repeat_last_n": -1}))
-            .unwrap()
-            .sampling;
-        assert_eq!(
-            (sampling.top_k, sampling.seed, sampling.repeat_last_n),
-            (Some(0), Some(7), Some(-1))
-        );
-        refused(json!({"repeat_last_n": 1u64 << 40}), "`repeat_last_n` is 1099511627776");
-    }
-
-    #[test]
-    fn samplers_have_names_and_letters() {
-        use SamplerKind::{Temperature, TopK, TopP};
-        let order = |value| read(json!({ "samplers": value })).unwrap().sampling.samplers;
-        assert_eq!(order(json!(null)), None);
-        assert_eq!(order(json!([])), Some(vec![]));
-        assert_eq!(
-            order(json!(["temperature", "top_k", "nucleus"])),
-            Some(vec![Temperature, TopK, TopP])
-        );
-        assert_eq!(order(json!("tkp")), Some(vec![Temperature, TopK, TopP]));
-        refused(json!({"samplers": ["magic"]}), "`magic`");
-        refused(json!({"samplers": "z"}), "`z`");
-        refused(json!({"samplers": [1]}), "1 is not the name");
-        refused(json!({"samplers": 1}), "must be a list");
-    }
-
-    #[test]
-    fn probabilities_are_asked_for_in_several_ways() {
-        let top = |body| read(body).unwrap().logprobs;
-        assert_eq!(top(json!({})), None);
-        assert_eq!(top(json!({"logprobs": false, "top_logprobs": null})), None);
-        assert_eq!(top(json!({"logprobs": true})), Some(0));
-        assert_eq!(top(json!({"logprobs": true, "top_logprobs": 3})), Some(3));
-        assert_eq!(top(json!({"logprobs": 2})), Some(2));
-        assert_eq!(top(json!({"logprobs": 0})), Some(0));
-        assert_eq!(top(json!({"n_probs": 30})), Some(30));
-        assert_eq!(top(json!({"n_probs": 0})), None);
-        refused(json!({"top_logprobs": 3}), "needs `logprobs`");
-        refused(json!({"logprobs": true, "top_logprobs": 21}), "`top_logprobs` is 21");
-        refused(json!({"logprobs": "yes"}), "`logprobs` must be");
-        refused(json!({"n_probs": -1}), "`n_probs` is -1");
-    }
-
-    #[test]
-    fn what_cannot_be_done_is_refused_and_what_is_off_is_not() {
-        for refused in REFUSED {
-            for field in refused.fields {
-                for off in [json!(null), json!(-1)] {
-                    assert!(read(json!({ (*field): off })).is_ok(), "{field}: {off}");
-                }
-                let message = read(json!({ (*field): {"x": 5} })).expect_err(field);
-                assert!(message.contains(&format!("`{field}`")), "{message}");
-            }
-        }
-        for body in [
-            json!({"n": 1}),
-            json!({"logprobs": false, "echo": false}),
-            json!({"lora": [], "modalities": ["text"], "mirostat": 0}),
-            json!({"metadata": {"a": 1}, "user": "u", "made_up": true}),
-        ] {
-            assert!(read(body.clone()).is_ok(), "{body}");
-        }
-        refused(json!({"n": 0}), "`n` must be from 1");
-        refused(json!({"n": 65}), "`n` must be from 1");
-    }
-
-    #[test]
-    fn every_field_is_in_one_list() {
-        for field in REFUSED.iter().flat_map(|refused| refused.fields) {
-            assert!(!KNOWN.contains(*field), "{field}");
-        }
-        assert!(KNOWN.contains("temperature") && KNOWN.contains("messages"));
-    }
-}
+mod tests;

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::body::Body;
 use super::error::ApiError;
+use super::presets;
 use crate::engine::{Health, TokenEngine};
-use crate::models::{Model, Registry};
+use crate::models::{Model, Preset, Registry, Target};
 use crate::telemetry::Metrics;
 
 /// The models of a listener, and the metrics of all. Cheap to clone.
@@ -39,13 +41,22 @@ impl State {
         self.models.models()
     }
 
-    /// The model that a request means, see [`Registry::resolve`].
-    pub(super) fn resolve(&self, name: Option<&str>) -> Result<&Arc<Model>, ApiError> {
-        Ok(self.models.resolve(name)?)
+    /// The presets of this listener's models.
+    pub(super) fn presets(&self) -> impl Iterator<Item = &Preset> {
+        self.models.presets()
     }
 
-    /// The model with this name, alias or role.
-    pub(super) fn named(&self, name: &str) -> Result<&Arc<Model>, ApiError> {
+    /// What a request means, see [`Registry::resolve`]. The body gets what a preset says and the request does not.
+    pub(super) fn open(&self, body: &mut Body) -> Result<Target<'_>, ApiError> {
+        let target = self.models.resolve(body.model()?)?;
+        if let Some(preset) = target.preset {
+            presets::apply(body, &preset.config);
+        }
+        Ok(target)
+    }
+
+    /// The model or preset with this name, alias or role.
+    pub(super) fn named(&self, name: &str) -> Result<Target<'_>, ApiError> {
         Ok(self.models.named(Some(name))?)
     }
 

@@ -1,13 +1,13 @@
 //! Types that the answers of several endpoints share.
 
-use schemars::JsonSchema;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::engine::PrefillProgress;
 use crate::generation::{self, Totals};
 
 /// Why an answer ended, in OpenAI's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum FinishReason {
     /// The model ended it, or a stop string did.
@@ -29,7 +29,7 @@ impl From<&generation::FinishReason> for FinishReason {
 }
 
 /// Token counts, all choices together.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct Usage {
     prompt_tokens: u32,
     completion_tokens: u32,
@@ -38,13 +38,13 @@ pub(super) struct Usage {
     completion_tokens_details: CompletionTokensDetails,
 }
 
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 struct PromptTokensDetails {
     /// Tokens that were held of an earlier prompt and not computed again.
     cached_tokens: u32,
 }
 
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 struct CompletionTokensDetails {
     reasoning_tokens: u32,
 }
@@ -67,7 +67,7 @@ impl From<&Totals> for Usage {
 }
 
 /// llama-server's `timings`; other programs read them.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct Timings {
     /// Prompt tokens that were held of an earlier prompt.
     cache_n: u32,
@@ -101,7 +101,7 @@ impl From<&Totals> for Timings {
 }
 
 /// How far the prefill is, in tokens.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct PromptProgress {
     total: u32,
     cache: u32,
@@ -121,7 +121,7 @@ impl From<&PrefillProgress> for PromptProgress {
 }
 
 /// What every answer and chunk in OpenAI's form begins with.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct Envelope {
     id: String,
     object: &'static str,

@@ -102,5 +102,8 @@ fn summary(loaded: &Loaded, out: &mut impl Write) -> io::Result<()> {
         }
         writeln!(out)?;
     }
+    for preset in &config.presets {
+        writeln!(out, "{} (preset of {})", preset.name, preset.model)?;
+    }
     Ok(())
 }

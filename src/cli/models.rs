@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use super::{engines, output};
-use crate::config::Overrides;
+use crate::config::{Overrides, PresetConfig};
 use crate::models;
 
 /// Arguments of `hearth models`.
@@ -26,8 +26,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         let prepared = models::prepare(model)?;
         listed.push((prepared.info, prepared.path, model.port));
     }
+    let presets = &loaded.config.presets;
     if args.json {
-        let models: Vec<Value> = listed
+        let mut models: Vec<Value> = listed
             .iter()
             .map(|(info, path, port)| {
                 json!({
@@ -37,6 +38,14 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
                 })
             })
             .collect();
+        models.extend(presets.iter().map(|preset| {
+            json!({
+                "name": preset.name, "preset_of": preset.model, "system": preset.system, "sampling": preset.sampling,
+                "stop": preset.stop, "response_format": preset.response_format,
+                "reasoning_effort": preset.reasoning_effort, "enable_thinking": preset.enable_thinking,
+                "chat_template_kwargs": preset.chat_template_kwargs,
+            })
+        }));
         return output::print_json(&models);
     }
     let mut table = comfy_table::Table::new();
@@ -53,6 +62,36 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
             port.map(|port| port.to_string()).unwrap_or_default(),
         ]);
     }
-    writeln!(std::io::stdout().lock(), "{table}")?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{table}")?;
+    if presets.is_empty() {
+        return Ok(());
+    }
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["preset", "model", "sets"]);
+    for preset in presets {
+        table.add_row([preset.name.as_str(), &preset.model, &settings(preset).join(", ")]);
+    }
+    writeln!(out, "\n{table}")?;
     Ok(())
+}
+
+/// What a preset sets, in the words of its keys.
+fn settings(preset: &PresetConfig) -> Vec<String> {
+    let given = [
+        ("system", preset.system.is_some()),
+        ("stop", !preset.stop.is_empty()),
+        ("response_format", preset.response_format.is_some()),
+        ("reasoning_effort", preset.reasoning_effort.is_some()),
+        ("enable_thinking", preset.enable_thinking.is_some()),
+        ("chat_template_kwargs", preset.chat_template_kwargs.is_some()),
+    ];
+    let given = given.into_iter().filter(|(_, given)| *given);
+    let sampling = serde_json::to_value(&preset.sampling).unwrap_or_default();
+    let sampling = sampling.as_object().into_iter().flatten();
+    let sampling = sampling
+        .filter(|(_, value)| !value.is_null())
+        .map(|(name, _)| name.clone());
+    given.map(|(name, _)| name.to_owned()).chain(sampling).collect()
 }

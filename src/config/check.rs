@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::diagnostic::{Diagnostic, Origin, Problems};
 use super::keys::{PartialConfig, PartialModel};
 use super::path;
-use super::types::ModelSource;
+use super::suggest::nearest;
+use super::types::{ModelSource, STOPS};
 
 /// All checks; mistakes of single values have been reported before.
 pub(super) fn check(config: &PartialConfig, problems: &Problems) {
@@ -16,6 +17,7 @@ pub(super) fn check(config: &PartialConfig, problems: &Problems) {
         file(model, problems);
         answer_length(model, problems);
     }
+    presets(config, problems);
 }
 
 /// A word by which a request may mean a model.
@@ -27,7 +29,7 @@ struct Word<'c> {
     model: usize,
 }
 
-/// Names before aliases: of two that clash, the alias is the one to change.
+/// Names before aliases, and presets last: of two that clash, the later is the one to change.
 fn words(config: &PartialConfig) -> Vec<Word<'_>> {
     let models = || config.models.iter().enumerate();
     let names = models().filter_map(|(model, partial)| {
@@ -48,6 +50,76 @@ fn words(config: &PartialConfig) -> Vec<Word<'_>> {
         })
     });
     names.chain(aliases).collect()
+}
+
+fn presets(config: &PartialConfig, problems: &Problems) {
+    let words = words(config);
+    let roles = || config.models.iter().enumerate();
+    let role =
+        |text: &str| roles().find(|(_, model)| model.role.get().is_some_and(|role| role.as_deref() == Some(text)));
+    let mut taken: BTreeMap<&str, &Origin> = BTreeMap::new();
+    for preset in &config.presets {
+        let model = preset.model.get();
+        let base = model.and_then(|text| {
+            let named = words.iter().find(|word| word.text == text).map(|word| word.model);
+            named.or_else(|| role(text).map(|(position, _)| position))
+        });
+        if let Some(text) = preset.name.get() {
+            let origin = &preset.name.origin;
+            let hint = "every name may occur only once; a preset may be called like the role of its model";
+            if let Some(word) = words.iter().find(|word| word.text == text) {
+                let place = problems.place(word.origin);
+                let message = format!(
+                    "the preset `{text}` is called like the {} of a model at {place}",
+                    word.kind
+                );
+                problems.push(Diagnostic::error(origin, message).hint(hint.to_owned()));
+            } else if let Some(first) = taken.insert(text, origin) {
+                let message = format!("the preset `{text}` is already at {}", problems.place(first));
+                problems.push(Diagnostic::error(origin, message).hint(hint.to_owned()));
+            } else if let Some((position, other)) = role(text)
+                && base.is_some_and(|base| base != position)
+            {
+                let place = problems.place(&other.role.origin);
+                let message = format!("the preset `{text}` is called like the role of another model at {place}");
+                let hint = "a request for it means the preset, and so not that model";
+                problems.push(Diagnostic::warning(origin, message).hint(hint.to_owned()));
+            }
+        }
+        if let (Some(text), None) = (model, base) {
+            problems.push(no_base(text, &preset.model.origin, config));
+        }
+        if preset.stop.get().is_some_and(|stop| stop.len() > STOPS) {
+            let message = format!("`stop` has more than {STOPS} texts");
+            problems.push(Diagnostic::error(&preset.stop.origin, message));
+        }
+    }
+}
+
+/// Why a preset cannot have this model.
+fn no_base(text: &str, origin: &Origin, config: &PartialConfig) -> Diagnostic {
+    if config
+        .presets
+        .iter()
+        .any(|preset| preset.name.get().is_some_and(|name| name == text))
+    {
+        let message = format!("`model` is `{text}`, which is a preset itself");
+        return Diagnostic::error(origin, message).hint("a preset has a [[model]], not a preset".to_owned());
+    }
+    let message = format!("`model` is `{text}`, but there is no such [[model]]");
+    let known = config.models.iter().flat_map(|model| {
+        let role = model.role.get().into_iter().flatten();
+        let aliases = model.aliases.get().into_iter().flatten();
+        model.name.get().into_iter().chain(aliases).chain(role)
+    });
+    let hint = match nearest(text, known.clone().map(String::as_str)) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!(
+            "there are: {}",
+            known.map(String::as_str).collect::<Vec<_>>().join(", ")
+        ),
+    };
+    Diagnostic::error(origin, message).hint(hint)
 }
 
 fn names(config: &PartialConfig, problems: &Problems) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use toml::de::DeTable;
 
 use super::diagnostic::{Diagnostic, Origin, Problems};
-use super::keys::{PartialConfig, PartialModel};
+use super::keys::{PartialConfig, PartialModel, PartialPreset};
 use super::path::Base;
 use super::reader::Table;
 use super::sampling::PartialSampling;
@@ -35,8 +35,15 @@ pub(super) fn read(text: &str, base: &Base, problems: &Problems) -> PartialConfi
         .into_iter()
         .map(|table| model(table, base, problems))
         .collect();
+    let presets = root.tables("preset", "[[preset]]").unwrap_or_default();
+    let presets = presets.into_iter().map(|table| preset(table, problems)).collect();
     root.finish();
-    PartialConfig { server, memory, models }
+    PartialConfig {
+        server,
+        memory,
+        models,
+        presets,
+    }
 }
 
 fn report_syntax(errors: &[toml::de::Error], problems: &Problems) {
@@ -73,4 +80,14 @@ fn model(mut table: Table<'_, '_>, base: &Base, problems: &Problems) -> PartialM
     }
     table.finish();
     model
+}
+
+fn preset(mut table: Table<'_, '_>, problems: &Problems) -> PartialPreset {
+    let mut preset = PartialPreset::default();
+    preset.read(&mut table);
+    if let Some(sampling) = table.table("sampling", "[preset.sampling]") {
+        preset.sampling = PartialSampling::read(sampling, problems);
+    }
+    table.finish();
+    preset
 }

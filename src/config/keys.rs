@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json};
 
 use super::diagnostic::Origin;
-use super::kind::{Choice, Kind, List, Maybe, Text, Truth, whole};
+use super::kind::{Choice, Kind, List, Maybe, Object, Text, Truth, whole};
 use super::reader::Table;
 use super::sampling::PartialSampling;
 use super::section::{Entry, Fallback, Key, Section, default_text, doc_text, entry, first, key_name, section};
@@ -43,9 +43,10 @@ section! {
         /// loopback address refuses all others
         allowed_hosts: Vec<String> = Value(Vec::new()), List(Text { parse: value::allowed_host, show: String::clone }),
             variable "HEARTH_ALLOWED_HOSTS";
-        /// web pages that may use the server, such as `"https://chat.example"`; `"*"` for any. Pages of others are refused
-        allowed_origins: Vec<String> = Value(Vec::new()), List(Text { parse: value::allowed_origin, show: String::clone }),
-            variable "HEARTH_ALLOWED_ORIGINS";
+        /// web pages that may use the server besides its own (CORS), such as `"https://chat.example"`; `"localhost"` for those of this
+        /// machine on any port, `"*"` for any. Pages of others are refused
+        cors: Vec<String> = Value(Vec::new()), List(Text { parse: value::cors_origin, show: String::clone }),
+            variable "HEARTH_CORS";
         /// connections per thread of the HTTP server; further ones wait until one is closed
         max_connections: usize = Value(4096), whole(1..=1_000_000), variable "HEARTH_MAX_CONNECTIONS";
         /// refuse requests for a model that is not here even where only one model is served
@@ -172,6 +173,40 @@ section! {
     }
 }
 
+const ANY_TEXT: Text<String> = Text {
+    parse: |text| Ok(text.to_owned()),
+    show: String::clone,
+};
+
+section! {
+    /// A model under a name of its own, with defaults for requests; fields of a request come first.
+    "[[preset]]" PresetConfig, PartialPreset {
+        /// clients ask for it as they ask for a model
+        name: String = Required("add name = \"...\": clients ask for the preset by it"), NAME;
+        /// the name, an alias or the role of the `[[model]]` that answers
+        model: String = Required("add model = \"...\": the [[model]] that answers"), NAME;
+        /// system message of conversations that do not begin with one
+        system: Option<String> = Value(None), Maybe(ANY_TEXT, "none");
+        /// texts before which an answer ends
+        stop: Vec<String> = Value(Vec::new()), List(Text { parse: value::stop, show: String::clone });
+        /// `response_format` of requests, as a table or as JSON in a string: `{ type = "json_object" }`, or
+        /// `{ type = "json_schema", json_schema = { name = "...", schema = { ... } } }`
+        response_format: Option<Json> = Value(None), Maybe(Object { check: value::response_format }, "text");
+        /// `reasoning_effort` of requests, which some templates read
+        reasoning_effort: Option<&'static str> = Value(None), Maybe(Choice {
+            words: ["none", "minimal", "low", "medium", "high", "xhigh", "max"].map(|word| (word, word)),
+            hint: None,
+        }, "the template's");
+        /// whether the model thinks before it answers, where its template can tell it
+        enable_thinking: Option<bool> = Value(None), Maybe(Truth, "the template's");
+        /// further variables of the chat template
+        chat_template_kwargs: Option<Json> = Value(None), Maybe(Object { check: |_| Ok(()) }, "none");
+    } below {
+        /// Sampling, on top of the model's own.
+        sampling: SamplingOverrides = PartialSampling;
+    }
+}
+
 fn policies() -> [(&'static str, Option<PolicyKind>); 5] {
     let [a, b, c, d] = PolicyKind::ALL.map(|policy| (policy.name(), Some(policy)));
     [("auto", None), a, b, c, d]
@@ -223,6 +258,8 @@ pub struct Config {
     pub memory: MemoryConfig,
     /// At least one.
     pub models: Vec<ModelConfig>,
+    /// Each of one of the models.
+    pub presets: Vec<PresetConfig>,
 }
 
 /// The configuration while its layers are put on top of each other.
@@ -231,6 +268,7 @@ pub(super) struct PartialConfig {
     pub server: PartialServer,
     pub memory: PartialMemory,
     pub models: Vec<PartialModel>,
+    pub presets: Vec<PartialPreset>,
 }
 
 impl PartialConfig {
@@ -259,11 +297,12 @@ impl PartialConfig {
             server: self.server.build()?,
             memory: self.memory.build()?,
             models: self.models.iter().map(PartialModel::build).collect::<Option<_>>()?,
+            presets: self.presets.iter().map(PartialPreset::build).collect::<Option<_>>()?,
         })
     }
 }
 
-/// All keys but those of `[model.sampling]`.
+/// All keys but those of `[model.sampling]` and `[preset.sampling]`.
 #[must_use]
 pub fn keys() -> Vec<Key> {
     [
@@ -271,6 +310,7 @@ pub fn keys() -> Vec<Key> {
         PartialMemory::keys(),
         PartialModel::keys(),
         PartialExperts::keys(),
+        PartialPreset::keys(),
     ]
     .concat()
 }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Number as Number64, Value as Json, json};
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -318,6 +318,88 @@ impl Kind for Truth {
 
     fn schema(&self) -> Json {
         json!({"type": "boolean"})
+    }
+}
+
+/// A table of values for others to understand, or its JSON in a string.
+pub(super) struct Object {
+    pub check: fn(&Map<String, Json>) -> Result<(), Fault>,
+}
+
+impl Object {
+    fn checked(&self, value: Json) -> Result<Json, Fault> {
+        match &value {
+            Json::Object(entries) => (self.check)(entries).map(|()| value),
+            _ => Err(Fault {
+                message: "must be a table, or a JSON object in a string".to_owned(),
+                hint: None,
+            }),
+        }
+    }
+}
+
+impl Kind for Object {
+    type Value = Json;
+
+    fn read(&self, _: &str, value: &Spanned<DeValue<'_>>, report: Report<'_>) -> Option<Setting<Json>> {
+        let result = match value.get_ref() {
+            DeValue::String(text) => self.parse(text),
+            table @ DeValue::Table(_) => self.checked(json_of(table)),
+            other => Err(wrong_type("a table, or a JSON object in a string", other)),
+        };
+        settle(result, value, report)
+    }
+
+    fn parse(&self, text: &str) -> Result<Json, Fault> {
+        let value = serde_json::from_str(text).map_err(|error| Fault {
+            message: format!("must be a JSON object, but the string is not valid JSON: {error}"),
+            hint: None,
+        })?;
+        self.checked(value)
+    }
+
+    fn show(&self, value: &Json) -> Option<Json> {
+        // A TOML file has no null.
+        Some(if has_null(value) {
+            value.to_string().into()
+        } else {
+            value.clone()
+        })
+    }
+
+    fn schema(&self) -> Json {
+        json!({"type": ["object", "string"]})
+    }
+}
+
+fn has_null(value: &Json) -> bool {
+    match value {
+        Json::Null => true,
+        Json::Array(items) => items.iter().any(has_null),
+        Json::Object(entries) => entries.values().any(has_null),
+        _ => false,
+    }
+}
+
+/// The same value; dates become strings, and numbers that JSON does not have too.
+fn json_of(value: &DeValue<'_>) -> Json {
+    match value {
+        DeValue::String(text) => (**text).into(),
+        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => number.into(),
+            Err(_) => number.to_string().into(),
+        },
+        DeValue::Float(number) => {
+            let finite = number.as_str().parse().ok().and_then(Number64::from_f64);
+            finite.map_or_else(|| number.to_string().into(), Json::Number)
+        }
+        DeValue::Boolean(truth) => (*truth).into(),
+        DeValue::Datetime(date) => date.to_string().into(),
+        DeValue::Array(items) => items.iter().map(|item| json_of(item.get_ref())).collect(),
+        DeValue::Table(entries) => entries
+            .iter()
+            .map(|(key, value)| ((**key.get_ref()).to_owned(), json_of(value.get_ref())))
+            .collect(),
     }
 }
 

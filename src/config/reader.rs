@@ -126,7 +126,7 @@ impl<'d, 'i> Table<'d, 'i> {
                 continue;
             }
             let hint = match nearest(name, self.asked.iter().copied()) {
-                Some("model") => "did you mean `[[model]]`?".to_owned(),
+                Some(table @ ("model" | "preset")) => format!("did you mean `[[{table}]]`?"),
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("the keys of {} are {}", self.title, self.asked.join(", ")),
             };

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{PartialExperts, PartialMemory, PartialModel, PartialServer};
+use super::keys::{PartialExperts, PartialMemory, PartialModel, PartialPreset, PartialServer};
 use super::sampling;
 use super::section::Section;
 
@@ -20,6 +20,8 @@ pub fn schema() -> Value {
     let mut of_model = Map::new();
     of_model.insert("experts".to_owned(), below("Experts"));
     of_model.insert("sampling".to_owned(), below("SamplingOverrides"));
+    let mut of_preset = Map::new();
+    of_preset.insert("sampling".to_owned(), below("SamplingOverrides"));
     let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "hearth models.toml",
@@ -28,6 +30,7 @@ pub fn schema() -> Value {
             "server": below("Server"),
             "memory": below("Memory"),
             "model": {"type": "array", "description": "The models.", "items": below("Model")},
+            "preset": {"type": "array", "description": "Models under further names.", "items": below("Preset")},
         },
         "required": ["model"],
         "additionalProperties": false,
@@ -35,6 +38,7 @@ pub fn schema() -> Value {
             "Server": PartialServer::schema(Map::new()),
             "Memory": PartialMemory::schema(Map::new()),
             "Model": PartialModel::schema(of_model),
+            "Preset": PartialPreset::schema(of_preset),
             "Experts": PartialExperts::schema(Map::new()),
             "SamplingOverrides": sampling,
         },

@@ -33,6 +33,13 @@ impl Loaded {
                 self.write_section(&mut out, "[model.sampling]", &sampling);
             }
         }
+        for preset in &self.partial.presets {
+            self.write_section(&mut out, "[[preset]]", &preset.entries());
+            let sampling = preset.sampling.entries();
+            if !sampling.is_empty() {
+                self.write_section(&mut out, "[preset.sampling]", &sampling);
+            }
+        }
         out
     }
 
@@ -44,11 +51,17 @@ impl Loaded {
             table.insert("sampling".to_owned(), object(model.sampling.entries()).into());
             Value::Object(table)
         });
+        let presets = self.partial.presets.iter().map(|preset| {
+            let mut table = object(preset.entries());
+            table.insert("sampling".to_owned(), object(preset.sampling.entries()).into());
+            Value::Object(table)
+        });
         json!({
             "file": self.file,
             "server": object(self.partial.server.entries()),
             "memory": object(self.partial.memory.entries()),
             "model": models.collect::<Vec<_>>(),
+            "preset": presets.collect::<Vec<_>>(),
             "warnings": self.warnings.to_json(),
         })
     }

@@ -1,14 +1,17 @@
 //! "Did you mean": the nearest of the words that would have been right.
 
 /// What other programs call our keys: their users should not have to search.
-const SYNONYMS: [(&str, &str); 29] = [
+const SYNONYMS: [(&str, &str); 33] = [
     ("address", "host"),
     ("alias", "aliases"),
+    ("allowed_origins", "cors"),
+    ("base", "model"),
     ("bind", "host"),
     ("concurrency", "parallel"),
     ("context_length", "context"),
     ("context_size", "context"),
     ("ctx_size", "context"),
+    ("cors_origins", "cors"),
     ("file", "path"),
     ("id", "name"),
     ("listen", "host"),
@@ -27,6 +30,7 @@ const SYNONYMS: [(&str, &str); 29] = [
     ("num_ctx", "context"),
     ("num_predict", "max_tokens"),
     ("repetition_penalty", "repeat_penalty"),
+    ("presets", "preset"),
     ("slots", "parallel"),
     ("temp", "temperature"),
     ("threads_http", "threads"),

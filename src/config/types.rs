@@ -8,6 +8,10 @@ use crate::demo::DemoModel;
 /// The environment as a plain map, so that tests can bring their own.
 pub type Environment = BTreeMap<String, String>;
 
+/// Stop strings of a request or a preset, and bytes of each.
+pub const STOPS: usize = 16;
+pub const STOP_BYTES: usize = 256;
+
 /// `"auto"` or an amount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MemoryLimit {

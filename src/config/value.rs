@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json};
 
 use super::suggest::nearest;
-use super::types::{CacheSize, ChatTemplate, MemoryLimit, ModelSource};
+use super::types::{CacheSize, ChatTemplate, MemoryLimit, ModelSource, STOP_BYTES};
 use crate::demo::DemoModel;
 
 /// Why a value cannot be: "must be ..., but is ...".
@@ -82,17 +82,17 @@ pub(super) fn allowed_host(text: &str) -> Result<String, Fault> {
     ))
 }
 
-/// Where a web page comes from; `*` for any.
-pub(super) fn allowed_origin(text: &str) -> Result<String, Fault> {
+/// Where a web page comes from; `localhost` for this machine on any port, `*` for anywhere.
+pub(super) fn cors_origin(text: &str) -> Result<String, Fault> {
     let whole = text.split_once("://").is_some_and(|(scheme, host)| {
         !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '*', ' ']) && text.is_ascii()
     });
-    if whole || text == "*" || text == "null" {
+    if whole || ["*", "localhost", "null"].contains(&text) {
         return Ok(text.to_owned());
     }
     Err(Fault::new(
         format!("must be a list of origins, but has {text:?}"),
-        "\"https://chat.example\" or \"http://localhost:3000\", without a path; \"*\" allows every page",
+        "\"https://chat.example\" without a path; \"localhost\" allows the pages of this machine, \"*\" every page",
     ))
 }
 
@@ -310,6 +310,37 @@ pub(super) fn name(text: &str) -> Result<String, Fault> {
         return Err(fault(format!("must not look like a path, but is {text:?}")));
     }
     Ok(text.to_owned())
+}
+
+/// A text before which answers end.
+pub(super) fn stop(text: &str) -> Result<String, Fault> {
+    match text.len() {
+        1..=STOP_BYTES => Ok(text.to_owned()),
+        bytes => Err(Fault::new(
+            format!("must have texts of 1 to {STOP_BYTES} bytes, but one has {bytes}"),
+            "a newline is \"\\n\"",
+        )),
+    }
+}
+
+/// A format that requests may ask for; what a schema says is checked when it is used.
+pub(super) fn response_format(format: &Map<String, Json>) -> Result<(), Fault> {
+    let hint = "{ type = \"json_object\" }, or { type = \"json_schema\", json_schema = { schema = { ... } } }";
+    let fault = |message: String| Err(Fault::new(message, hint));
+    let kind = match format.get("type") {
+        Some(Json::String(kind)) => kind.as_str(),
+        _ => return fault("must have a `type`".to_owned()),
+    };
+    match kind {
+        "text" | "json_object" => Ok(()),
+        "json_schema" => match format.get("json_schema").and_then(|of| of.get("schema")) {
+            Some(Json::Object(_)) => Ok(()),
+            _ => fault("has no `json_schema.schema`".to_owned()),
+        },
+        _ => fault(format!(
+            "must be of type \"text\", \"json_object\" or \"json_schema\", but is {kind:?}"
+        )),
+    }
 }
 
 /// A chat template: anything with a brace is the text of one, else it names a file, see `Base::read_template`.

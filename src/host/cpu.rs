@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
-use schemars::JsonSchema;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::llama;
 
@@ -12,7 +12,7 @@ const SWITCHED_OFF: &str = "AMX_INT8";
 
 /// Which features of the processor llama.cpp's code on the CPU uses. Names are llama.cpp's: `AVX2`, `AVX512_VNNI`,
 /// `DOTPROD`, `MATMUL_INT8` (i8mm), and so on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Cpu {
     /// The features that the processor has, of those for which llama.cpp has code.
     pub features: Vec<String>,

@@ -70,7 +70,7 @@ pub fn start_all(config: &Config, metrics: &Metrics) -> Result<Registry, ModelEr
             Ok(Arc::new(engine) as Arc<dyn TokenEngine>)
         })
         .collect::<Result<Vec<_>, ModelError>>()?;
-    Ok(Registry::new(engines, config.server.strict_models))
+    Ok(Registry::new(engines, config.server.strict_models).with_presets(&config.presets))
 }
 
 /// Starts one model of a configuration; the weights load in the background. With `experts_in_ram` the experts of so many

@@ -2,7 +2,8 @@
 //!
 //! [`open`] and [`prepare`] inspect a model's file before llama.cpp sees it, which aborts the process on some damaged ones.
 //! [`plan_one`] and [`start_all`] plan with what was found, and start the engines; the weights load in the background.
-//! The [`Registry`] has the models that are served; [`find`] is the one rule by which a name, an alias or a role means one.
+//! The [`Registry`] has the models that are served and their presets; [`find`] is the one rule by which a name, an alias or a
+//! role means one.
 
 mod error;
 mod file;
@@ -16,4 +17,4 @@ pub use file::{Prepared, open, prepare};
 pub use info::describe;
 pub use load::{Started, machine, plan_one, start, start_all};
 pub use names::{Named, find};
-pub use registry::{Model, ModelFailure, Registry, UnknownModel};
+pub use registry::{Model, ModelFailure, Preset, Registry, Target, UnknownModel};

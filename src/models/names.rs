@@ -10,6 +10,20 @@ pub trait Named {
     fn role(&self) -> Option<&str>;
 }
 
+impl<M: Named + ?Sized> Named for &M {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        (**self).aliases()
+    }
+
+    fn role(&self) -> Option<&str> {
+        (**self).role()
+    }
+}
+
 impl Named for ModelConfig {
     fn name(&self) -> &str {
         &self.name
@@ -44,12 +58,12 @@ const PREFIXES: [&str; 2] = ["openai:", "openai/"];
 /// The position of the model that is meant: the one with this name, else with this alias, else the first with this role.
 /// Without a name, or with an empty one, the first model is meant. A provider before the name is left out, unless a model
 /// is called so.
-pub fn find<'m, M: Named + 'm>(models: impl Iterator<Item = &'m M> + Clone, name: Option<&str>) -> Option<usize> {
+pub fn find<M: Named>(models: impl Iterator<Item = M> + Clone, name: Option<&str>) -> Option<usize> {
     let Some(name) = name.filter(|name| !name.is_empty()) else {
         return models.into_iter().next().map(|_| 0);
     };
     let exactly = |name: &str| {
-        let named = |test: &dyn Fn(&M) -> bool| models.clone().position(test);
+        let named = |test: &dyn Fn(&M) -> bool| models.clone().position(|model| test(&model));
         named(&|model| model.name() == name)
             .or_else(|| named(&|model| model.aliases().iter().any(|alias| alias == name)))
             .or_else(|| named(&|model| model.role() == Some(name)))

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, select_all};
 
-use super::names::find;
+use super::names::{Named, find};
+use crate::config::PresetConfig;
 use crate::engine::{Health, ModelInfo, TokenEngine};
 use crate::generation::{ChatBackend, LocalBackend};
 
@@ -44,6 +45,61 @@ impl Model {
     }
 }
 
+/// A model under a name of its own, with defaults for requests.
+pub struct Preset {
+    pub config: PresetConfig,
+    pub model: Arc<Model>,
+}
+
+/// What a name means.
+#[derive(Clone, Copy)]
+pub struct Target<'r> {
+    pub model: &'r Arc<Model>,
+    /// Where the name is that of a preset.
+    pub preset: Option<&'r Preset>,
+}
+
+impl<'r> Target<'r> {
+    /// What answers call it: the model, or the preset.
+    #[must_use]
+    pub fn name(&self) -> &'r str {
+        match self.preset {
+            Some(preset) => &preset.config.name,
+            None => self.model.name(),
+        }
+    }
+}
+
+/// Something with a name.
+#[derive(Clone, Copy)]
+enum Candidate<'r> {
+    Model(&'r Arc<Model>),
+    Preset(&'r Preset),
+}
+
+impl Named for Candidate<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Self::Model(model) => model.name(),
+            Self::Preset(preset) => &preset.config.name,
+        }
+    }
+
+    fn aliases(&self) -> &[String] {
+        match self {
+            Self::Model(model) => &model.info().aliases,
+            Self::Preset(_) => &[],
+        }
+    }
+
+    fn role(&self) -> Option<&str> {
+        match self {
+            Self::Model(model) => model.info().role.as_deref(),
+            Self::Preset(_) => None,
+        }
+    }
+}
+
 /// Nobody has the name that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no model `{name}`; there are: {}", known.join(", "))]
@@ -62,10 +118,11 @@ pub struct ModelFailure {
     pub reason: String,
 }
 
-/// Models, and which of them are to be seen. Cheap to clone.
+/// Models and presets, and which of them are to be seen. Cheap to clone.
 #[derive(Clone)]
 pub struct Registry {
     all: Arc<[Arc<Model>]>,
+    presets: Arc<[Preset]>,
     /// The one model of a listener of its own; `None` shows all.
     only: Option<Arc<Model>>,
     /// A model must be asked for by one of its names.
@@ -79,8 +136,25 @@ impl Registry {
     pub fn new(engines: impl IntoIterator<Item = Arc<dyn TokenEngine>>, strict: bool) -> Self {
         Self {
             all: engines.into_iter().map(|engine| Arc::new(Model::new(engine))).collect(),
+            presets: Arc::new([]),
             only: None,
             strict,
+        }
+    }
+
+    /// The same, with these presets; one whose model is not here is left out.
+    #[must_use]
+    pub fn with_presets(self, presets: &[PresetConfig]) -> Self {
+        let preset = |config: &PresetConfig| {
+            let index = find(self.all.iter().map(|model| model.info()), Some(&config.model))?;
+            Some(Preset {
+                config: config.clone(),
+                model: self.all.get(index)?.clone(),
+            })
+        };
+        Self {
+            presets: presets.iter().filter_map(preset).collect(),
+            ..self
         }
     }
 
@@ -109,30 +183,52 @@ impl Registry {
         }
     }
 
-    /// The model with this name, alias or role; the first one without a name.
-    ///
-    /// # Errors
-    /// When no model that is to be seen has the name.
-    pub fn named(&self, name: Option<&str>) -> Result<&Arc<Model>, UnknownModel> {
-        let models = self.models();
-        let found = find(models.iter().map(|model| model.info()), name);
-        found.and_then(|index| models.get(index)).ok_or_else(|| UnknownModel {
-            name: name.unwrap_or_default().to_owned(),
-            known: models.iter().map(|model| model.name().to_owned()).collect(),
-        })
+    /// The presets of the models that are to be seen.
+    pub fn presets(&self) -> impl Iterator<Item = &Preset> + Clone {
+        let seen = |preset: &&Preset| match &self.only {
+            Some(only) => Arc::ptr_eq(only, &preset.model),
+            None => true,
+        };
+        self.presets.iter().filter(seen)
     }
 
-    /// As [`Registry::named`]; but a single model takes any name that no other one has, unless names are strict: many clients
+    /// The model with this name or alias, the preset with this name, or the model with this role; the first model without a
+    /// name.
+    ///
+    /// # Errors
+    /// When nothing that is to be seen has the name.
+    pub fn named(&self, name: Option<&str>) -> Result<Target<'_>, UnknownModel> {
+        let models = self.models().iter().map(Candidate::Model);
+        let mut candidates = models.chain(self.presets().map(Candidate::Preset));
+        match find(candidates.clone(), name).and_then(|index| candidates.nth(index)) {
+            Some(Candidate::Model(model)) => Ok(Target { model, preset: None }),
+            Some(Candidate::Preset(preset)) => Ok(Target {
+                model: &preset.model,
+                preset: Some(preset),
+            }),
+            None => {
+                let models = self.models().iter().map(|model| model.name());
+                let known = models.chain(self.presets().map(|preset| preset.config.name.as_str()));
+                Err(UnknownModel {
+                    name: name.unwrap_or_default().to_owned(),
+                    known: known.map(str::to_owned).collect(),
+                })
+            }
+        }
+    }
+
+    /// As [`Registry::named`]; but a single model takes any name that nothing else has, unless names are strict: many clients
     /// cannot leave theirs out, or know only OpenAI's.
     ///
     /// # Errors
     /// As [`Registry::named`].
-    pub fn resolve(&self, name: Option<&str>) -> Result<&Arc<Model>, UnknownModel> {
+    pub fn resolve(&self, name: Option<&str>) -> Result<Target<'_>, UnknownModel> {
         let unknown = match self.named(name) {
-            Ok(model) => return Ok(model),
+            Ok(target) => return Ok(target),
             Err(unknown) => unknown,
         };
-        let elsewhere = find(self.all.iter().map(|model| model.info()), name);
+        let all = self.all.iter().map(Candidate::Model);
+        let elsewhere = find(all.chain(self.presets.iter().map(Candidate::Preset)), name);
         match self.models() {
             [only] if !self.strict && elsewhere.is_none() => {
                 static TOLD: AtomicBool = AtomicBool::new(false);
@@ -144,7 +240,10 @@ impl Registry {
                          `strict_models = true` in [server] refuses such requests)"
                     );
                 }
-                Ok(only)
+                Ok(Target {
+                    model: only,
+                    preset: None,
+                })
             }
             _ => Err(unknown),
         }

@@ -7,7 +7,10 @@ use std::time::Duration;
 use hearth::config::ServerConfig;
 use hearth::engine::Health;
 
-use crate::scripted::{Api, CHAT, chat};
+use reqwest::Method;
+use reqwest::blocking::Response;
+
+use crate::scripted::{Api, CHAT, chat, client};
 
 /// The answer to a request with these headers, whole.
 fn ask(address: SocketAddr, version: &str, headers: &str) -> String {
@@ -66,7 +69,7 @@ fn pages_of_others_and_foreign_names_are_refused() {
         assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
     }
     let (status, metrics) = (200, api.url("/metrics"));
-    let response = crate::scripted::client().get(metrics).send().unwrap();
+    let response = client().get(metrics).send().unwrap();
     assert_eq!(response.status(), status);
     assert!(response.text().unwrap().contains("status=\"403\""));
 }
@@ -75,7 +78,7 @@ fn pages_of_others_and_foreign_names_are_refused() {
 fn the_configuration_allows_more() {
     let config = ServerConfig {
         allowed_hosts: vec!["box.lan".into()],
-        allowed_origins: vec!["https://chat.example".into()],
+        cors: vec!["https://chat.example".into(), "localhost".into()],
         ..ServerConfig::default()
     };
     let api = Api::configured(Health::Ready, config);
@@ -87,12 +90,118 @@ fn the_configuration_allows_more() {
             200,
             "choices",
         );
-        check(address, "Host: evil.lan\r\n", 403, "host_not_allowed");
         check(
             address,
-            "Host: localhost\r\nOrigin: https://chat.example.evil.com\r\n",
-            403,
-            "origin_not_allowed",
+            "Host: localhost\r\nOrigin: http://127.0.0.1:3000\r\n",
+            200,
+            "choices",
         );
+        check(address, "Host: evil.lan\r\n", 403, "host_not_allowed");
+        for origin in ["https://chat.example.evil.com", "http://localhost.evil.com", "null"] {
+            let headers = format!("Host: localhost\r\nOrigin: {origin}\r\n");
+            check(address, &headers, 403, "origin_not_allowed");
+        }
     }
+}
+
+/// What a browser sends before it lets a page use a client such as OpenAI's.
+fn preflight(api: &Api, path: &str, origin: &str) -> Response {
+    client()
+        .request(Method::OPTIONS, api.url(path))
+        .header("Origin", origin)
+        .header("Access-Control-Request-Method", "POST")
+        .header("Access-Control-Request-Headers", ASKED)
+        .header("Access-Control-Request-Private-Network", "true")
+        .send()
+        .unwrap()
+}
+
+const ASKED: &str = "authorization,content-type,x-api-key,x-stainless-os,anthropic-version";
+
+fn header(response: &Response, name: &str) -> Option<String> {
+    Some(response.headers().get(name)?.to_str().unwrap().to_owned())
+}
+
+fn shared_with(cors: &[&str]) -> Api {
+    let config = ServerConfig {
+        cors: cors.iter().map(|origin| (*origin).to_owned()).collect(),
+        ..ServerConfig::default()
+    };
+    Api::configured(Health::Ready, config)
+}
+
+#[test]
+fn browsers_are_told_what_pages_may_do() {
+    let api = shared_with(&["https://chat.example", "localhost"]);
+    for origin in ["https://chat.example", "http://localhost:5173", "http://[::1]:99"] {
+        // Before anything is sent, so without a key; also where there is nothing.
+        for path in [CHAT, "/v1/models", "/nowhere"] {
+            let answer = preflight(&api, path, origin);
+            assert_eq!(answer.status(), 204, "{origin}");
+            assert_eq!(header(&answer, "access-control-allow-origin").as_deref(), Some(origin));
+            assert_eq!(header(&answer, "access-control-allow-headers").as_deref(), Some(ASKED));
+            assert!(
+                header(&answer, "access-control-allow-methods")
+                    .unwrap()
+                    .contains("POST")
+            );
+            assert_eq!(header(&answer, "access-control-allow-private-network").unwrap(), "true");
+            assert!(header(&answer, "vary").unwrap().contains("origin"));
+            assert_eq!(header(&answer, "access-control-allow-credentials"), None);
+        }
+        // Whole answers, streams and errors can be read.
+        let mut streamed = chat("say");
+        streamed["stream"] = true.into();
+        for (path, body, status) in [
+            (CHAT, chat("say"), 200),
+            (CHAT, streamed, 200),
+            (CHAT, chat("full"), 429),
+            (CHAT, chat("panics"), 500),
+            ("/nowhere", chat("say"), 404),
+        ] {
+            let request = client().post(api.url(path)).header("Origin", origin);
+            let answer = request.body(body.to_string()).send().unwrap();
+            assert_eq!(answer.status(), status);
+            assert_eq!(header(&answer, "access-control-allow-origin").as_deref(), Some(origin));
+            let exposed = header(&answer, "access-control-expose-headers").unwrap();
+            assert!(exposed.contains("x-request-id") && exposed.contains("retry-after"));
+            assert!(header(&answer, "vary").unwrap().contains("origin"));
+        }
+    }
+    for origin in ["http://localhost.evil.com", "http://chat.example", "null"] {
+        let answer = preflight(&api, CHAT, origin);
+        assert_eq!(answer.status(), 403, "{origin}");
+        assert_eq!(header(&answer, "access-control-allow-origin"), None);
+    }
+    // Caches must not give a page what a program was answered.
+    let answer = client().get(api.url("/v1/models")).send().unwrap();
+    assert!(header(&answer, "vary").unwrap().contains("origin"));
+    assert_eq!(header(&answer, "access-control-allow-origin"), None);
+}
+
+#[test]
+fn without_cors_no_page_of_others_reads_anything() {
+    let api = Api::start();
+    let answer = preflight(&api, CHAT, "http://localhost:3000");
+    assert_eq!(answer.status(), 403);
+    let own = format!("http://localhost:{}", api.address.port());
+    let asked = client().get(format!("{own}/v1/models")).header("Origin", own);
+    let answer = asked.send().unwrap();
+    assert_eq!(answer.status(), 200);
+    for name in ["access-control-allow-origin", "vary"] {
+        assert_eq!(header(&answer, name), None);
+    }
+}
+
+#[test]
+fn a_star_is_for_every_page() {
+    let api = shared_with(&["*"]);
+    for origin in ["http://evil.com", "null", "tauri://localhost"] {
+        let answer = preflight(&api, CHAT, origin);
+        assert_eq!(answer.status(), 204);
+        assert_eq!(header(&answer, "access-control-allow-origin").unwrap(), "*");
+    }
+    // But not for names that are not this server's.
+    let answer = ask(api.address, "HTTP/1.1", "Host: evil.com\r\nOrigin: http://evil.com\r\n");
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
 }

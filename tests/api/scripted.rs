@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hearth::api::{State, bind};
-use hearth::config::ServerConfig;
+use hearth::config::{PresetConfig, ServerConfig};
 use hearth::engine::{
     EngineError, Event, EventStream, FinishReason, GenerateRequest, Health, ModelInfo, PrefillProgress, Prompt,
     SamplingOverrides, SlotCounts, Timings, Token, TokenEngine, Usage,
@@ -271,6 +271,15 @@ impl Api {
 
     /// With more than the usual settings of the server.
     pub fn configured(second: Health, config: ServerConfig) -> Self {
+        Self::whole(second, config, Vec::new())
+    }
+
+    /// With presets.
+    pub fn with_presets(presets: Vec<PresetConfig>) -> Self {
+        Self::whole(Health::Ready, ServerConfig::default(), presets)
+    }
+
+    fn whole(second: Health, config: ServerConfig, presets: Vec<PresetConfig>) -> Self {
         let (sender, left) = channel();
         let engines = vec![
             engine("first", Health::Ready, sender.clone()),
@@ -290,7 +299,7 @@ impl Api {
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let models = Registry::new(engines, config.strict_models);
+                let models = Registry::new(engines, config.strict_models).with_presets(&presets);
                 let servers = bound.start(&State::new(models, Metrics::new()), &config).unwrap();
                 let handles: Vec<_> = servers.iter().map(actix_web::dev::Server::handle).collect();
                 let running = actix_web::rt::spawn(futures_util::future::join_all(servers));

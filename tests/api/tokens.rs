@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::scripted::Api;
+use crate::scripted::{Api, client};
 
 /// More than one part, and characters that are split between tokens and parts.
 fn long() -> String {
@@ -32,6 +32,16 @@ fn long_texts_are_tokenized_in_parts() {
     let (status, answer) = api.post("/detokenize", &json!({ "tokens": ids }));
     assert_eq!(status, 200);
     assert!(answer == json!({ "content": text }));
+    // Nobody knows the length of what is made while it is sent.
+    for (path, body) in [
+        ("/tokenize", json!({"content": text, "with_pieces": true})),
+        ("/detokenize", json!({ "tokens": ids })),
+    ] {
+        let request = client().post(api.url(path)).body(body.to_string());
+        let headers = request.send().unwrap().headers().clone();
+        assert!(!headers.contains_key("content-length"), "{path}: {headers:?}");
+        assert_eq!(headers["transfer-encoding"], "chunked", "{path}");
+    }
     let (_, short) = api.post("/detokenize", &json!({"tokens": [0xf0, 0x9f, 65]}));
     assert_eq!(short["content"], "\u{fffd}A");
 }

@@ -1,4 +1,4 @@
-"""A real `hearth serve` with the built-in pair, for the official OpenAI client."""
+"""A real `hearth serve` with the built-in pair, for clients of other people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from openai import OpenAI
 
 CONFIG = """
 [server]
@@ -30,6 +29,19 @@ path = "demo:narrator"
 port = 0
 """
 
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Current weather in a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+"""A tool as the built-in reasoner knows them."""
+
+QUESTION = "What is the weather in Paris?"
+RESULT = '{"city": "Paris", "temperature": 18, "condition": "sunny"}'
+
 
 @dataclass
 class Server:
@@ -39,19 +51,22 @@ class Server:
     reasoner: str
     narrator: str
 
-    def client(self, url: str | None = None) -> OpenAI:
-        return OpenAI(base_url=f"{url or self.url}/v1", api_key="none", max_retries=0, timeout=60)
-
     def metrics(self) -> str:
         with urllib.request.urlopen(f"{self.url}/metrics") as response:
             return response.read().decode()
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def more() -> str:
+    """Keys that a client wants in every model."""
+    return ""
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, more: str) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("hearth")
     config = folder / "models.toml"
-    config.write_text(CONFIG)
+    config.write_text(re.sub('(path = ".*")', f"\\1\n{more}", CONFIG))
     binary = os.environ.get("HEARTH_BIN") or Path(__file__).parents[2] / "target/release/hearth"
     process = subprocess.Popen(
         [str(binary), "serve", "--config", str(config)],

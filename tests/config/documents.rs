@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use hearth::config::{Environment, Overrides, keys, keys_as_markdown, load_text, schema};
+use hearth::config::{Environment, Overrides, PresetConfig, keys, keys_as_markdown, load_from, load_text, schema};
 use serde_json::Value;
 
-use crate::{model, parse, root};
+use crate::{model, parse, preset, root};
 
 /// Whether tests write generated files anew instead of comparing them.
 fn update() -> bool {
@@ -45,6 +45,19 @@ fn the_example_is_right_except_for_its_paths() {
     let ports: Vec<_> = loaded.config.models.iter().map(|model| model.port).collect();
     assert_eq!(ports, [Some(8150), Some(8151)]);
     assert_eq!(loaded.config.models[0].sampling.max_tokens, Some(16384));
+    // Programs that use the built-in presets need not change.
+    let pair = load_from(&none, &Environment::new()).expect("the built-in pair").config;
+    let names = |presets: &[PresetConfig]| presets.iter().map(|preset| preset.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&loaded.config.presets), names(&pair.presets));
+    for (example, built_in) in loaded.config.presets.iter().zip(&pair.presets) {
+        let format = |preset: &PresetConfig| {
+            preset
+                .response_format
+                .as_ref()
+                .map(|format| format["json_schema"]["schema"].clone())
+        };
+        assert_eq!(format(example), format(built_in), "{}", example.name);
+    }
 }
 
 #[test]
@@ -87,6 +100,11 @@ fn the_schema_and_the_reader_know_the_same_keys() {
             "[memory]\nqqqqqqqqqqqqqqqqqqqqqqqq = 1\n".to_owned() + &model(""),
         ),
         ("Model", model("qqqqqqqqqqqqqqqqqqqqqqqq = 1")),
+        ("Preset", preset("qqqqqqqqqqqqqqqqqqqqqqqq = 1")),
+        (
+            "SamplingOverrides",
+            preset("sampling = { qqqqqqqqqqqqqqqqqqqqqqqq = 1 }"),
+        ),
         (
             "SamplingOverrides",
             model("sampling = { qqqqqqqqqqqqqqqqqqqqqqqq = 1 }"),
@@ -150,6 +168,7 @@ fn variables_and_flags_are_unique_and_keys_are_described() {
             "[server]" => "Server",
             "[memory]" => "Memory",
             "[[model]]" => "Model",
+            "[[preset]]" => "Preset",
             _ => "Experts",
         };
         assert!(schema_keys(table).contains(key.name), "{key:?}");

@@ -37,7 +37,9 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         .with("--port", Some(3000))
         .with("--threads", Some(5));
     let loaded = load_text(&text, Path::new("m.toml"), &overrides, &variables).expect("a configuration");
-    let Config { server, memory, models } = &loaded.config;
+    let Config {
+        server, memory, models, ..
+    } = &loaded.config;
     assert_eq!((server.port, server.http_threads), (3000, 3));
     assert_eq!(memory.vram, MemoryLimit::Bytes(14 << 30));
     assert_eq!(
@@ -116,7 +118,7 @@ fn what_is_shown_can_be_read_again() {
     );
     let text = format!(
         "[server]\nhost = \"::1\"\nbody_limit = \"10MB\"\nshutdown_grace = \"1500ms\"\nallowed_hosts = [\"box.lan\"]\n\
-         allowed_origins = [\"null\"]\nstrict_models = true\n[memory]\nram = \"1.5GB\"\n{everything}"
+         cors = [\"null\"]\nstrict_models = true\n[memory]\nram = \"1.5GB\"\n{everything}"
     );
     for text in [text, model("")] {
         let loaded = parse(&text).expect("a configuration");

@@ -5,6 +5,7 @@ mod garbage;
 mod layers;
 mod mistakes;
 mod paths;
+mod presets;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,14 @@ pub fn parse(text: &str) -> Result<Loaded, ConfigErrors> {
 /// A file as one model with `path = "demo:reasoner"` and these further lines.
 pub fn model(lines: &str) -> String {
     format!("[[model]]\nname = \"a\"\npath = \"demo:reasoner\"\n{lines}\n")
+}
+
+/// The same with a preset of the model with these lines.
+pub fn preset(lines: &str) -> String {
+    format!(
+        "{}[[preset]]\nname = \"p\"\nmodel = \"a\"\n{lines}\n",
+        model("role = \"r\"\naliases = [\"b\"]")
+    )
 }
 
 pub fn messages(text: &str) -> Vec<String> {

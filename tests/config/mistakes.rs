@@ -163,18 +163,18 @@ fn what_is_hardly_meant_is_a_warning() {
 fn who_may_ask_and_what_samples() {
     let server = |text: &str| parse(&format!("[server]\n{text}\n{}", model("")));
     let text = "allowed_hosts = [\"box.lan\", \"10.0.0.2:8443\", \"*\"]\n\
-                allowed_origins = [\"https://chat.example\", \"tauri://localhost\", \"null\", \"*\"]\nstrict_models = true";
+                cors = [\"https://chat.example\", \"tauri://localhost\", \"null\", \"*\"]\nstrict_models = true";
     let config = server(text).expect("a configuration").config.server;
     assert_eq!(config.allowed_hosts, ["box.lan", "10.0.0.2:8443", "*"]);
-    assert_eq!(config.allowed_origins.len(), 4);
+    assert_eq!(config.cors.len(), 4);
     assert!(config.strict_models);
     for (text, expect) in [
         ("allowed_hosts = [\"http://box.lan\"]", "without http://"),
         ("allowed_hosts = [\"box.lan/v1\"]", "without http://"),
         ("allowed_hosts = \"box.lan\"", "write allowed_hosts = [\"box.lan\"]"),
-        ("allowed_origins = [\"box.lan\"]", "must be a list of origins"),
-        ("allowed_origins = [\"https://box.lan/\"]", "without a path"),
-        ("allowed_origins = [\"https://*.lan\"]", "must be a list of origins"),
+        ("cors = [\"box.lan\"]", "must be a list of origins"),
+        ("cors = [\"https://box.lan/\"]", "without a path"),
+        ("cors = [\"https://*.lan\"]", "must be a list of origins"),
         ("strict_models = 1", "must be true or false"),
     ] {
         let text = server(text).expect_err(text).to_string();

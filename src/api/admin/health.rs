@@ -3,8 +3,8 @@
 use actix_web::HttpResponse;
 use actix_web::http::header::RETRY_AFTER;
 use actix_web::web::{Data, ServiceConfig};
-use schemars::JsonSchema;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::routing::get;
 use crate::api::state::State;
@@ -20,7 +20,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 }
 
 /// All is well.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Well {
     status: &'static str,
 }
@@ -28,7 +28,7 @@ struct Well {
 const WELL: Well = Well { status: "ok" };
 
 /// A model's state.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "value", rename_all = "snake_case")]
 pub(in crate::api) enum ModelStatus {
     Loading {
@@ -54,13 +54,13 @@ impl From<Health> for ModelStatus {
 }
 
 /// Why the server cannot answer, in llama-server's words: its clients compare the message and read `code` as a number.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct NotReady<'h> {
     error: NotReadyDetail,
     models: Vec<NamedStatus<'h>>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct NotReadyDetail {
     message: String,
     r#type: &'static str,
@@ -68,14 +68,22 @@ struct NotReadyDetail {
     code: u16,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct NamedStatus<'h> {
     model: &'h str,
     status: ModelStatus,
 }
 
 /// 200 when every model of this listener can answer; else 503 with the state of each model.
-async fn ready(state: Data<State>) -> HttpResponse {
+#[utoipa::path(
+    get,
+    path = "/health",
+    responses(
+        (status = 200, description = "Every model can answer.", body = Well),
+        (status = 503, description = "A model cannot answer.", body = NotReady<'static>)
+    )
+)]
+pub(super) async fn ready(state: Data<State>) -> HttpResponse {
     let health = state.health();
     // What is worst decides: only loading passes by itself.
     let rank = |health: &Health| match health {
@@ -116,19 +124,22 @@ async fn ready(state: Data<State>) -> HttpResponse {
 }
 
 /// The process answers.
-async fn alive() -> HttpResponse {
+#[utoipa::path(get, path = "/livez", responses((status = 200, description = "It does.", body = Well)))]
+pub(super) async fn alive() -> HttpResponse {
     HttpResponse::Ok().json(WELL)
 }
 
 /// The answer of `/version`.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Version {
     version: &'static str,
     /// Which features of the processor llama.cpp uses.
     cpu: &'static Cpu,
 }
 
-async fn version() -> HttpResponse {
+/// Tells hearth's version, and which features of the processor llama.cpp uses.
+#[utoipa::path(get, path = "/version", responses((status = 200, description = "The version.", body = Version)))]
+pub(super) async fn version() -> HttpResponse {
     HttpResponse::Ok().json(Version {
         version: env!("CARGO_PKG_VERSION"),
         cpu: Cpu::this(),

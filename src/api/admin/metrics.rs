@@ -11,7 +11,13 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/metrics", get().to(scrape));
 }
 
-async fn scrape(state: Data<State>) -> HttpResponse {
+/// Metrics for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    responses((status = 200, description = "Series in Prometheus' text format.", body = String, content_type = "text/plain"))
+)]
+pub(super) async fn scrape(state: Data<State>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
         .body(state.metrics.encode(series::families(state.engines())))

@@ -2,13 +2,14 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::limits;
+use crate::api::requests::PooledEmbeddingRequest;
 use crate::api::state::State;
 use crate::api::vectors::{self, Norm};
 
@@ -23,14 +24,25 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 }
 
 /// The answer of `/embedding` is a list of these.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PooledEmbedding)]
 struct Embedding {
     index: usize,
     /// One vector: tokens are pooled.
+    #[schema(value_type = Vec<Vec<f32>>)]
     embedding: [Vec<f32>; 1],
 }
 
-async fn embed(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+/// Makes vectors of texts, in llama-server's shape.
+#[utoipa::path(
+    post,
+    path = "/embedding",
+    request_body(content = PooledEmbeddingRequest, example = json!({"content": "Hello"})),
+    responses(
+        (status = 200, description = "The vectors.", body = Vec<Embedding>)
+    )
+)]
+pub(super) async fn embed(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
     let norm = match body.field("embd_normalize") {
         Value::Null => Norm::Euclidean,
         number => {
@@ -45,7 +57,7 @@ async fn embed(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError>
         "content"
     };
     let texts = vectors::texts(field, body.field(field))?;
-    let engine = state.resolve(body.model()?)?.engine.clone();
+    let engine = state.open(&mut body)?.model.engine.clone();
     drop(body);
     let vectors = engine.embed(texts).await?.vectors.into_iter().enumerate();
     let embeddings: Vec<Embedding> = vectors
@@ -60,19 +72,26 @@ async fn embed(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError>
     Ok(HttpResponse::Ok().json(embeddings))
 }
 
-#[derive(Debug, Deserialize)]
-struct Rerank {
+/// A question and documents that may answer it.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct Rerank {
+    /// Name, alias or role of a model; the first one if not given. Read by [`State::open`].
+    #[serde(rename = "model")]
+    _model: Option<String>,
+    #[schema(min_length = 1)]
     query: String,
     documents: Option<Vec<String>>,
     /// As Hugging Face's text-embeddings-inference names the documents; then its shape is answered.
     texts: Option<Vec<String>>,
+    /// The best that are answered; all by default.
     top_n: Option<usize>,
+    /// Repeat each text, in the shape that `texts` asks for.
     #[serde(default)]
     return_text: bool,
 }
 
 /// The answer of `/rerank`: documents by how well they answer the query, best first.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Ranking {
     model: String,
     object: &'static str,
@@ -80,21 +99,29 @@ struct Ranking {
     results: Vec<Ranked>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct RankingUsage {
     prompt_tokens: u32,
     total_tokens: u32,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Ranked {
     /// Of the document.
     index: usize,
     relevance_score: f32,
 }
 
+/// What `/rerank` answers, by what it is asked.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+enum RankingOrScores {
+    Ranking(Ranking),
+    Scores(Vec<Scored>),
+}
+
 /// The same in the shape of text-embeddings-inference.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Scored {
     index: usize,
     score: f32,
@@ -102,9 +129,21 @@ struct Scored {
     text: Option<String>,
 }
 
-async fn rerank(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+/// Ranks documents by how well they answer a query.
+#[utoipa::path(
+    post,
+    path = "/rerank",
+    request_body(
+        content = Rerank,
+        example = json!({"query": "Who is there?", "documents": ["Nobody is there.", "Anna is there."]})
+    ),
+    responses(
+        (status = 200, description = "The documents, best first; with `texts` a list of `Scored`.", body = RankingOrScores)
+    )
+)]
+pub(super) async fn rerank(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
     let request: Rerank = body.read()?;
-    let served = state.resolve(body.model()?)?;
+    let target = state.open(&mut body)?;
     drop(body);
     let tei = request.texts.is_some();
     let documents = request.texts.or(request.documents).unwrap_or_default();
@@ -120,7 +159,7 @@ async fn rerank(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError
     } else {
         Vec::new()
     };
-    let ranks = served.engine.rank(request.query, documents).await?;
+    let ranks = target.model.engine.rank(request.query, documents).await?;
     let scores = ranks
         .vectors
         .iter()
@@ -134,19 +173,19 @@ async fn rerank(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError
             score,
             text: texts.get(index).cloned(),
         });
-        return Ok(HttpResponse::Ok().json(scored.collect::<Vec<_>>()));
+        return Ok(HttpResponse::Ok().json(RankingOrScores::Scores(scored.collect())));
     }
     let tokens = ranks.tokens.iter().sum();
     let results = scores
         .into_iter()
         .map(|(index, relevance_score)| Ranked { index, relevance_score });
-    Ok(HttpResponse::Ok().json(Ranking {
-        model: served.name().to_owned(),
+    Ok(HttpResponse::Ok().json(RankingOrScores::Ranking(Ranking {
+        model: target.name().to_owned(),
         object: "list",
         usage: RankingUsage {
             prompt_tokens: tokens,
             total_tokens: tokens,
         },
         results: results.collect(),
-    }))
+    })))
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Query, ServiceConfig, post};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::api::body::Body;
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, ErrorBody};
 use crate::api::routing::get;
 use crate::api::state::State;
 use crate::config::CacheSize;
@@ -35,27 +35,29 @@ enum Detail {
     Heatmap,
 }
 
-#[derive(Debug, Deserialize)]
-struct Wanted {
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Wanted {
     /// Only this model.
     model: Option<String>,
+    /// `summary`, `layers` or `heatmap`.
     detail: Option<String>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
-struct AllExperts {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AllExperts {
     models: Vec<ModelExperts>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
-struct ModelExperts {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ModelExperts {
     model: String,
     /// Null for a model without a cache of experts.
     cache: Option<Cache>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
-struct Cache {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Cache {
     policy: PolicyKind,
     /// What holds the copies: `gpu` or `cpu`.
     device: &'static str,
@@ -80,8 +82,8 @@ struct Cache {
     heatmap: Option<HeatMap>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
-struct Geometry {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Geometry {
     layers: usize,
     /// Of a layer.
     experts: Option<usize>,
@@ -92,8 +94,8 @@ struct Geometry {
 }
 
 /// Counts of decoded tokens.
-#[derive(Debug, Serialize, JsonSchema)]
-struct Counts {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Counts {
     tokens: u64,
     selections: u64,
     hits: u64,
@@ -106,15 +108,15 @@ struct Counts {
     evictions: u64,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
-struct Total {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Total {
     #[serde(flatten)]
     counts: Counts,
     upload_bytes: u64,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
-struct Layer {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Layer {
     #[serde(flatten)]
     counts: Counts,
     /// Its number in the model.
@@ -135,16 +137,16 @@ struct Layer {
     top: Vec<Selected>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
-struct Selected {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Selected {
     expert: u32,
     selections: u64,
     resident: bool,
 }
 
 /// Rows are layers, columns experts.
-#[derive(Debug, Serialize, JsonSchema)]
-struct HeatMap {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct HeatMap {
     /// The number of each row's layer.
     layers: Vec<u32>,
     selections: Vec<Vec<u64>>,
@@ -152,7 +154,17 @@ struct HeatMap {
     resident: Vec<Vec<u32>>,
 }
 
-async fn stats(state: Data<State>, wanted: Query<Wanted>) -> Result<HttpResponse, ApiError> {
+/// Tells which experts were selected, and how many of them had a copy.
+#[utoipa::path(
+    get,
+    path = "/api/v1/expert-stats",
+    params(Wanted),
+    responses(
+        (status = 200, description = "Selections and copies of experts.", body = AllExperts),
+        (status = 400, description = "There is no such detail.", body = ErrorBody<'static>)
+    )
+)]
+pub(super) async fn stats(state: Data<State>, wanted: Query<Wanted>) -> Result<HttpResponse, ApiError> {
     let detail = match wanted.detail.as_deref() {
         None | Some("summary") => Detail::Summary,
         Some("layers") => Detail::Layers,
@@ -163,7 +175,7 @@ async fn stats(state: Data<State>, wanted: Query<Wanted>) -> Result<HttpResponse
         }
     };
     let models = match &wanted.model {
-        Some(name) => vec![ModelExperts::of(&*state.named(name)?.engine, detail)],
+        Some(name) => vec![ModelExperts::of(&*state.named(name)?.model.engine, detail)],
         None => state
             .served()
             .iter()
@@ -257,9 +269,9 @@ impl From<LayerCounts> for Counts {
 }
 
 /// What may be changed; what is not named stays.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Wish {
+pub(super) struct Wish {
     /// Read by [`Body::model`].
     #[serde(rename = "model")]
     _model: Option<String>,
@@ -273,10 +285,17 @@ struct Wish {
     reset: bool,
 }
 
-async fn change(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+/// Changes a running cache of experts.
+#[utoipa::path(
+    post,
+    path = "/api/v1/expert-cache",
+    request_body(content = Wish, example = json!({"size": "25%"})),
+    responses((status = 200, description = "The cache as it is now.", body = ModelExperts))
+)]
+pub(super) async fn change(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
     let wish: Wish = body.read()?;
     let engine = match body.model()? {
-        Some(name) => &state.named(name)?.engine,
+        Some(name) => &state.named(name)?.model.engine,
         // Whoever has one cache means that one.
         None => {
             let mut with_cache = state.served().iter().filter(|served| served.engine.experts().is_some());

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, block};
-use schemars::JsonSchema;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
 use crate::api::routing::get;
@@ -18,7 +18,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/api/v1/memory", get().to(memory));
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Memory<'s> {
     models: Vec<ModelMemory<'s>>,
     process: Process,
@@ -29,19 +29,21 @@ struct Memory<'s> {
 /// Bytes by tier and kind.
 type Sums = BTreeMap<String, BTreeMap<&'static str, u64>>;
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ModelMemory<'s> {
     model: &'s str,
-    /// Null before the model is loaded.
+    /// By tier and kind; null before the model is loaded.
+    #[schema(value_type = Option<BTreeMap<String, BTreeMap<String, u64>>>)]
     planned: Option<Sums>,
-    /// Null before the model is loaded.
+    /// By tier and kind; null before the model is loaded.
+    #[schema(value_type = Option<BTreeMap<String, BTreeMap<String, u64>>>)]
     actual: Option<Sums>,
     /// All buffers one by one.
     #[serde(skip_serializing_if = "Option::is_none")]
     buffers: Option<Vec<Buffer>>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Buffer {
     /// As llama.cpp names the memory.
     device: String,
@@ -52,21 +54,21 @@ struct Buffer {
     mapped: bool,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Process {
     /// Bytes in main memory; null where the system does not tell.
     resident: Option<u64>,
 }
 
 /// Main memory, in bytes.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Host {
     total: u64,
     available: u64,
 }
 
 /// An accelerator's memory, in bytes.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Device {
     name: String,
     total: u64,
@@ -75,7 +77,13 @@ struct Device {
     unified: bool,
 }
 
-async fn memory(state: Data<State>) -> Result<HttpResponse, ApiError> {
+/// Tells what the models take, planned and allocated, and what the machine has.
+#[utoipa::path(
+    get,
+    path = "/api/v1/memory",
+    responses((status = 200, description = "Bytes.", body = Memory<'static>))
+)]
+pub(super) async fn memory(state: Data<State>) -> Result<HttpResponse, ApiError> {
     // The system is asked away from the async workers.
     let (resident, machine) = block(|| (host::resident_bytes(), host::machine()))
         .await

@@ -2,26 +2,35 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
-use schemars::JsonSchema;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::openai::conversation;
+use crate::api::presets;
+use crate::api::requests::ApplyTemplateRequest;
 use crate::api::state::State;
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/apply-template", post().to(apply));
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Applied {
     prompt: String,
 }
 
-async fn apply(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
-    let served = state.resolve(body.model()?)?;
-    let conversation = conversation::read(body).await?;
-    let prompt = served.chat.render(conversation).await?;
+/// Renders a conversation with the model's template.
+#[utoipa::path(
+    post,
+    path = "/apply-template",
+    request_body(content = ApplyTemplateRequest, example = json!({"messages": [{"role": "user", "content": "Hello"}]})),
+    responses((status = 200, description = "The prompt.", body = Applied))
+)]
+pub(super) async fn apply(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
+    let target = state.open(&mut body)?;
+    let conversation = presets::begin(target, conversation::read(body).await?);
+    let prompt = target.model.chat.render(conversation).await?;
     Ok(HttpResponse::Ok().json(Applied { prompt }))
 }

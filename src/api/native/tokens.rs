@@ -7,8 +7,8 @@ use std::sync::Arc;
 use actix_web::HttpResponse;
 use actix_web::web::{Bytes, Data, ServiceConfig, post};
 use futures_util::stream::{self, StreamExt};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::api::body::Body;
 use crate::api::error::ApiError;
@@ -26,13 +26,22 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 /// Tokens that are looked up and written at a time: a fraction of a millisecond.
 const PART: usize = 4096;
 
-#[derive(Debug, Deserialize)]
-struct Tokenize {
+/// A text to be split into tokens.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct Tokenize {
+    /// Name, alias or role of a model; the first one if not given. Read by [`State::open`].
+    #[serde(rename = "model")]
+    _model: Option<String>,
+    /// Up to 2 MiB.
     content: String,
+    /// Add the tokens that begin and end a text.
     #[serde(default)]
     add_special: bool,
+    /// Read the names of control tokens as such.
     #[serde(default = "yes")]
+    #[schema(default = true)]
     parse_special: bool,
+    /// Tell the text of each token, too.
     #[serde(default)]
     with_pieces: bool,
 }
@@ -42,12 +51,12 @@ fn yes() -> bool {
 }
 
 /// The answer of `/tokenize`.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Tokenized {
     tokens: Vec<TokenEntry>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 enum TokenEntry {
     Id(Token),
@@ -58,7 +67,7 @@ enum TokenEntry {
     },
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 enum Piece {
     Text(String),
@@ -72,9 +81,16 @@ impl From<Vec<u8>> for Piece {
     }
 }
 
-async fn tokenize(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+/// Splits a text into tokens.
+#[utoipa::path(
+    post,
+    path = "/tokenize",
+    request_body(content = Tokenize, example = json!({"content": "Hello", "with_pieces": true})),
+    responses((status = 200, description = "The tokens.", body = Tokenized))
+)]
+pub(super) async fn tokenize(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
     let request: Tokenize = body.read()?;
-    let engine = state.resolve(body.model()?)?.engine.clone();
+    let engine = state.open(&mut body)?.model.engine.clone();
     drop(body);
     let bytes = request.content.len();
     if bytes > limits::TOKENIZE_BYTES {
@@ -142,18 +158,30 @@ async fn entries(
         .collect())
 }
 
-#[derive(Debug, Deserialize)]
-struct Detokenize {
+/// Tokens to be joined to a text.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct Detokenize {
+    /// Name, alias or role of a model; the first one if not given. Read by [`State::open`].
+    #[serde(rename = "model")]
+    _model: Option<String>,
+    #[schema(max_items = 1_048_576)]
     tokens: Vec<Token>,
 }
 
 /// The answer of `/detokenize`.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Detokenized {
     content: String,
 }
 
-async fn detokenize(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+/// Joins tokens to a text.
+#[utoipa::path(
+    post,
+    path = "/detokenize",
+    request_body(content = Detokenize, example = json!({"tokens": [1, 2, 3]})),
+    responses((status = 200, description = "The text.", body = Detokenized))
+)]
+pub(super) async fn detokenize(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
     let count = body.field("tokens").as_array().map_or(0, Vec::len);
     if count > limits::DETOKENIZE_TOKENS {
         let message = format!(
@@ -163,7 +191,7 @@ async fn detokenize(state: Data<State>, body: Body) -> Result<HttpResponse, ApiE
         return Err(ApiError::field("tokens", message));
     }
     let request: Detokenize = body.read()?;
-    let engine = state.resolve(body.model()?)?.engine.clone();
+    let engine = state.open(&mut body)?.model.engine.clone();
     drop(body);
     let tokens = Arc::new(request.tokens);
     let vocabulary = engine.info().vocabulary;

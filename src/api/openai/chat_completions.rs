@@ -2,14 +2,17 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
-use schemars::JsonSchema;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::conversation;
 use super::logprobs::ChatLogprobs;
 use crate::api::body::Body;
+use crate::api::described::ServerSentEvent;
 use crate::api::error::ApiError;
 use crate::api::parameters::Parameters;
+use crate::api::presets;
+use crate::api::requests::ChatCompletionRequest;
 use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
@@ -23,21 +26,35 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .route("/api/v1/chat/completions", post().to(complete));
 }
 
-async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+/// Answers a conversation.
+#[utoipa::path(
+    post,
+    path = "/v1/chat/completions",
+    request_body(
+        content = ChatCompletionRequest,
+        example = json!({"messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_tokens": 128})
+    ),
+    responses((
+        status = 200,
+        description = "The answer; with `stream` events of type `ChatChunk`, then `[DONE]`.",
+        content((ChatCompletion = "application/json"), (ServerSentEvent = "text/event-stream"))
+    ))
+)]
+pub(super) async fn complete(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
+    let target = state.open(&mut body)?;
     let parameters = Parameters::of(&body)?;
-    let served = state.resolve(parameters.model.as_deref())?;
     let options = parameters.options()?;
     let shape = Chat {
-        envelope: Envelope::new("chatcmpl", CHUNK, served.name()),
+        envelope: Envelope::new("chatcmpl", CHUNK, target.name()),
         include_usage: parameters.include_usage(),
         logprobs: options.logprobs.is_some(),
     };
     let streams = parameters.streams();
     let request = ChatRequest {
         options,
-        conversation: conversation::read(body).await?,
+        conversation: presets::begin(target, conversation::read(body).await?),
     };
-    respond(served.chat.chat(request).await?, streams, shape).await
+    respond(target.model.chat.chat(request).await?, streams, shape).await
 }
 
 const CHUNK: &str = "chat.completion.chunk";
@@ -49,8 +66,8 @@ struct Chat {
 }
 
 /// A whole answer.
-#[derive(Debug, Serialize, JsonSchema)]
-struct ChatCompletion {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ChatCompletion {
     #[serde(flatten)]
     envelope: Envelope,
     choices: Vec<Choice>,
@@ -58,7 +75,8 @@ struct ChatCompletion {
     timings: Timings,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChatChoice)]
 struct Choice {
     index: usize,
     message: Message,
@@ -66,7 +84,8 @@ struct Choice {
     finish_reason: FinishReason,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChatMessage)]
 struct Message {
     role: &'static str,
     /// Null where there are only calls.
@@ -81,7 +100,7 @@ struct Message {
 }
 
 /// The same text twice: clients look for one of the two names.
-#[derive(Debug, Default, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct Reasoning {
     /// As llama-server, SGLang and DeepSeek name it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,7 +120,7 @@ impl Reasoning {
 }
 
 /// A call, or in a stream a piece of one.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ToolCall {
     /// Only in streams: which call the piece is of.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,7 +133,7 @@ struct ToolCall {
     function: Function,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Function {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
@@ -146,8 +165,8 @@ impl ToolCall {
 }
 
 /// One event of a streamed answer.
-#[derive(Debug, Serialize, JsonSchema)]
-struct ChatChunk {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ChatChunk {
     #[serde(flatten)]
     envelope: Envelope,
     /// Empty in chunks that tell only usage or progress.
@@ -162,7 +181,7 @@ struct ChatChunk {
     timings: Option<Timings>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ChunkChoice {
     index: usize,
     delta: Delta,
@@ -171,7 +190,7 @@ struct ChunkChoice {
 }
 
 /// What a chunk adds to a choice.
-#[derive(Debug, Default, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct Delta {
     /// Only in the first chunk of a choice.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -4,15 +4,17 @@ use std::cell::RefCell;
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
-use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 use super::logprobs::TextLogprobs;
 use crate::api::body::Body;
+use crate::api::described::ServerSentEvent;
 use crate::api::error::ApiError;
 use crate::api::limits;
 use crate::api::parameters::Parameters;
 use crate::api::prompts;
+use crate::api::requests::CompletionRequest;
 use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
@@ -24,13 +26,24 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/v1/completions", post().to(complete));
 }
 
-async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+/// Continues texts, without a template.
+#[utoipa::path(
+    post,
+    path = "/v1/completions",
+    request_body(content = CompletionRequest, example = json!({"prompt": "Once upon a time", "max_tokens": 32})),
+    responses((
+        status = 200,
+        description = "The texts; with `stream` events of type `TextCompletion`, then `[DONE]`.",
+        content((TextCompletion = "application/json"), (ServerSentEvent = "text/event-stream"))
+    ))
+)]
+pub(super) async fn complete(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
+    let target = state.open(&mut body)?;
     let parameters = Parameters::of(&body)?;
-    let served = state.resolve(parameters.model.as_deref())?;
     let options = parameters.options()?;
     let more: More = body.read()?;
     let mut shape = Text {
-        envelope: Envelope::new("cmpl", "text_completion", served.name()),
+        envelope: Envelope::new("cmpl", "text_completion", target.name()),
         include_usage: parameters.include_usage(),
         logprobs: options.logprobs.is_some(),
         offsets: RefCell::default(),
@@ -43,7 +56,7 @@ async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiErr
             return Err(ApiError::unsupported("echo", "probabilities of the prompt"));
         }
         for prompt in &prompts {
-            shape.echo.push(text_of(&*served.engine, prompt).await?);
+            shape.echo.push(text_of(&*target.model.engine, prompt).await?);
         }
     }
     if let Some(suffix) = more.suffix.filter(|suffix| !suffix.is_empty()) {
@@ -53,7 +66,7 @@ async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiErr
         let [Segment::Text(before)] = prompt.as_mut_slice() else {
             return Err(ApiError::field("suffix", "`suffix` goes with a prompt that is a text"));
         };
-        if let Prompt::Tokens(tokens) = served.engine.infill(std::mem::take(before), suffix).await? {
+        if let Prompt::Tokens(tokens) = target.model.engine.infill(std::mem::take(before), suffix).await? {
             *prompt = vec![Segment::Tokens(tokens)];
         }
     }
@@ -63,7 +76,7 @@ async fn complete(state: Data<State>, body: Body) -> Result<HttpResponse, ApiErr
     }
     let request = TextRequest { prompts, options };
     drop(body);
-    let outputs = served.chat.continue_text(request).await;
+    let outputs = target.model.chat.continue_text(request).await;
     let outputs = outputs.map_err(|error| ApiError::from(error).about("prompt"))?;
     respond(outputs, parameters.streams(), shape).await
 }
@@ -109,7 +122,7 @@ struct Text {
 }
 
 /// A whole answer, or one event of a streamed one.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct TextCompletion {
     #[serde(flatten)]
     envelope: Envelope,
@@ -124,7 +137,8 @@ struct TextCompletion {
     timings: Option<Timings>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TextChoice)]
 struct Choice {
     /// The prompt's place in the request.
     index: usize,

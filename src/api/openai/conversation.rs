@@ -39,8 +39,13 @@ struct Templating {
 }
 
 fn read_now(body: &Body) -> Result<Conversation, ApiError> {
-    let templating: Templating = body.read()?;
     let messages = messages(body.field("messages"))?;
+    of_messages(body, messages)
+}
+
+/// What the body says of a conversation, but for its messages.
+pub(in crate::api) fn of_messages(body: &Body, messages: Vec<Message>) -> Result<Conversation, ApiError> {
+    let templating: Templating = body.read()?;
     let mut variables = templating.chat_template_kwargs.unwrap_or_default();
     let thinking = match variables.shift_remove("enable_thinking") {
         None | Some(Value::Null) => None,

@@ -4,11 +4,12 @@ use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::api::body::Body;
 use crate::api::error::ApiError;
+use crate::api::requests::EmbeddingRequest;
 use crate::api::state::State;
 use crate::api::vectors::{self, Norm};
 use crate::engine::Pooling;
@@ -33,7 +34,7 @@ enum Encoding {
 }
 
 /// The answer.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct EmbeddingList {
     object: &'static str,
     data: Vec<Embedding>,
@@ -41,36 +42,45 @@ struct EmbeddingList {
     usage: EmbeddingUsage,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Embedding {
     object: &'static str,
     index: usize,
     embedding: Vector,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 enum Vector {
     Numbers(Vec<f32>),
     Base64(String),
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct EmbeddingUsage {
     prompt_tokens: u32,
     total_tokens: u32,
 }
 
-async fn embed(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
+/// Makes vectors of texts.
+#[utoipa::path(
+    post,
+    path = "/v1/embeddings",
+    request_body(content = EmbeddingRequest, example = json!({"input": ["Hello", "Goodbye"]})),
+    responses(
+        (status = 200, description = "The vectors, of length 1.", body = EmbeddingList)
+    )
+)]
+pub(super) async fn embed(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
     let options: Options = body.read()?;
-    let served = state.resolve(body.model()?)?;
+    let target = state.open(&mut body)?;
     let texts = vectors::texts("input", body.field("input"))?;
     drop(body);
-    let engine = &served.engine;
+    let engine = &target.model.engine;
     if engine.pooling() == Some(Pooling::Rank) {
         let message = format!(
             "model `{}` ranks documents (/v1/rerank), and makes no embeddings",
-            served.name()
+            target.name()
         );
         return Err(ApiError::field("model", message));
     }
@@ -84,7 +94,7 @@ async fn embed(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError>
                 let message = format!(
                     "`dimensions` must be from 1 to {}, what model `{}` has",
                     vector.len(),
-                    served.name()
+                    target.name()
                 );
                 return Err(ApiError::field("dimensions", message));
             }
@@ -105,7 +115,7 @@ async fn embed(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError>
     Ok(HttpResponse::Ok().json(EmbeddingList {
         object: "list",
         data,
-        model: served.name().to_owned(),
+        model: target.name().to_owned(),
         usage: EmbeddingUsage {
             prompt_tokens: tokens,
             total_tokens: tokens,

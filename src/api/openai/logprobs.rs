@@ -1,20 +1,20 @@
 //! How likely tokens were, in OpenAI's two forms.
 
-use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
+use utoipa::ToSchema;
 
 use crate::engine::{Candidate, TokenLogprob};
 
 /// The form of chats.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ChatLogprobs {
     content: Vec<ChatToken>,
     /// Local models have no separate refusals.
     refusal: (),
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ChatToken {
     #[serde(flatten)]
     chosen: ChatCandidate,
@@ -22,7 +22,7 @@ struct ChatToken {
     top_logprobs: Vec<ChatCandidate>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ChatCandidate {
     /// Its bytes as text; what is no character by itself is U+FFFD.
     token: String,
@@ -55,7 +55,7 @@ impl ChatLogprobs {
 }
 
 /// The form of completions: lists with an entry for each token.
-#[derive(Debug, Default, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct TextLogprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<f32>,

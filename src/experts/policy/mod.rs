@@ -44,9 +44,7 @@ pub trait Policy: std::fmt::Debug + Send {
 }
 
 /// The policies by name, as in `experts.policy`.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PolicyKind {
     /// The experts that a heat map names, for ever.

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import openai
 import pytest
-from conftest import Server
+from conftest import QUESTION, RESULT, WEATHER, Server
+from pydantic import BaseModel
 
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "Current weather in a city",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
+
+def connect(url: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
 
 
 @pytest.fixture(params=["shared", "own"])
 def client(request: pytest.FixtureRequest, server: Server) -> openai.OpenAI:
-    return server.client(None if request.param == "shared" else server.reasoner)
+    return connect(server.url if request.param == "shared" else server.reasoner)
 
 
 def ask(text: str) -> dict:
@@ -28,9 +25,9 @@ def ask(text: str) -> dict:
 
 
 def test_models(server: Server) -> None:
-    assert [model.id for model in server.client().models.list()] == ["demo-reasoner", "demo-narrator"]
-    assert [model.id for model in server.client(server.narrator).models.list()] == ["demo-narrator"]
-    assert server.client().models.retrieve("demo-narrator").owned_by == "hearth"
+    assert [model.id for model in connect(server.url).models.list()] == ["demo-reasoner", "demo-narrator"]
+    assert [model.id for model in connect(server.narrator).models.list()] == ["demo-narrator"]
+    assert connect(server.url).models.retrieve("demo-narrator").owned_by == "hearth"
 
 
 def test_chat(client: openai.OpenAI) -> None:
@@ -52,12 +49,61 @@ def test_completions(client: openai.OpenAI) -> None:
     assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
 
 
-def test_tools_reach_the_prompt(client: openai.OpenAI) -> None:
-    without = client.chat.completions.create(**ask("What is the weather in Paris?"))
-    answer = client.chat.completions.create(**ask("What is the weather in Paris?"), tools=[WEATHER])
-    assert answer.usage.prompt_tokens > without.usage.prompt_tokens
-    message = answer.choices[0].message
-    assert message.tool_calls or "<tool_call>" in (message.content or "")
+def test_a_loop_with_a_tool(client: openai.OpenAI) -> None:
+    """Question -> call -> result -> answer."""
+    first = client.chat.completions.create(**ask(QUESTION), tools=[WEATHER]).choices[0]
+    assert first.finish_reason == "tool_calls"
+    (call,) = first.message.tool_calls
+    assert (call.type, call.function.name) == ("function", "get_weather")
+    assert json.loads(call.function.arguments) == {"city": "Paris"}
+    messages = [
+        {"role": "user", "content": QUESTION},
+        first.message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call.id, "content": RESULT},
+    ]
+    last = client.chat.completions.create(**{**ask(QUESTION), "messages": messages}, tools=[WEATHER]).choices[0]
+    assert last.finish_reason == "stop" and "Paris" in last.message.content
+
+
+def test_calls_in_a_stream(client: openai.OpenAI) -> None:
+    with client.chat.completions.stream(**ask(QUESTION), tools=[WEATHER]) as stream:
+        events = [event.type for event in stream]
+        message = stream.get_final_completion().choices[0].message
+    (call,) = message.tool_calls
+    assert json.loads(call.function.arguments) == {"city": "Paris"}
+    assert "tool_calls.function.arguments.done" in events
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
+def test_a_call_can_be_required(client: openai.OpenAI, choice: object) -> None:
+    answer = client.chat.completions.create(**{**ask("hello"), "max_tokens": 256}, tools=[WEATHER], tool_choice=choice)
+    (call,) = answer.choices[0].message.tool_calls
+    assert call.function.name == "get_weather" and isinstance(json.loads(call.function.arguments)["city"], str)
+    none = client.chat.completions.create(**ask(QUESTION), tools=[WEATHER], tool_choice="none").choices[0].message
+    assert not none.tool_calls
+
+
+class City(BaseModel):
+    """What the model extracts."""
+
+    city: str
+
+
+def test_parse(client: openai.OpenAI) -> None:
+    request = ask("Extract the city as JSON: Anna lives in Paris")
+    answer = client.chat.completions.parse(**request, response_format=City).choices[0].message
+    assert isinstance(answer.parsed, City)
+    whole = client.chat.completions.create(**request, response_format={"type": "json_object"}).choices[0].message
+    assert isinstance(json.loads(whole.content), dict)
+
+
+def test_thoughts_are_apart(client: openai.OpenAI) -> None:
+    request = {**ask("What is 12 + 30? Think step by step."), "max_tokens": 256}
+    message = client.chat.completions.create(**request).choices[0].message
+    assert "<think>" not in (message.content or "")
+    chunks = list(client.chat.completions.create(**request, stream=True))
+    thoughts = "".join(getattr(chunk.choices[0].delta, "reasoning_content", None) or "" for chunk in chunks if chunk.choices)
+    assert thoughts == (getattr(message, "reasoning_content", None) or "")
 
 
 def test_the_same_seed_gives_the_same_answer(client: openai.OpenAI) -> None:
@@ -80,11 +126,11 @@ def test_stop(client: openai.OpenAI) -> None:
 def test_models_by_name(server: Server) -> None:
     for url, name in [(server.url, "nobody"), (server.reasoner, "demo-narrator")]:
         with pytest.raises(openai.NotFoundError) as missing:
-            server.client(url).chat.completions.create(**{**ask("hello"), "model": name})
+            connect(url).chat.completions.create(**{**ask("hello"), "model": name})
         assert missing.value.code == "model_not_found"
     # The only model of a port takes names that no model has.
     request = {**ask("hello"), "model": "gpt-4o"}
-    assert server.client(server.reasoner).chat.completions.create(**request).model == "demo-reasoner"
+    assert connect(server.reasoner).chat.completions.create(**request).model == "demo-reasoner"
 
 
 def test_several_prompts(client: openai.OpenAI) -> None:
@@ -110,7 +156,7 @@ def test_errors(client: openai.OpenAI) -> None:
 
 
 def test_a_closed_stream_frees_the_slot(server: Server) -> None:
-    client = server.client()
+    client = connect(server.url)
     stream = client.completions.create(
         model="demo-narrator", prompt="Once", max_tokens=4000, stream=True, extra_body={"ignore_eos": True}
     )

@@ -1,0 +1,30 @@
+"""schemathesis: requests made up from /openapi.json, and answers held against it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import Server
+
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,response_headers_conformance"
+CASES = 500
+
+
+@pytest.fixture(scope="session")
+def more() -> str:
+    """Short contexts, and so short answers: these tests are about requests."""
+    return "context = 256\nparallel = 8"
+
+
+def test_no_request_breaks_the_description(server: Server, tmp_path: Path) -> None:
+    command = ["schemathesis", "run", f"{server.url}/openapi.json", "--checks", CHECKS]
+    command += ["--phases", "examples,coverage,fuzzing", "--max-examples", "40", "--workers", "4", "--seed", "1"]
+    command += ["--request-timeout", "60", "--continue-on-failure"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0
+    cases = re.search(r"([\d,]+) generated", done.stdout)
+    assert cases and int(cases[1].replace(",", "")) >= CASES
