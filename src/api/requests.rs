@@ -184,6 +184,12 @@ struct ConversationFields {
     parallel_tool_calls: Option<bool>,
     /// What becomes of the model's thoughts.
     reasoning_format: Option<ReasoningFormat>,
+    /// Tokens of thought at most; -1 for any number.
+    #[schema(minimum = -1)]
+    reasoning_budget_tokens: Option<i64>,
+    /// Another name of it.
+    #[schema(minimum = -1)]
+    thinking_budget_tokens: Option<i64>,
     /// Further variables of the chat template, such as `enable_thinking`.
     chat_template_kwargs: Option<Map<String, Value>>,
     /// Passed to the chat template; which words it knows is the model's.
