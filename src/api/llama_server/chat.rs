@@ -3,7 +3,6 @@
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::error::LlamaError;

@@ -3,7 +3,6 @@
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::completion::answer;
 use super::error::{LlamaError, LlamaErrorBody};

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Query, ServiceConfig, post};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::IntoParams;
 
 use super::error::{LlamaError, LlamaErrorBody};
