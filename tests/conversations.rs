@@ -334,3 +334,25 @@ fn control_tokens_in_messages_are_text() {
         "{answer}"
     );
 }
+
+#[test]
+fn thoughts_have_a_budget() {
+    let server = Server::start("");
+    let mut body = ask("What is 12 + 30? Think step by step.");
+    let words = |answer: &Value| {
+        let thought = &answer["choices"][0]["message"]["reasoning_content"];
+        thought.as_str().map_or(0, |thought| thought.split_whitespace().count())
+    };
+    let (_, free) = server.post(CHAT, &body);
+    assert!(words(&free) > 3, "{free}");
+    body["reasoning_budget_tokens"] = 2.into();
+    let (status, bound) = server.post(CHAT, &body);
+    assert_eq!(status, 200, "{bound}");
+    assert!(words(&bound) <= 2, "{bound}");
+    assert!(
+        !bound["choices"][0]["message"]["content"].as_str().unwrap().is_empty(),
+        "{bound}"
+    );
+    body["reasoning_budget_tokens"] = (-7).into();
+    assert_eq!(server.post(CHAT, &body).1["error"]["param"], "reasoning_budget_tokens");
+}

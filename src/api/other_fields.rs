@@ -69,12 +69,6 @@ pub(super) const REFUSED: &[Refused] = &[
         asks,
     },
     Refused {
-        fields: &["reasoning_budget_tokens", "thinking_budget_tokens"],
-        what: "a budget of reasoning",
-        // 0 asks for no reasoning at all.
-        asks: |value| !value.is_null() && value.as_f64().is_none_or(|budget| budget >= 0.0),
-    },
-    Refused {
         fields: &["functions", "function_call"],
         what: "the old form of `tools` and `tool_choice`",
         asks,

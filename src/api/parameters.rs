@@ -19,6 +19,9 @@ use super::other_fields;
 use crate::engine::{SamplerKind, SamplingOverrides, Token};
 use crate::generation::{BiasTarget, Options, OutputFormat};
 
+#[cfg(test)]
+mod tests;
+
 /// Sampling and limits of a request, by the names of OpenAI, llama-server and vLLM.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
@@ -208,10 +211,12 @@ const READ_ELSEWHERE: &[&str] = &[
     "parallel_tool_calls",
     "prompt",
     "raw",
+    "reasoning_budget_tokens",
     "reasoning_effort",
     "reasoning_format",
     "suffix",
     "system",
+    "thinking_budget_tokens",
     "tool_choice",
     "tools",
 ];
@@ -495,6 +500,3 @@ fn logit_bias(value: &Value) -> Result<Vec<(BiasTarget, f32)>, ApiError> {
         _ => Ok(Vec::new()),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -82,17 +82,14 @@ fn fields(preset: &PresetConfig) -> Map<String, Value> {
         fields.insert("stop".into(), preset.stop.as_slice().into());
     }
     if let Some(format) = &preset.response_format {
-        fields.insert("response_format".into(), format.clone());
+        fields.insert("response_format".into(), format.clone().into());
     }
     fields
 }
 
 /// Variables of the chat template.
 fn variables(preset: &PresetConfig) -> Map<String, Value> {
-    let mut variables = match &preset.chat_template_kwargs {
-        Some(Value::Object(variables)) => variables.clone(),
-        _ => Map::new(),
-    };
+    let mut variables = preset.chat_template_kwargs.clone().unwrap_or_default();
     if let Some(effort) = preset.reasoning_effort {
         variables.insert("reasoning_effort".into(), effort.into());
     }

@@ -68,10 +68,16 @@ fn preset(name: &str, model: DemoModel) -> PartialPreset {
 
 /// A preset that answers with JSON, and likeliest words.
 fn answers_json(name: &str, system: &str, schema: Value) -> PartialPreset {
-    let format = json!({"type": "json_schema", "json_schema": {"name": name, "strict": true, "schema": schema}});
+    let format = [
+        ("type".to_owned(), "json_schema".into()),
+        (
+            "json_schema".to_owned(),
+            json!({"name": name, "strict": true, "schema": schema}),
+        ),
+    ];
     PartialPreset {
         system: Setting::default_of(Some(system.to_owned())),
-        response_format: Setting::default_of(Some(format)),
+        response_format: Setting::default_of(Some(format.into_iter().collect())),
         enable_thinking: Setting::default_of(Some(false)),
         sampling: PartialSampling::default_of(SamplingOverrides {
             temperature: Some(0.0),

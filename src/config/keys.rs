@@ -121,9 +121,9 @@ section! {
         /// model's file
         chat_template: Option<ChatTemplate> = Value(None),
             Maybe(Text { parse: value::chat_template, show: |template| template.given.clone() }, "the model's own");
-        /// variables of the chat template where a request says nothing, as JSON: `'{"enable_thinking": false}'`
+        /// variables of the chat template where a request says nothing, such as `{ enable_thinking = false }`, or JSON in a string
         chat_template_kwargs: Option<Map<String, Json>> = Value(None),
-            Maybe(Text { parse: value::json_object, show: value::json_object_text }, "none");
+            Maybe(Object { check: |_| Ok(()) }, "none");
         /// also make embeddings, in a small second context of the model (2048 tokens per text at most). A model whose role is
         /// `"embedding"` makes nothing else
         embeddings: bool = Value(false), Truth;
@@ -191,7 +191,7 @@ section! {
         stop: Vec<String> = Value(Vec::new()), List(Text { parse: value::stop, show: String::clone });
         /// `response_format` of requests, as a table or as JSON in a string: `{ type = "json_object" }`, or
         /// `{ type = "json_schema", json_schema = { name = "...", schema = { ... } } }`
-        response_format: Option<Json> = Value(None), Maybe(Object { check: value::response_format }, "text");
+        response_format: Option<Map<String, Json>> = Value(None), Maybe(Object { check: value::response_format }, "text");
         /// `reasoning_effort` of requests, which some templates read
         reasoning_effort: Option<&'static str> = Value(None), Maybe(Choice {
             words: ["none", "minimal", "low", "medium", "high", "xhigh", "max"].map(|word| (word, word)),
@@ -200,7 +200,7 @@ section! {
         /// whether the model thinks before it answers, where its template can tell it
         enable_thinking: Option<bool> = Value(None), Maybe(Truth, "the template's");
         /// further variables of the chat template
-        chat_template_kwargs: Option<Json> = Value(None), Maybe(Object { check: |_| Ok(()) }, "none");
+        chat_template_kwargs: Option<Map<String, Json>> = Value(None), Maybe(Object { check: |_| Ok(()) }, "none");
     } below {
         /// Sampling, on top of the model's own.
         sampling: SamplingOverrides = PartialSampling;

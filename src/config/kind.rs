@@ -327,9 +327,9 @@ pub(super) struct Object {
 }
 
 impl Object {
-    fn checked(&self, value: Json) -> Result<Json, Fault> {
-        match &value {
-            Json::Object(entries) => (self.check)(entries).map(|()| value),
+    fn checked(&self, value: Json) -> Result<Map<String, Json>, Fault> {
+        match value {
+            Json::Object(entries) => (self.check)(&entries).map(|()| entries),
             _ => Err(Fault {
                 message: "must be a table, or a JSON object in a string".to_owned(),
                 hint: None,
@@ -339,9 +339,9 @@ impl Object {
 }
 
 impl Kind for Object {
-    type Value = Json;
+    type Value = Map<String, Json>;
 
-    fn read(&self, _: &str, value: &Spanned<DeValue<'_>>, report: Report<'_>) -> Option<Setting<Json>> {
+    fn read(&self, _: &str, value: &Spanned<DeValue<'_>>, report: Report<'_>) -> Option<Setting<Self::Value>> {
         let result = match value.get_ref() {
             DeValue::String(text) => self.parse(text),
             table @ DeValue::Table(_) => self.checked(json_of(table)),
@@ -350,7 +350,7 @@ impl Kind for Object {
         settle(result, value, report)
     }
 
-    fn parse(&self, text: &str) -> Result<Json, Fault> {
+    fn parse(&self, text: &str) -> Result<Self::Value, Fault> {
         let value = serde_json::from_str(text).map_err(|error| Fault {
             message: format!("must be a JSON object, but the string is not valid JSON: {error}"),
             hint: None,
@@ -358,12 +358,13 @@ impl Kind for Object {
         self.checked(value)
     }
 
-    fn show(&self, value: &Json) -> Option<Json> {
+    fn show(&self, value: &Self::Value) -> Option<Json> {
+        let value = Json::Object(value.clone());
         // A TOML file has no null.
-        Some(if has_null(value) {
+        Some(if has_null(&value) {
             value.to_string().into()
         } else {
-            value.clone()
+            value
         })
     }
 

@@ -361,21 +361,6 @@ pub(super) fn chat_template(text: &str) -> Result<ChatTemplate, Fault> {
     })
 }
 
-/// A JSON object.
-pub(super) fn json_object(text: &str) -> Result<Map<String, Json>, Fault> {
-    serde_json::from_str(text).map_err(|error| {
-        Fault::new(
-            format!("must be a JSON object, but is {text:?} ({error})"),
-            "such as '{\"enable_thinking\": false}'",
-        )
-    })
-}
-
-/// The text that [`json_object`] reads.
-pub(super) fn json_object_text(object: &Map<String, Json>) -> String {
-    Json::Object(object.clone()).to_string()
-}
-
 /// A file or a built-in model. Paths are as they were given, see `Base::anchor`.
 pub(super) fn source(text: &str) -> Result<ModelSource, Fault> {
     if let Some(name) = text.strip_prefix("demo:") {

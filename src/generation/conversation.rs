@@ -13,6 +13,8 @@ pub struct Conversation {
     pub ending: Ending,
     /// Whether the model is to think before it answers, if it can; the model's own setting if not given.
     pub thinking: Option<bool>,
+    /// Tokens after which a thought is ended.
+    pub reasoning_budget: Option<u32>,
     /// What becomes of the thoughts.
     pub reasoning_format: ReasoningFormat,
     /// Further variables of the template, such as `reasoning_effort`, on top of the model's own.

@@ -15,7 +15,9 @@ use super::literal::Part;
 use super::output::OutputStream;
 use super::request::{BiasTarget, ChatRequest, Options, OutputFormat, Segment, TextPrompt, TextRequest};
 use super::template::{Prepared, Templates};
-use crate::engine::{EngineError, EventStream, GenerateRequest, Grammar, Prompt, Token, TokenEngine, Trigger};
+use crate::engine::{
+    EngineError, EventStream, GenerateRequest, Grammar, Prompt, ReasoningBudget, Token, TokenEngine, Trigger,
+};
 use crate::llama::chat::{Rendered, TriggerKind};
 
 /// A token engine and the templates of its model. Cheap to clone.
@@ -137,6 +139,7 @@ impl LocalBackend {
         let ChatRequest { conversation, options } = request;
         let (format, choices) = (options.format.clone(), options.choices);
         let info = self.engine.info();
+        let budget = conversation.reasoning_budget;
         let Prepared {
             rendered,
             parts,
@@ -149,6 +152,9 @@ impl LocalBackend {
             OutputFormat::Grammar(text) => Some(Grammar::new(text)),
             _ => self.grammar(&rendered).await?,
         };
+        if let Some(budget) = budget {
+            generate.reasoning_budget = self.budget(budget, &rendered).await?;
+        }
         generate.stop.extend(rendered.stops.iter().cloned());
         generate.prompt = self.chat_prompt(parts).await?;
         let streams = self.submit(generate, choices).await?.into_iter();
@@ -163,6 +169,22 @@ impl LocalBackend {
             tokens.extend(self.single_token(text).await?);
         }
         Ok(tokens)
+    }
+
+    /// A bound for the thoughts; `None` for a model that does not think, or in a way that is not known.
+    async fn budget(&self, budget: u32, rendered: &Rendered) -> Result<Option<ReasoningBudget>, GenerationError> {
+        let (start, Some(end)) = (&rendered.thinking_start, rendered.thinking_ends.first()) else {
+            return Ok(None);
+        };
+        if start.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(ReasoningBudget {
+            start: self.engine.tokenize(start.clone(), false, true).await?,
+            end: self.engine.tokenize(end.clone(), false, true).await?,
+            budget,
+            already_open: rendered.parser.generation_prompt.trim_end().ends_with(start.as_str()),
+        }))
     }
 
     async fn single_token(&self, text: &str) -> Result<Option<Token>, GenerationError> {

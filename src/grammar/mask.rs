@@ -25,14 +25,6 @@ impl Mask {
         }
     }
 
-    pub(super) fn remove(&mut self, token: Token) {
-        if let Some((word, bit)) = place(token)
-            && let Some(word) = self.0.get_mut(word)
-        {
-            *word &= !bit;
-        }
-    }
-
     pub(super) fn contains(&self, token: Token) -> bool {
         place(token).is_some_and(|(word, bit)| self.0.get(word).is_some_and(|word| word & bit != 0))
     }

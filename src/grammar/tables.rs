@@ -513,30 +513,33 @@ impl Tables {
             if alive {
                 mask.insert(*token);
             } else {
-                // All that begin with these bytes are out.
+                // All that begin with these bytes are out. Mostly it is the first byte.
                 let dead = path.len();
-                index += common[index..]
-                    .iter()
-                    .take_while(|common| usize::from(**common) >= dead)
-                    .count();
+                index = match dead {
+                    1 => vocabulary.after(piece[0]),
+                    _ => {
+                        let same = common[index..]
+                            .iter()
+                            .take_while(|common| usize::from(**common) >= dead);
+                        index + same.count()
+                    }
+                };
             }
         }
         let Set { items, partial, .. } = &self.sets[set as usize];
         if *partial == Partial::None {
-            for (token, negated) in items.iter().filter_map(|item| names_token(&self.grammar, item)) {
+            for (named, negated) in items.iter().filter_map(|item| names_token(&self.grammar, item)) {
+                let mut insert = |token: Token| {
+                    if vocabulary.kind(token) != Kind::End {
+                        mask.insert(token);
+                    }
+                };
                 if negated {
-                    (0..)
-                        .take(vocabulary.len())
-                        .filter(|other| *other != token)
-                        .for_each(|other| mask.insert(other));
+                    let others = (0..).take(vocabulary.len()).filter(|other| *other != named);
+                    others.for_each(insert);
                 } else {
-                    mask.insert(token);
+                    insert(named);
                 }
-            }
-        }
-        for token in (0..).take(vocabulary.len()) {
-            if vocabulary.kind(token) == Kind::End {
-                mask.remove(token);
             }
         }
         let mask = Arc::new(mask);

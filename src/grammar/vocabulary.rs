@@ -14,6 +14,8 @@ pub struct Vocabulary {
     sorted: Vec<Token>,
     /// How many bytes each of `sorted` has in common with the one before.
     common: Vec<u16>,
+    /// For each byte, where in `sorted` the tokens that begin with it end.
+    ends: Box<[usize; 256]>,
 }
 
 /// What a token is for a grammar.
@@ -35,6 +37,7 @@ impl Vocabulary {
             kinds: Vec::new(),
             sorted: Vec::new(),
             common: Vec::new(),
+            ends: Box::new([0; 256]),
         };
         for (piece, kind) in tokens {
             // No token is longer: lengths fit `common`.
@@ -60,6 +63,9 @@ impl Vocabulary {
             u16::try_from(common).unwrap_or(u16::MAX)
         });
         this.common = common.collect();
+        let ends = (0..=u8::MAX).map(|first| sorted.partition_point(|token| this.piece(*token)[0] <= first));
+        let ends: Vec<usize> = ends.collect();
+        this.ends.copy_from_slice(&ends);
         this.sorted = sorted;
         this
     }
@@ -116,5 +122,10 @@ impl Vocabulary {
     /// The tokens that are text by their bytes, and how many bytes each has in common with the one before.
     pub(super) fn sorted(&self) -> (&[Token], &[u16]) {
         (&self.sorted, &self.common)
+    }
+
+    /// Where in [`Self::sorted`] the tokens that begin with a byte end.
+    pub(super) fn after(&self, first: u8) -> usize {
+        self.ends[usize::from(first)]
     }
 }

@@ -30,8 +30,8 @@ properties = { z = { type = "string" }, a = { type = "integer" } }"#,
         (Some("low"), Some(false))
     );
     assert_eq!(
-        preset.chat_template_kwargs,
-        Some(json!({"a": [1, 2.5, "x"], "b": {"c": true}}))
+        json!(preset.chat_template_kwargs),
+        json!({"a": [1, 2.5, "x"], "b": {"c": true}})
     );
     assert_eq!(
         (preset.sampling.temperature, preset.sampling.max_tokens),
@@ -40,13 +40,13 @@ properties = { z = { type = "string" }, a = { type = "integer" } }"#,
     // The order of properties is that of the answer.
     let format = preset.response_format.as_ref().expect("a format");
     assert_eq!(
-        format.to_string(),
+        json!(format).to_string(),
         r#"{"type":"json_schema","json_schema":{"schema":{"type":"object","properties":{"z":{"type":"string"},"a":{"type":"integer"}}}}}"#
     );
     let again = parse(&loaded.to_toml()).expect("what was shown");
     assert_eq!(again.config, loaded.config, "{}", loaded.to_toml());
     let shown = again.config.presets[0].response_format.as_ref().expect("a format");
-    assert_eq!(shown.to_string(), format.to_string());
+    assert_eq!(json!(shown).to_string(), json!(format).to_string());
 }
 
 #[test]

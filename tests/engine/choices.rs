@@ -101,3 +101,57 @@ fn a_seed_gives_the_same_answer_again() {
         }
     }
 }
+
+#[test]
+fn an_answer_may_begin_with_its_prompt() {
+    let server = Server::start("");
+    for (prompt, expect) in [
+        (json!("Once"), vec!["Once"]),
+        (json!(["One", "Two"]), vec!["One", "One", "Two", "Two"]),
+    ] {
+        let mut body = json!({"model": "demo-narrator", "prompt": prompt, "echo": true, "n": expect.len() / prompt.as_array().map_or(1, Vec::len), "max_tokens": 4});
+        let (status, whole) = server.post(COMPLETIONS, &body);
+        assert_eq!(status, 200, "{whole}");
+        for (text, begin) in texts(&whole).iter().zip(&expect) {
+            assert!(text.starts_with(begin), "{text}");
+        }
+        body["stream"] = true.into();
+        let lines = stream(server.address, COMPLETIONS, &body);
+        let mut streamed = vec![String::new(); expect.len()];
+        for line in &lines[..lines.len() - 1] {
+            let chunk: Value = serde_json::from_str(line).unwrap();
+            let choice = &chunk["choices"][0];
+            if let Some(index) = choice["index"].as_u64() {
+                streamed[usize::try_from(index).unwrap()] += choice["text"].as_str().unwrap();
+            }
+        }
+        for (text, begin) in streamed.iter().zip(&expect) {
+            assert!(text.starts_with(begin), "{text}");
+        }
+    }
+    for (path, body, param) in [
+        (COMPLETIONS, json!({"prompt": "a", "echo": true, "logprobs": 1}), "echo"),
+        (
+            CHAT,
+            json!({"messages": [{"role": "user", "content": "a"}], "echo": true}),
+            "echo",
+        ),
+        // The demo models have no tokens for it.
+        (COMPLETIONS, json!({"prompt": "a", "suffix": "b"}), "suffix"),
+        (COMPLETIONS, json!({"prompt": ["a", "b"], "suffix": "b"}), "suffix"),
+    ] {
+        let (status, answer) = server.post(path, &body);
+        assert_eq!(
+            (status, &answer["error"]["param"]),
+            (400, &json!(param)),
+            "{body}: {answer}"
+        );
+    }
+    // Mirostat takes the place of the chain.
+    for version in [1, 2] {
+        let body = json!({"model": "demo-narrator", "prompt": "Once", "mirostat": version, "mirostat_tau": 3, "seed": 3, "max_tokens": 20});
+        let (status, first) = server.post(COMPLETIONS, &body);
+        assert_eq!(status, 200, "{first}");
+        assert_eq!(texts(&server.post(COMPLETIONS, &body).1), texts(&first));
+    }
+}

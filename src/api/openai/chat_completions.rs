@@ -3,6 +3,7 @@
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, post};
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::conversation;
@@ -43,6 +44,9 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 pub(in crate::api) async fn complete(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
     let target = state.open(&mut body)?;
     let parameters = Parameters::of(&body)?;
+    if *body.field("echo") == Value::Bool(true) {
+        return Err(ApiError::unsupported("echo", "messages in the answer"));
+    }
     let options = parameters.options()?;
     let shape = Chat {
         envelope: Envelope::new("chatcmpl", CHUNK, target.name()),

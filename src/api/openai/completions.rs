@@ -180,7 +180,11 @@ impl Shape for Text {
     fn whole(&self, completion: Completion) -> TextCompletion {
         let choices = (0..).zip(completion.choices).map(|(index, whole)| Choice {
             logprobs: self.logprobs.then(|| TextLogprobs::new(&whole.logprobs, &mut 0)),
-            ..choice(index, whole.content, Some((&whole.reason).into()))
+            ..choice(
+                index,
+                self.echo_of(index).to_owned() + &whole.content,
+                Some((&whole.reason).into()),
+            )
         });
         TextCompletion {
             usage: Some(Some((&completion.totals).into())),

@@ -31,6 +31,10 @@ struct Templating {
     continue_final_message: Value,
     reasoning_effort: Option<String>,
     reasoning_format: Option<String>,
+    /// Tokens of thought at most; -1 for any number.
+    reasoning_budget_tokens: Option<i64>,
+    /// Another name of it.
+    thinking_budget_tokens: Option<i64>,
     parallel_tool_calls: Option<bool>,
 }
 
@@ -63,6 +67,13 @@ pub(in crate::api) fn of_messages(body: &Body, messages: Vec<Message>) -> Result
             None => Ending::of(&messages),
         },
         thinking,
+        reasoning_budget: match templating.reasoning_budget_tokens.or(templating.thinking_budget_tokens) {
+            None | Some(-1) => None,
+            Some(budget) => Some(u32::try_from(budget).map_err(|_| {
+                let message = "`reasoning_budget_tokens` must be a number of tokens, or -1 for any number";
+                ApiError::field("reasoning_budget_tokens", message)
+            })?),
+        },
         reasoning_format: match templating.reasoning_format.as_deref() {
             None | Some("auto" | "deepseek") => ReasoningFormat::Apart,
             Some("none") => ReasoningFormat::InContent,
