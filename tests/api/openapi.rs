@@ -273,10 +273,20 @@ fn examples_work() {
         assert!(!example.is_null(), "{path} has no example");
         let (status, answer) = api.post(path, example);
         // The scripted models have no experts, make no vectors and cannot fill in; some paths only refuse, as llama-server's do.
-        let unable = ["/api/v1/expert-cache", "/infill", "/lora-adapters", "/props", "/slots/{slot}"].contains(&&**path)
+        let unable = [
+            "/api/v1/expert-cache",
+            "/infill",
+            "/lora-adapters",
+            "/props",
+            "/slots/{slot}",
+        ]
+        .contains(&&**path)
             || path.contains("embedding")
             || path.contains("rerank");
-        assert!(status == 200 || (unable && (status < 500 || status == 501)), "{path}: {answer}");
+        assert!(
+            status == 200 || (unable && (status < 500 || status == 501)),
+            "{path}: {answer}"
+        );
     }
 }
 
