@@ -167,9 +167,9 @@ impl ApiError {
         Self::new(StatusCode::NOT_IMPLEMENTED, "not_supported_error", message)
     }
 
-    /// 503: no capacity at the moment.
-    pub(super) fn no_capacity(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", message)
+    /// 503: all slots of a model are busy.
+    pub(super) fn no_slot() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "no slot is available")
     }
 
     /// 500.

@@ -91,7 +91,7 @@ pub(super) async fn slots(state: Data<State>, wanted: Query<SlotsOf>) -> Result<
     let (context, states) = (model.info().context, model.engine.slot_states());
     let no_slot = wanted.fail_on_no_slot.as_deref().is_some_and(|value| !value.is_empty());
     if no_slot && states.iter().all(|state| state.busy) {
-        return Err(ApiError::no_capacity("no slot is available").into());
+        return Err(ApiError::no_slot().into());
     }
     let slots = (0..).zip(&states).map(|(id, state)| Slot::of(id, context, state));
     Ok(HttpResponse::Ok().json(slots.collect::<Vec<_>>()))
