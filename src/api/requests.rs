@@ -194,11 +194,6 @@ struct ConversationFields {
     chat_template_kwargs: Option<Map<String, Value>>,
     /// Passed to the chat template; which words it knows is the model's.
     reasoning_effort: Option<String>,
-    /// Tokens that the model may think; -1 for any number. `thinking_budget_tokens` is the same.
-    #[schema(minimum = -1)]
-    reasoning_budget_tokens: Option<i64>,
-    #[schema(minimum = -1)]
-    thinking_budget_tokens: Option<i64>,
 }
 
 /// A message. One of the assistant may have `tool_calls` or reasoning in the place of `content`.
