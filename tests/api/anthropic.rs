@@ -71,10 +71,7 @@ fn streams_are_what_anthropic_sends() {
     assert_eq!(text, TEXT);
     assert_eq!(stream[0]["message"]["stop_reason"], Value::Null);
     let end = &stream[stream.len() - 2];
-    assert_eq!(
-        end["delta"],
-        json!({"stop_reason": "end_turn", "stop_sequence": null})
-    );
+    assert_eq!(end["delta"], json!({"stop_reason": "end_turn", "stop_sequence": null}));
     assert_eq!(end["usage"]["cache_read_input_tokens"], 4);
     // The prompt's length is known at the start where the engine tells it.
     let stream = events(&api, MESSAGES, ask("progresses"));

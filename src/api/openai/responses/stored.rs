@@ -19,7 +19,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 }
 
 #[derive(Debug, Deserialize)]
-struct Retrieval {
+pub(super) struct Retrieval {
     stream: Option<bool>,
 }
 
@@ -75,7 +75,7 @@ pub(super) async fn forget(store: Data<Store>, id: Path<String>) -> Result<HttpR
 }
 
 #[derive(Debug, Deserialize)]
-struct Listing {
+pub(super) struct Listing {
     limit: Option<usize>,
     order: Option<Order>,
     /// The item behind which the list begins.
@@ -86,7 +86,7 @@ struct Listing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[schema(as = ItemOrder)]
 #[serde(rename_all = "lowercase")]
-enum Order {
+pub(super) enum Order {
     Asc,
     Desc,
 }
