@@ -216,6 +216,23 @@ fn answers_are_as_described() {
         ("/detokenize", json!({"tokens": [83, 97]})),
         ("/detokenize", json!({"tokens": many})),
         ("/apply-template", chat("say")),
+        (
+            "/v1/messages",
+            json!({"max_tokens": 9, "messages": [{"role": "user", "content": "say"}]}),
+        ),
+        (
+            "/v1/messages",
+            json!({"max_tokens": 9, "messages": [{"role": "user", "content": "full"}]}),
+        ),
+        ("/v1/messages", json!({})),
+        ("/v1/messages/count_tokens", chat("say")),
+        ("/v1/responses", json!({"input": "say"})),
+        (
+            "/v1/responses",
+            json!({"input": "say", "tools": [{"type": "function", "name": "f"}]}),
+        ),
+        ("/v1/responses", json!({})),
+        ("/v1/responses/input_tokens", json!({"input": "say"})),
         ("/api/v1/expert-cache", json!({"size": "5%"})),
     ] {
         let (status, answer) = api.post(path, &body);

@@ -56,12 +56,16 @@ struct BlockDelta<'t> {
 }
 
 #[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type")]
 enum Delta<'t> {
-    ThinkingDelta { thinking: &'t str },
-    SignatureDelta { signature: &'t str },
-    TextDelta { text: &'t str },
-    InputJsonDelta { partial_json: &'t str },
+    #[serde(rename = "thinking_delta")]
+    Thinking { thinking: &'t str },
+    #[serde(rename = "signature_delta")]
+    Signature { signature: &'t str },
+    #[serde(rename = "text_delta")]
+    Text { text: &'t str },
+    #[serde(rename = "input_json_delta")]
+    InputJson { partial_json: &'t str },
 }
 
 #[derive(Serialize)]
@@ -117,7 +121,7 @@ impl Stream {
     fn close(&mut self, sink: &mut impl Sink) {
         let Some(open) = self.open.take() else { return };
         if open == Kind::Thinking {
-            self.delta(Delta::SignatureDelta { signature: &self.id }, sink);
+            self.delta(Delta::Signature { signature: &self.id }, sink);
         }
         let index = self.blocks.saturating_sub(1);
         put(sink, "content_block_stop", BlockStopped { index });
@@ -152,13 +156,13 @@ impl Translator for Stream {
                     };
                     self.open(Kind::Thinking, block, sink);
                 }
-                self.delta(Delta::ThinkingDelta { thinking: &text }, sink);
+                self.delta(Delta::Thinking { thinking: &text }, sink);
             }
             Piece::Content { text, .. } => {
                 if self.open != Some(Kind::Text) {
                     self.open(Kind::Text, Block::Text { text: String::new() }, sink);
                 }
-                self.delta(Delta::TextDelta { text: &text }, sink);
+                self.delta(Delta::Text { text: &text }, sink);
             }
             Piece::ToolCallStart { id, name, .. } => {
                 let call = ToolCall {
@@ -169,7 +173,7 @@ impl Translator for Stream {
                 self.open(Kind::ToolUse, call.into(), sink);
             }
             Piece::ToolCallArguments { text, .. } => {
-                self.delta(Delta::InputJsonDelta { partial_json: &text }, sink);
+                self.delta(Delta::InputJson { partial_json: &text }, sink);
             }
             Piece::Finished { reason, totals } => {
                 self.close(sink);

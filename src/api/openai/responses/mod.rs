@@ -32,14 +32,17 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 }
 
 #[derive(OpenApi)]
-#[openapi(paths(
-    create::create,
-    socket::connect,
-    input_tokens::count,
-    stored::retrieve,
-    stored::forget,
-    stored::input_items
-))]
+#[openapi(
+    paths(
+        create::create,
+        socket::connect,
+        input_tokens::count,
+        stored::retrieve,
+        stored::forget,
+        stored::input_items
+    ),
+    components(schemas(stored::Order))
+)]
 struct Docs;
 
 /// The description of these resources.

@@ -97,13 +97,13 @@ struct Socket {
 /// What a socket is doing.
 enum Work {
     Idle,
-    Opening(LocalBoxFuture<'static, Result<Opened, ApiError>>),
+    Opening(LocalBoxFuture<'static, Result<Box<Opened>, ApiError>>),
     Answering { outputs: OutputStream, answer: Box<Answer> },
 }
 
 /// How work went on.
 enum Step {
-    Opened(Result<Opened, ApiError>),
+    Opened(Result<Box<Opened>, ApiError>),
     Output(Option<Result<Output, GenerationError>>),
 }
 
@@ -228,7 +228,7 @@ impl Socket {
                     if !generates {
                         opened.outputs = nothing();
                     }
-                    Ok(opened)
+                    Ok(Box::new(opened))
                 }
                 .boxed_local()
             }
@@ -261,7 +261,8 @@ impl Socket {
         };
         let work = std::mem::replace(&mut self.work, Work::Idle);
         match (step, work) {
-            (Step::Opened(Ok(Opened { outputs, answer, .. })), _) => {
+            (Step::Opened(Ok(opened)), _) => {
+                let Opened { outputs, answer, .. } = *opened;
                 let mut answer = Box::new(answer);
                 answer.begin(&mut frames);
                 self.work = Work::Answering { outputs, answer };

@@ -85,7 +85,7 @@ pub(super) struct Listing {
 /// Which item comes first: the oldest, or the latest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Order {
+pub(super) enum Order {
     Asc,
     Desc,
 }
