@@ -149,7 +149,11 @@ impl ApiError {
 
     /// 503: all slots of a model are busy.
     pub(super) fn no_slot() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "no slot is available")
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable_error",
+            "no slot is available",
+        )
     }
 
     /// 500.

@@ -439,10 +439,10 @@ impl Reader {
         let text = self.text[range.clone()].to_owned();
         let logprobs = self.take_logprobs(range);
         self.pieces.push_back(Piece::Content {
-                text,
-                tokens: Vec::new(),
-                logprobs,
-            });
+            text,
+            tokens: Vec::new(),
+            logprobs,
+        });
     }
 
     /// The probabilities of the tokens of a part of the answer; those before it belong to no content.

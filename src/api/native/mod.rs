@@ -18,13 +18,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 
 #[derive(OpenApi)]
 #[openapi(
-    paths(
-        generate::generate,
-        socket::open,
-        experts::stats,
-        experts::change,
-        memory::memory
-    ),
+    paths(generate::generate, socket::open, experts::stats, experts::change, memory::memory),
     components(schemas(generate::Event, socket::Event))
 )]
 struct Docs;

@@ -44,8 +44,8 @@ use self::thinking::Thinking;
 use self::thread::{Thread, memory};
 use self::tokenize::{aside, longest_piece, split};
 use super::{
-    Buffers, Embeddings, EngineError, EventStream, GenerateRequest, Health, InfillTokens, MemoryUse, ModelInfo, Pooling,
-    Prompt, SlotCounts, SlotState, Token, TokenEngine,
+    Buffers, Embeddings, EngineError, EventStream, GenerateRequest, Health, InfillTokens, MemoryUse, ModelInfo,
+    Pooling, Prompt, SlotCounts, SlotState, Token, TokenEngine,
 };
 use crate::experts::{Change, ChangeError, ExpertCache, ExpertStats};
 use crate::telemetry::ModelMetrics;
