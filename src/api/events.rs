@@ -3,25 +3,14 @@
 //! A [`Translator`] turns the output of a generation into events and writes them into a [`Sink`]: a stream of server-sent
 //! events, the messages of a WebSocket, or nothing where only the whole answer is asked for.
 
-use std::convert::Infallible;
-use std::time::Duration;
-
 use actix_web::HttpResponse;
-use actix_web::http::header::{CACHE_CONTROL, HeaderName};
 use actix_web::web::{Bytes, BytesMut};
 use bytes::BufMut;
-use futures_util::{FutureExt, stream};
 use serde::Serialize;
 
 use super::error::ApiError;
+use super::stream::{Events, drive};
 use crate::generation::{GenerationError, Output, OutputStream, Piece};
-
-/// Silence after which something is sent, so that proxies and clients keep the connection.
-pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Tells nginx not to buffer the stream.
-const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-/// Events that are ready at the same time leave in one write, up to this many bytes.
-const WRITE: usize = 16 * 1024;
 
 /// Where events go.
 pub(super) trait Sink {
@@ -104,55 +93,16 @@ pub(super) async fn collect(mut outputs: OutputStream, translator: &mut impl Tra
 pub(super) fn sse(outputs: OutputStream, mut translator: impl Translator) -> HttpResponse {
     let mut out = BytesMut::new();
     translator.begin(&mut out);
-    let source = Source {
-        outputs: Some(outputs),
-        translator,
-        out,
-    };
-    HttpResponse::Ok()
-        .content_type("text/event-stream")
-        .insert_header((CACHE_CONTROL, "no-cache"))
-        .insert_header((ACCEL_BUFFERING, "no"))
-        .streaming(stream::unfold(source, |mut source| async move {
-            let bytes = source.next().await?;
-            Some((Ok::<Bytes, Infallible>(bytes), source))
-        }))
+    drive(outputs, Named(translator), out)
 }
 
-struct Source<T> {
-    /// `None` when the stream has ended.
-    outputs: Option<OutputStream>,
-    translator: T,
-    /// What waits to be sent. Its memory is used again once the parts that left are written.
-    out: BytesMut,
-}
+struct Named<T>(T);
 
-impl<T: Translator> Source<T> {
-    /// The next bytes: the events of all outputs that are ready, in one piece.
-    async fn next(&mut self) -> Option<Bytes> {
-        while self.out.is_empty() {
-            let outputs = self.outputs.as_mut()?;
-            let output = match outputs.next().now_or_never() {
-                Some(output) => output,
-                None => match tokio::time::timeout(KEEP_ALIVE, outputs.next()).await {
-                    Ok(output) => output,
-                    Err(_) => return Some(Bytes::from_static(T::SILENCE)),
-                },
-            };
-            self.take(output);
-        }
-        while self.out.len() < WRITE
-            && let Some(output) = self.outputs.as_mut().and_then(|outputs| outputs.next().now_or_never())
-        {
-            self.take(output);
-        }
-        Some(self.out.split().freeze())
-    }
+impl<T: Translator> Events for Named<T> {
+    const SILENCE: Bytes = Bytes::from_static(T::SILENCE);
 
-    fn take(&mut self, output: Option<Result<Output, GenerationError>>) {
-        if !advance(&mut self.translator, output, &mut self.out) {
-            self.outputs = None;
-        }
+    fn write(&mut self, output: Option<Result<Output, GenerationError>>, out: &mut BytesMut) -> bool {
+        advance(&mut self.0, output, out)
     }
 }
 

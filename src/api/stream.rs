@@ -23,13 +23,30 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 /// Events that are ready at the same time leave in one write, up to this many bytes.
 const WRITE: usize = 16 * 1024;
 
+/// How the outputs of a generation become events.
+pub(super) trait Events: 'static {
+    /// What a silent stream sends.
+    const SILENCE: Bytes;
+
+    /// Writes the events of an output, `None` if the generation broke off; returns whether there is more to come.
+    fn write(&mut self, output: Option<Result<Output, GenerationError>>, out: &mut BytesMut) -> bool;
+}
+
 /// A stream of events in the endpoint's shape. Dropping the response (the client left) ends the generation.
 pub(super) fn sse(outputs: OutputStream, shape: impl Shape) -> HttpResponse {
-    let source = Source {
-        outputs: Some(outputs),
+    let chunks = Chunks {
         shape,
         frames: Vec::new(),
-        out: BytesMut::new(),
+    };
+    drive(outputs, chunks, BytesMut::new())
+}
+
+/// Sends events while the outputs come, after those that are in `out` already.
+pub(super) fn drive(outputs: OutputStream, events: impl Events, out: BytesMut) -> HttpResponse {
+    let source = Source {
+        outputs: Some(outputs),
+        events,
+        out,
     };
     response(stream::unfold(source, |mut source| async move {
         let bytes = source.next().await?;
@@ -57,17 +74,15 @@ fn response(bytes: impl Stream<Item = Bytes> + 'static) -> HttpResponse {
         .streaming(bytes.map(Ok::<Bytes, Infallible>))
 }
 
-struct Source<S> {
+struct Source<E> {
     /// `None` when the stream has ended.
     outputs: Option<OutputStream>,
-    shape: S,
-    /// By choice; a choice that has some is open.
-    frames: Vec<Frames>,
+    events: E,
     /// What waits to be sent. Its memory is used again once the parts that left are written.
     out: BytesMut,
 }
 
-impl<S: Shape> Source<S> {
+impl<E: Events> Source<E> {
     /// The next bytes: all outputs that are ready, in one piece.
     async fn next(&mut self) -> Option<Bytes> {
         while self.out.is_empty() {
@@ -76,7 +91,7 @@ impl<S: Shape> Source<S> {
                 Some(output) => output,
                 None => match tokio::time::timeout(KEEP_ALIVE, outputs.next()).await {
                     Ok(output) => output,
-                    Err(_) => return Some(PING),
+                    Err(_) => return Some(E::SILENCE),
                 },
             };
             self.take(output);
@@ -90,69 +105,75 @@ impl<S: Shape> Source<S> {
     }
 
     fn take(&mut self, output: Option<Result<Output, GenerationError>>) {
-        let Output { choice, piece } = match output {
-            Some(Ok(output)) => output,
-            Some(Err(error)) => return self.fail(error),
-            None => return self.fail(GenerationError::Unfinished),
+        if !self.events.write(output, &mut self.out) {
+            self.outputs = None;
+        }
+    }
+}
+
+/// Chunks in the shape of an endpoint.
+struct Chunks<S> {
+    shape: S,
+    /// By choice; a choice that has some is open.
+    frames: Vec<Frames>,
+}
+
+impl<S: Shape> Events for Chunks<S> {
+    const SILENCE: Bytes = PING;
+
+    fn write(&mut self, output: Option<Result<Output, GenerationError>>, out: &mut BytesMut) -> bool {
+        let Output { choice, piece } = match output.unwrap_or(Err(GenerationError::Unfinished)) {
+            Ok(output) => output,
+            Err(error) => {
+                put(out, &ApiError::from(error).body());
+                return false;
+            }
         };
-        self.open(choice);
+        self.open(choice, out);
         match piece {
             Piece::Content { text, logprobs, .. } if !logprobs.is_empty() => {
-                put(
-                    &mut self.out,
-                    &self.shape.content_with_logprobs(choice, &text, &logprobs),
-                );
+                put(out, &self.shape.content_with_logprobs(choice, &text, &logprobs));
             }
             Piece::Content { text, .. } => match &self.frames[choice].content {
-                Some(frame) => frame.put(&mut self.out, &text),
-                None => put(&mut self.out, &self.shape.content(choice, &text)),
+                Some(frame) => frame.put(out, &text),
+                None => put(out, &self.shape.content(choice, &text)),
             },
             Piece::Reasoning { text } => match &self.frames[choice].reasoning {
-                Some(frame) => frame.put(&mut self.out, &text),
-                None => self.put_some(self.shape.reasoning(choice, &text)),
+                Some(frame) => frame.put(out, &text),
+                None => put_some(out, self.shape.reasoning(choice, &text)),
             },
             Piece::ToolCallStart { index, id, name } => {
-                self.put_some(self.shape.tool_call_start(choice, index, id, name));
+                put_some(out, self.shape.tool_call_start(choice, index, id, name));
             }
             Piece::ToolCallArguments { index, text } => {
-                self.put_some(self.shape.tool_call_arguments(choice, index, text));
+                put_some(out, self.shape.tool_call_arguments(choice, index, text));
             }
-            Piece::Progress(progress) => put(&mut self.out, &self.shape.progress(&progress)),
+            Piece::Progress(progress) => put(out, &self.shape.progress(&progress)),
             Piece::Finished { reason, totals } => {
                 for chunk in self.shape.finished(choice, &reason, totals) {
-                    put(&mut self.out, &chunk);
+                    put(out, &chunk);
                 }
                 if totals.is_some() {
-                    self.out.put_slice(b"data: [DONE]\n\n");
-                    self.outputs = None;
+                    out.put_slice(b"data: [DONE]\n\n");
+                    return false;
                 }
             }
         }
+        true
     }
+}
 
-    fn put_some(&mut self, chunk: Option<S::Chunk>) {
-        if let Some(chunk) = chunk {
-            put(&mut self.out, &chunk);
-        }
-    }
-
+impl<S: Shape> Chunks<S> {
     /// Opens the choices up to this one: the first output is about any of them.
-    fn open(&mut self, choice: usize) {
+    fn open(&mut self, choice: usize, out: &mut BytesMut) {
         while self.frames.len() <= choice {
             let next = self.frames.len();
-            if let Some(opening) = self.shape.opening(next) {
-                put(&mut self.out, &opening);
-            }
+            put_some(out, self.shape.opening(next));
             self.frames.push(Frames {
                 content: Frame::of(&self.shape.content(next, Frame::HOLE)),
                 reasoning: self.shape.reasoning(next, Frame::HOLE).as_ref().and_then(Frame::of),
             });
         }
-    }
-
-    fn fail(&mut self, error: GenerationError) {
-        put(&mut self.out, &ApiError::from(error).body());
-        self.outputs = None;
     }
 }
 
@@ -202,6 +223,12 @@ fn put(out: &mut BytesMut, value: &impl Serialize) {
     out.put_slice(b"data: ");
     write_json(out, value);
     out.put_slice(b"\n\n");
+}
+
+fn put_some(out: &mut BytesMut, value: Option<impl Serialize>) {
+    if let Some(value) = value {
+        put(out, &value);
+    }
 }
 
 fn write_json<T: Serialize + ?Sized>(out: &mut BytesMut, value: &T) {
