@@ -27,6 +27,7 @@ mod respond;
 mod routing;
 mod server;
 mod shape;
+mod socket;
 mod state;
 mod stream;
 mod token_count;

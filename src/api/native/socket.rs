@@ -3,7 +3,8 @@
 //! A client sends what `/v1/chat/completions` (with `messages`) or `/api/v1/generate` (with `prompt`) take, and gets an
 //! [`Event`] for each piece of the answer. `{"type": "cancel"}` ends an answer; a client that leaves does so, too.
 
-use std::time::{Duration, Instant};
+use std::pin::pin;
+use std::time::Instant;
 
 use actix_web::web::{Bytes, Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
@@ -11,31 +12,24 @@ use actix_ws::{AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReaso
 use futures_util::StreamExt;
 use futures_util::future::{FutureExt, LocalBoxFuture};
 use serde::Serialize;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::interval_at;
 use utoipa::ToSchema;
 
 use super::generate;
-use crate::api::body::{Body, BodyLimit};
+use crate::api::body::Body;
 use crate::api::error::{ApiError, ErrorBody};
 use crate::api::openai::conversation;
 use crate::api::parameters::Parameters;
 use crate::api::presets;
 use crate::api::routing::get;
+use crate::api::socket::{self, PATIENCE, PING};
 use crate::api::state::State;
 use crate::api::wire::{FinishReason, PromptProgress, Timings, Usage};
-use crate::engine::Health;
 use crate::generation::{ChatRequest, GenerationError, Output, OutputStream, Piece};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/api/v1/stream", get().to(open));
 }
-
-/// How often a socket without an answer looks whether the server stops.
-const TICK: Duration = Duration::from_secs(1);
-/// How often a client must show that it is there.
-const PING: Duration = Duration::from_secs(20);
-/// Silence after which a client is gone, and longest time that it may leave an event unread.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is sent to the client.
 #[derive(Debug, Serialize, ToSchema)]
@@ -104,13 +98,7 @@ pub(super) struct Done {
     )
 )]
 pub(super) async fn open(request: HttpRequest, payload: Payload, state: Data<State>) -> Result<HttpResponse, ApiError> {
-    let (response, session, messages) =
-        actix_ws::handle(&request, payload).map_err(|error| ApiError::no_socket(&error.to_string()))?;
-    let limit = BodyLimit::of(&request);
-    let messages = messages
-        .max_frame_size(limit)
-        .aggregate_continuations()
-        .max_continuation_size(limit);
+    let (response, session, messages) = socket::accept(&request, payload)?;
     let socket = Socket {
         state,
         session,
@@ -149,10 +137,14 @@ const GONE: End = End(None);
 
 impl Socket {
     async fn serve(mut self, mut messages: AggregatedMessageStream) {
-        let mut ticks = interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pinged = Instant::now();
+        let mut pings = interval_at(tokio::time::Instant::now() + PING, PING);
+        let mut shutdown = pin!(socket::shutdown(&self.state));
+        let mut stopping = false;
         let end = loop {
+            // An answer may still end by itself.
+            if stopping && self.running.is_none() {
+                break End(Some(CloseCode::Away.into()));
+            }
             let step = tokio::select! {
                 message = messages.next() => match message {
                     Some(Ok(message)) => self.hear(message).await,
@@ -163,12 +155,10 @@ impl Socket {
                     None => Err(GONE),
                 },
                 output = next(&mut self.running) => self.tell(output).await,
-                _ = ticks.tick() => {
-                    if pinged.elapsed() >= PING {
-                        pinged = Instant::now();
-                        let _ = self.session.ping(b"").await;
-                    }
-                    self.still_here()
+                _ = pings.tick() => self.ping().await,
+                () = &mut shutdown, if !stopping => {
+                    stopping = true;
+                    Ok(())
                 }
             };
             if let Err(end) = step {
@@ -177,22 +167,14 @@ impl Socket {
         };
         // What runs ends here, and its slot is free.
         drop(self.running);
-        let _ = self.session.close(end.0).await;
+        socket::close(self.session, messages, end.0).await;
     }
 
-    fn still_here(&self) -> Result<(), End> {
+    async fn ping(&mut self) -> Result<(), End> {
         if self.heard.elapsed() > PATIENCE {
             return Err(GONE);
         }
-        let stopping = self
-            .state
-            .health()
-            .iter()
-            .any(|(_, health)| *health == Health::ShuttingDown);
-        if stopping && self.running.is_none() {
-            return Err(End(Some(CloseCode::Away.into())));
-        }
-        Ok(())
+        self.session.ping(b"").await.map_err(|_| GONE)
     }
 
     async fn hear(&mut self, message: AggregatedMessage) -> Result<(), End> {
@@ -331,13 +313,9 @@ impl Socket {
         self.send(&error.body()).await
     }
 
-    /// A client that does not read is as good as gone.
     async fn send(&mut self, message: &impl Serialize) -> Result<(), End> {
         let text = serde_json::to_string(message).map_err(|_| GONE)?;
-        match timeout(PATIENCE, self.session.text(text)).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(GONE),
-        }
+        socket::send(&mut self.session, text).await.map_err(|_| GONE)
     }
 }
 

@@ -4,8 +4,9 @@
 //! the next request may continue it even if it is not stored.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix_web::web::{Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
@@ -21,16 +22,10 @@ use crate::api::body::{Body, BodyLimit, parse};
 use crate::api::error::{ApiError, ErrorBody};
 use crate::api::events::{Sink, Translator, advance};
 use crate::api::routing::get;
+use crate::api::socket::{self, PATIENCE, PING};
 use crate::api::state::State;
-use crate::engine::Health;
 use crate::generation::{FinishReason, GenerationError, Output, OutputStream, Piece, Totals};
 
-/// How often a silent client is asked whether it is there.
-const PING: Duration = Duration::from_secs(20);
-/// After this silence it is not.
-const GONE: Duration = Duration::from_secs(70);
-/// A client that does not take its events for so long is gone, too.
-const SLOW: Duration = Duration::from_secs(60);
 /// Requests that may wait on one socket.
 const MAX_WAITING: usize = 16;
 
@@ -53,13 +48,7 @@ pub(super) async fn connect(
     request: HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let (response, session, messages) =
-        actix_ws::handle(&request, payload).map_err(|error| ApiError::no_socket(&error.to_string()))?;
-    let limit = BodyLimit::of(&request);
-    let messages = messages
-        .max_frame_size(limit)
-        .aggregate_continuations()
-        .max_continuation_size(limit);
+    let (response, session, messages) = socket::accept(&request, payload)?;
     let socket = Socket {
         state,
         store: store.into_inner(),
@@ -68,7 +57,7 @@ pub(super) async fn connect(
         lane: None,
         waiting: VecDeque::new(),
         waiting_bytes: 0,
-        limit,
+        limit: BodyLimit::of(&request),
         last: None,
         heard: Instant::now(),
     };
@@ -138,7 +127,7 @@ impl From<Closed> for End {
 impl Socket {
     async fn serve(mut self, mut messages: AggregatedMessageStream) {
         let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + PING, PING);
-        let mut health = self.state.served().first().map(|model| model.engine.watch_health());
+        let mut shutdown = pin!(socket::shutdown(&self.state));
         let mut ends = false;
         let end = loop {
             if ends && matches!(self.work, Work::Idle) {
@@ -148,7 +137,7 @@ impl Socket {
                 message = messages.recv() => self.hear(message).await,
                 step = self.work.step() => self.go_on(step).await,
                 _ = pings.tick() => self.ping().await,
-                () = shutdown(health.as_mut()), if !ends => {
+                () = &mut shutdown, if !ends => {
                     ends = true;
                     Ok(())
                 }
@@ -164,12 +153,12 @@ impl Socket {
                 code,
                 description: Some(reason.to_owned()),
             };
-            let _ = tokio::time::timeout(SLOW, self.session.close(Some(reason))).await;
+            socket::close(self.session, messages, Some(reason)).await;
         }
     }
 
     async fn ping(&mut self) -> Result<(), End> {
-        if self.heard.elapsed() > GONE {
+        if self.heard.elapsed() > PATIENCE {
             return Err(End::Left);
         }
         Ok(self.session.ping(b"").await?)
@@ -299,21 +288,8 @@ impl Socket {
     }
 
     async fn send(&mut self, text: String) -> Result<(), End> {
-        match tokio::time::timeout(SLOW, self.session.text(text)).await {
-            Ok(sent) => Ok(sent?),
-            Err(_) => Err(End::Left),
-        }
+        Ok(socket::send(&mut self.session, text).await?)
     }
-}
-
-/// Resolves when the models go down.
-async fn shutdown(health: Option<&mut tokio::sync::watch::Receiver<Health>>) {
-    if let Some(health) = health
-        && health.wait_for(|health| *health == Health::ShuttingDown).await.is_ok()
-    {
-        return;
-    }
-    std::future::pending().await
 }
 
 /// An answer without anything in it.
