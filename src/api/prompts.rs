@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::error::ApiError;
 use super::limits;
-use crate::engine::Token;
+use crate::engine::{EngineError, Token, TokenEngine};
 use crate::generation::{Segment, TextPrompt};
 
 /// One prompt: a text, or a list with at least one token id, in which texts may stand too. Several prompts: a list of
@@ -65,6 +65,18 @@ fn mixed(list: &[Value]) -> Result<TextPrompt, ApiError> {
         }
     }
     Ok(TextPrompt(segments))
+}
+
+/// A prompt as text. Where it begins with a text, the tokens that begin every text are not part of it.
+pub(super) async fn text_of(engine: &dyn TokenEngine, prompt: &TextPrompt) -> Result<String, EngineError> {
+    let mut bytes = Vec::new();
+    for segment in &prompt.0 {
+        match segment {
+            Segment::Text(text) => bytes.extend_from_slice(text.as_bytes()),
+            Segment::Tokens(tokens) => bytes.extend(engine.token_pieces(tokens.clone()).await?.concat()),
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

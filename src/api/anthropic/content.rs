@@ -5,25 +5,12 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use crate::api::error::ApiError;
-use crate::api::limits;
+use crate::api::openai::conversation::list_of_messages;
 use crate::generation::{Message, Role, ToolCall};
 
 /// The conversation: the system's text, if there is one, and the messages. A result of a tool becomes a message of its own.
 pub(super) fn messages(system: &Value, messages: &Value) -> Result<Vec<Message>, ApiError> {
-    let Some(list) = messages.as_array() else {
-        return Err(ApiError::field("messages", "`messages` must be a list of messages"));
-    };
-    if list.is_empty() {
-        return Err(ApiError::field("messages", "`messages` is empty"));
-    }
-    if list.len() > limits::MESSAGES {
-        let message = format!(
-            "`messages` has {} entries, but at most {} are taken",
-            list.len(),
-            limits::MESSAGES
-        );
-        return Err(ApiError::field("messages", message));
-    }
+    let list = list_of_messages(messages)?;
     let mut out = Vec::with_capacity(list.len() + 1);
     if let Some(text) = system_text(system)? {
         out.push(Message::new(Role::System, text));

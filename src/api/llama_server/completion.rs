@@ -144,19 +144,13 @@ async fn settings(
 
 /// A prompt as the model reads it, control tokens included.
 async fn prompt_text(engine: &dyn TokenEngine, prompt: &TextPrompt) -> Result<String, EngineError> {
-    let mut bytes = Vec::new();
-    if let Some(Segment::Text(_)) = prompt.0.first() {
-        // What begins every text.
-        let begin = engine.tokenize(String::new(), true, true).await?;
-        bytes.extend(engine.token_pieces(begin).await?.concat());
-    }
-    for segment in &prompt.0 {
-        match segment {
-            Segment::Text(text) => bytes.extend_from_slice(text.as_bytes()),
-            Segment::Tokens(tokens) => bytes.extend(engine.token_pieces(tokens.clone()).await?.concat()),
-        }
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    let text = prompts::text_of(engine, prompt).await?;
+    let Some(Segment::Text(_)) = prompt.0.first() else {
+        return Ok(text);
+    };
+    let begin = engine.tokenize(String::new(), true, true).await?;
+    let begin = engine.token_pieces(begin).await?.concat();
+    Ok(String::from_utf8_lossy(&begin).into_owned() + &text)
 }
 
 /// All answers to a request.

@@ -19,7 +19,7 @@ use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
 use crate::api::wire::{Envelope, FinishReason, PromptProgress, Timings, Usage};
-use crate::engine::{PrefillProgress, Prompt, TokenEngine, TokenLogprob};
+use crate::engine::{PrefillProgress, Prompt, TokenLogprob};
 use crate::generation::{self, Completion, Segment, TextPrompt, TextRequest, Totals};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -56,7 +56,7 @@ pub(super) async fn complete(state: Data<State>, mut body: Body) -> Result<HttpR
             return Err(ApiError::unsupported("echo", "probabilities of the prompt"));
         }
         for prompt in &prompts {
-            shape.echo.push(text_of(&*target.model.engine, prompt).await?);
+            shape.echo.push(prompts::text_of(&*target.model.engine, prompt).await?);
         }
     }
     if let Some(suffix) = more.suffix.filter(|suffix| !suffix.is_empty()) {
@@ -95,18 +95,6 @@ struct More {
 /// True, false or null.
 fn truth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(false))
-}
-
-/// A prompt as text.
-async fn text_of(engine: &dyn TokenEngine, prompt: &TextPrompt) -> Result<String, ApiError> {
-    let mut bytes = Vec::new();
-    for segment in &prompt.0 {
-        match segment {
-            Segment::Text(text) => bytes.extend_from_slice(text.as_bytes()),
-            Segment::Tokens(tokens) => bytes.extend(engine.token_pieces(tokens.clone()).await?.concat()),
-        }
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 struct Text {

@@ -105,8 +105,8 @@ fn ending(continues: &Value, answers: Option<bool>) -> Result<Option<Ending>, Ap
     }
 }
 
-/// Checks messages one by one.
-pub(in crate::api) fn messages(messages: &Value) -> Result<Vec<Message>, ApiError> {
+/// The list of a conversation's messages, which is neither empty nor too long.
+pub(in crate::api) fn list_of_messages(messages: &Value) -> Result<&[Value], ApiError> {
     let Some(list) = messages.as_array() else {
         return Err(ApiError::field("messages", "`messages` must be a list of messages"));
     };
@@ -121,6 +121,12 @@ pub(in crate::api) fn messages(messages: &Value) -> Result<Vec<Message>, ApiErro
         );
         return Err(ApiError::field("messages", message));
     }
+    Ok(list)
+}
+
+/// Checks messages one by one.
+pub(in crate::api) fn messages(messages: &Value) -> Result<Vec<Message>, ApiError> {
+    let list = list_of_messages(messages)?;
     list.iter()
         .enumerate()
         .map(|(index, value)| message(index, value))
