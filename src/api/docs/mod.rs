@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY};
 use actix_web::web::{Bytes, ServiceConfig};
-use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Info, OpenApi, OpenApiBuilder, Paths, Ref, RefOr, ResponseBuilder};
 
@@ -59,6 +59,9 @@ const BODY_ERRORS: [(&str, &str); 4] = [
     ("413", "The body is larger than `body_limit`."),
     ("429", "The queue is full; `Retry-After` says when to try again."),
 ];
+
+/// The error of requests with a query.
+const QUERY_ERROR: (&str, &str) = ("400", "The query cannot be read.");
 
 /// The page loads nothing from elsewhere, and talks to this server only.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
@@ -141,7 +144,16 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut O
 }
 
 fn add_errors(operation: &mut Operation) {
-    let body = operation.request_body.as_ref().map_or(&[][..], |_| &BODY_ERRORS[..]);
+    let parameters = operation.parameters.iter().flatten();
+    let has_query = parameters.into_iter().any(|parameter| match parameter {
+        RefOr::T(parameter) => parameter.parameter_in == ParameterIn::Query,
+        RefOr::Ref(_) => false,
+    });
+    let body = match &operation.request_body {
+        Some(_) => &BODY_ERRORS[..],
+        None if has_query => &[QUERY_ERROR],
+        None => &[],
+    };
     let form = match operation.tags.as_deref() {
         Some([tag]) if tag == ANTHROPIC => "AnthropicError",
         Some([tag]) if tag == LLAMA_SERVER => "LlamaErrorBody",

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::error::LlamaError;
+use super::error::{LlamaError, LlamaErrorBody};
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::limits;
@@ -41,7 +41,8 @@ struct Embedding {
     path = "/embedding",
     request_body(content = PooledEmbeddingRequest, example = json!({"content": "Hello"})),
     responses(
-        (status = 200, description = "The vectors.", body = Vec<Embedding>)
+        (status = 200, description = "The vectors.", body = Vec<Embedding>),
+        (status = 501, description = "The model makes no embeddings.", body = LlamaErrorBody<'static>)
     )
 )]
 pub(super) async fn embed(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
@@ -153,7 +154,8 @@ struct Scored {
         example = json!({"query": "Who is there?", "documents": ["Nobody is there.", "Anna is there."]})
     ),
     responses(
-        (status = 200, description = "The documents, best first; with `texts` a list of `Scored`.", body = RankingOrScores)
+        (status = 200, description = "The documents, best first; with `texts` a list of `Scored`.", body = RankingOrScores),
+        (status = 501, description = "The model ranks no documents.", body = LlamaErrorBody<'static>)
     )
 )]
 pub(super) async fn rerank(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
