@@ -69,6 +69,10 @@ pub(super) struct Reader {
     pieces: VecDeque<Piece>,
     tokens: u32,
     reasoning_tokens: u32,
+    /// Whether that number is final: something came behind the thought.
+    counted: bool,
+    /// Until then: bytes and tokens of the answer after each piece that only the parser can read.
+    marks: Vec<(usize, u32)>,
     /// Texts of `text` with how likely their tokens were.
     logprobs: VecDeque<(Range<usize>, Vec<TokenLogprob>)>,
 }
@@ -107,6 +111,8 @@ impl Reader {
             pieces: VecDeque::new(),
             tokens: 0,
             reasoning_tokens: 0,
+            counted: false,
+            marks: Vec::new(),
             logprobs: VecDeque::new(),
         }
     }
@@ -139,6 +145,9 @@ impl Reader {
         let start = self.text.len();
         self.text.push_str(text);
         self.tokens += u32::try_from(tokens).unwrap_or(u32::MAX);
+        if !self.counted && self.state == State::Parsed {
+            self.marks.push((self.text.len(), self.tokens));
+        }
         if !logprobs.is_empty() {
             self.logprobs.push_back((start..self.text.len(), logprobs));
         }
@@ -292,9 +301,7 @@ impl Reader {
                 self.pieces.push_back(Piece::Reasoning { text });
             }
         }
-        if message.content.is_empty() && message.tool_calls.is_empty() && !message.reasoning.is_empty() {
-            self.reasoning_tokens = job.tokens;
-        }
+        self.count_reasoning(message, job);
         // White space before a call, or what may become one, is not worth telling.
         let content = trimmed(&message.content, !last || !message.tool_calls.is_empty());
         if let Some(text) = news(&self.content, content).filter(|text| !text.is_empty()) {
@@ -314,6 +321,32 @@ impl Reader {
         for (index, call) in message.tool_calls.iter().enumerate() {
             let complete = last || index + 1 < message.tool_calls.len();
             self.tell_call(index, call, complete);
+        }
+    }
+
+    /// Takes note of how many tokens the thought has, until something comes behind it.
+    fn count_reasoning(&mut self, message: &Message, job: &Job) {
+        if self.counted {
+            return;
+        }
+        let thought = message.reasoning.trim();
+        if !message.content.is_empty() || !message.tool_calls.is_empty() {
+            self.counted = true;
+            let marks = std::mem::take(&mut self.marks);
+            // A thought that is left out of what the parser reads was counted as it came.
+            let Some(start) = self.text.find(thought).filter(|_| !thought.is_empty()) else {
+                return;
+            };
+            let thought_end = start + thought.len();
+            let rest = &self.text[thought_end..];
+            let ends = self.form.thinking_ends.iter();
+            let tag = ends.filter_map(|tag| Some(rest.find(tag.as_str())? + tag.len())).min();
+            let end = thought_end + tag.unwrap_or(0);
+            if let Some((_, tokens)) = marks.iter().find(|(bytes, _)| *bytes >= end) {
+                self.reasoning_tokens = *tokens;
+            }
+        } else if !thought.is_empty() {
+            self.reasoning_tokens = job.tokens;
         }
     }
 

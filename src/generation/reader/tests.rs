@@ -292,3 +292,46 @@ fn probabilities_come_with_their_text() {
     }
     assert_eq!(found, [4, 5, 6, 7]);
 }
+
+#[test]
+fn tokens_of_thoughts_are_counted_whenever_the_parser_is_asked() {
+    // Each character is a token.
+    for (template, thought, content) in [
+        (TAGS, "<think>\n7 + 5 = 12\n</think>", "\n\n12 apples"),
+        (
+            CHANNELS,
+            "<|channel|>analysis<|message|>7 + 5 = 12<|end|>",
+            "<|start|>assistant<|channel|>final<|message|>12 apples",
+        ),
+    ] {
+        let (parser, form) = prepare(template, false, "");
+        for every in [1, 5, usize::MAX] {
+            let mut reader = Reader::new(form.clone());
+            for (index, character) in (thought.to_owned() + content).chars().enumerate() {
+                reader.push(&character.to_string(), 1, Vec::new());
+                if index % every == every - 1
+                    && let Some(job) = reader.job()
+                {
+                    reader.parsed(&job, parser.parse(&job.text, job.partial));
+                }
+            }
+            if let Some(job) = reader.last_job(false) {
+                let result = parser.parse(&job.text, job.partial);
+                assert!(reader.parsed_last(job, result).is_none());
+            }
+            let tokens = usize::try_from(reader.reasoning_tokens()).unwrap();
+            let least = thought.trim_end_matches("</think>").trim_end().len();
+            assert!(
+                (least - 7..=thought.len()).contains(&tokens),
+                "{tokens} of {}, parsed after every {every}: {thought}",
+                thought.len()
+            );
+            let (plain, mut told_of_it) = (told, Told::default());
+            plain(&mut reader, &mut told_of_it);
+            assert_eq!(
+                (&*told_of_it.reasoning, &*told_of_it.content),
+                ("7 + 5 = 12", "12 apples")
+            );
+        }
+    }
+}
