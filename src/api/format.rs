@@ -6,7 +6,7 @@ use super::body::Body;
 use super::error::ApiError;
 use super::limits;
 use crate::generation::OutputFormat;
-use crate::grammar::{choice_to_grammar, regex_to_grammar};
+use crate::grammar::{check_strict, choice_to_grammar, regex_to_grammar};
 
 /// The fields that [`read`] reads.
 pub(super) const FIELDS: [&str; 9] = [
@@ -69,7 +69,17 @@ fn response_format(format: &Value) -> Result<OutputFormat, ApiError> {
         Some("json_object") if !format["schema"].is_null() => schema(".schema", &format["schema"]),
         Some("json_object") => Ok(OutputFormat::JsonObject),
         Some("json_schema") if !format["schema"].is_null() => schema(".schema", &format["schema"]),
-        Some("json_schema") => schema(".json_schema.schema", &format["json_schema"]["schema"]),
+        Some("json_schema") => {
+            let named = &format["json_schema"];
+            let format = schema(".json_schema.schema", &named["schema"])?;
+            match &named["strict"] {
+                Value::Null | Value::Bool(false) => {}
+                Value::Bool(true) => check_strict(&named["schema"])
+                    .map_err(|error| wrong(".json_schema.schema", &format!("cannot be used: {error}")))?,
+                _ => return Err(wrong(".json_schema.strict", "must be true or false")),
+            }
+            Ok(format)
+        }
         _ => Err(wrong(".type", "must be \"text\", \"json_object\" or \"json_schema\"")),
     }
 }
@@ -208,6 +218,10 @@ mod tests {
             (
                 json!({"response_format": {"type": "json_schema"}}),
                 "`response_format.json_schema.schema` is missing",
+            ),
+            (
+                json!({"response_format": {"type": "json_schema", "json_schema": {"strict": true, "schema": {"not": {}}}}}),
+                "`not` cannot be held",
             ),
             (json!({"json_schema": 3}), "`json_schema` must be"),
             (json!({"json_schema": "{"}), "`json_schema` must be"),

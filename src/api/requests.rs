@@ -162,7 +162,7 @@ enum ResponseFormat {
 #[derive(Serialize, ToSchema)]
 struct NamedSchema {
     name: Option<String>,
-    /// Schemas are always held to.
+    /// Refuse a schema that an answer might break. Keywords that no grammar holds are passed over else.
     strict: Option<bool>,
     schema: Map<String, Value>,
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::error::GenerationError;
 use super::request::OutputFormat;
 use crate::engine::Grammar;
-use crate::grammar::check_schema;
+use crate::grammar::prepare_schema;
 use crate::llama::chat;
 
 /// The grammar of a text; `None` if it may be any.
@@ -18,7 +18,7 @@ pub(super) async fn text_grammar(format: OutputFormat) -> Result<Option<Grammar>
     };
     let invalid = |message: String| GenerationError::InvalidRequest { field, message };
     let converted = chat::run(move || {
-        check_schema(&schema).map_err(|error| error.to_string())?;
+        let schema = prepare_schema(&schema).map_err(|error| error.to_string())?;
         chat::schema_grammar(&schema).map_err(|error| error.to_string())
     });
     let converted = converted

@@ -15,6 +15,7 @@ use super::reader::Form;
 use super::request::OutputFormat;
 use super::required::without_content;
 use crate::engine::ModelInfo;
+use crate::grammar::prepare_schema;
 use crate::llama::chat::{self, Choice, Parser, Rendered, RunError, Template, TriggerKind};
 
 /// For models whose file has no template; most instruction-tuned models without one were trained on ChatML.
@@ -182,7 +183,12 @@ impl Request {
             reasoning_apart: conversation.reasoning_format == ReasoningFormat::Apart,
             json_schema: match format {
                 OutputFormat::JsonObject => r#"{"type":"object"}"#.to_owned(),
-                OutputFormat::JsonSchema(schema) => schema.to_string(),
+                OutputFormat::JsonSchema(schema) => prepare_schema(schema)
+                    .map_err(|error| GenerationError::InvalidRequest {
+                        field: "response_format",
+                        message: error.to_string(),
+                    })?
+                    .to_string(),
                 OutputFormat::Text | OutputFormat::Grammar(_) => String::new(),
             },
             variables,

@@ -12,8 +12,10 @@ mod class;
 mod error;
 mod mask;
 mod matcher;
+mod pattern;
 mod regex;
 mod schema;
+mod strict;
 mod syntax;
 mod tables;
 mod trigger;
@@ -23,6 +25,7 @@ pub use error::{Exhausted, GrammarError};
 pub use matcher::{Compiled, Matcher};
 pub use regex::{choice_to_grammar, regex_to_grammar};
 pub use schema::check_schema;
+pub use strict::{check_strict, prepare_schema};
 pub use trigger::Trigger;
 pub use vocabulary::{Kind, Vocabulary};
 

@@ -63,7 +63,7 @@ struct Walk<'s> {
     references: BTreeSet<&'s str>,
 }
 
-fn wrong(path: &str, what: impl Into<String>) -> GrammarError {
+pub(super) fn wrong(path: &str, what: impl Into<String>) -> GrammarError {
     GrammarError::Schema {
         // Names of properties are the client's, and may be long.
         path: path.chars().take(200).collect(),

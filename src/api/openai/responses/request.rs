@@ -213,8 +213,8 @@ fn text(body: &mut Body) -> Result<Text, ApiError> {
             if !format["schema"].is_object() {
                 return Err(wrong("text.format.schema", "must be a JSON schema, an object"));
             }
-            let (name, schema) = (&format["name"], &format["schema"]);
-            Some(json!({"type": "json_schema", "json_schema": {"name": name, "schema": schema}}))
+            let (name, schema, strict) = (&format["name"], &format["schema"], &format["strict"]);
+            Some(json!({"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": strict}}))
         }
         _ => {
             let what = "must be \"text\", \"json_object\" or \"json_schema\"";
