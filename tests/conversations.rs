@@ -299,6 +299,19 @@ fn forms_are_kept() {
     let (_, answer) = server.post(CHAT, &body);
     let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
     assert!(text == "yes" || text == "no", "{text}");
+    // Thoughts come before it.
+    let mut body = ask("What is 17 + 25? Think step by step.");
+    body["grammar"] = "root ::= \"yes\" | \"no\"".into();
+    let (_, answer) = server.post(CHAT, &body);
+    let message = &answer["choices"][0]["message"];
+    let text = message["content"].as_str().unwrap();
+    assert!(text == "yes" || text == "no", "{answer}");
+    assert!(
+        message["reasoning_content"]
+            .as_str()
+            .is_some_and(|thought| !thought.is_empty()),
+        "{answer}"
+    );
 }
 
 #[test]

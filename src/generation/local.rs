@@ -15,6 +15,7 @@ use super::literal::Part;
 use super::output::OutputStream;
 use super::request::{BiasTarget, ChatRequest, Options, OutputFormat, Segment, TextPrompt, TextRequest};
 use super::template::{Prepared, Templates};
+use super::thoughts::Thoughts;
 use crate::engine::{
     EngineError, EventStream, GenerateRequest, Grammar, Prompt, ReasoningBudget, Token, TokenEngine, Trigger,
 };
@@ -149,7 +150,7 @@ impl LocalBackend {
         let mut generate = self.request(options).await?;
         generate.preserved = self.preserved(&rendered).await?;
         generate.grammar = match format {
-            OutputFormat::Grammar(text) => Some(Grammar::new(text)),
+            OutputFormat::Grammar(text) => Some(Grammar::new(own_grammar(text, &rendered))),
             _ => self.grammar(&rendered).await?,
         };
         if let Some(budget) = budget {
@@ -227,6 +228,15 @@ impl LocalBackend {
             },
             ..Grammar::new(rendered.grammar.as_str())
         }))
+    }
+}
+
+/// A client's grammar is that of the answer, after the thoughts.
+fn own_grammar(text: String, rendered: &Rendered) -> String {
+    let end = rendered.thinking_ends.first().map_or("", String::as_str);
+    match Thoughts::of(&rendered.thinking_start, end, &rendered.parser.generation_prompt) {
+        Some(thoughts) if rendered.thinks => thoughts.before(&text),
+        _ => text,
     }
 }
 

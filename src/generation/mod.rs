@@ -18,6 +18,7 @@ mod reader;
 mod request;
 mod required;
 mod template;
+mod thoughts;
 
 pub use conversation::{Conversation, Ending, Message, ReasoningFormat, Role, Tool, ToolCall, ToolChoice};
 pub use error::{GenerationError, TemplateError};
