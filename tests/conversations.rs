@@ -315,6 +315,26 @@ fn forms_are_kept() {
 }
 
 #[test]
+fn pieces_tell_what_was_taken_so_far() {
+    let server = Server::start("");
+    let mut body = ask("What is 12 + 30? Think step by step.");
+    body["timings_per_token"] = true.into();
+    let chunks = stream(&server, body);
+    let count = |chunk: &Value, field: &str| chunk["timings"][field].as_u64();
+    let told: Vec<u64> = chunks.iter().filter_map(|chunk| count(chunk, "predicted_n")).collect();
+    assert!(told.len() > 3 && told.is_sorted(), "{told:?}");
+    assert!(told[0] > 0 && told[0] < told[told.len() - 1], "{told:?}");
+    // The prefill is counted as well, but not told.
+    let last = &chunks[chunks.len() - 1];
+    for chunk in &chunks {
+        assert_eq!(chunk.get("prompt_progress"), None);
+        if let Some(prompt) = count(chunk, "prompt_n") {
+            assert_eq!(Some(prompt), count(last, "prompt_n"));
+        }
+    }
+}
+
+#[test]
 fn templates_come_from_the_configuration() {
     let template = "{% for m in messages %}[{{ m.role }}{{ mood }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}>{% endif %}";
     let server = Server::start(&format!(

@@ -93,7 +93,7 @@ fn hold(server: &Server, model: &str, extra: &Value, least: usize, valid: impl F
     assert!(ended >= least, "{model}, {extra}: only {ended} answers ended");
 }
 
-fn calls<'c>(choice: &'c Value) -> impl Iterator<Item = (&'c str, Value)> {
+fn calls(choice: &Value) -> impl Iterator<Item = (&str, Value)> {
     let calls = choice["message"]["tool_calls"].as_array().into_iter().flatten();
     calls.map(|call| {
         let arguments = call["function"]["arguments"].as_str().unwrap();

@@ -15,6 +15,7 @@ mod events;
 mod format;
 mod limits;
 mod llama_server;
+mod meter;
 mod middleware;
 mod native;
 mod openai;

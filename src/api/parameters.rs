@@ -16,6 +16,7 @@ use super::error::ApiError;
 use super::format;
 use super::limits;
 use super::other_fields;
+use super::respond::Delivery;
 use crate::engine::{SamplerKind, SamplingOverrides, Token};
 use crate::generation::{BiasTarget, Options, OutputFormat};
 
@@ -138,6 +139,9 @@ pub(super) struct Parameters {
     /// In streams: tell how far the prefill is.
     #[schema(default = false)]
     return_progress: Option<bool>,
+    /// In streams: tell with each piece what the answer has taken so far.
+    #[schema(default = false)]
+    timings_per_token: Option<bool>,
     /// Choices for each prompt.
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 64, default = 1)]
     n: Option<Integer>,
@@ -252,6 +256,15 @@ impl Parameters {
         self.stream.unwrap_or(false)
     }
 
+    /// How the answer is given out.
+    pub(super) fn delivery(&self) -> Delivery {
+        Delivery {
+            streams: self.streams(),
+            timings_per_token: self.timings_per_token.unwrap_or(false),
+            progress: self.return_progress.unwrap_or(false),
+        }
+    }
+
     pub(super) fn include_usage(&self) -> bool {
         self.stream_options
             .and_then(|options| options.include_usage)
@@ -273,7 +286,9 @@ impl Parameters {
             ignore_eos: self.ignore_eos.unwrap_or(false),
             cache_prompt: self.cache_prompt.unwrap_or(true),
             special: self.special.unwrap_or(false),
-            progress: self.streams() && self.return_progress.unwrap_or(false),
+            // Timings need the prompt's as well.
+            progress: self.streams()
+                && (self.return_progress.unwrap_or(false) || self.timings_per_token.unwrap_or(false)),
             format: self.format.clone(),
             choices: self.choices()?,
             logprobs: self.logprobs()?,

@@ -1,7 +1,7 @@
 //! Server-sent events.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, HeaderName};
@@ -10,9 +10,12 @@ use bytes::{Buf, BufMut};
 use futures_util::FutureExt;
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::error::ApiError;
+use super::meter::Meter;
 use super::shape::Shape;
+use super::wire::Timings;
 use crate::generation::{GenerationError, Output, OutputStream, Piece};
 
 /// Silence after which a comment is sent, so that proxies and clients keep the connection.
@@ -33,9 +36,10 @@ pub(super) trait Events: 'static {
 }
 
 /// A stream of events in the endpoint's shape. Dropping the response (the client left) ends the generation.
-pub(super) fn sse(outputs: OutputStream, shape: impl Shape) -> HttpResponse {
+pub(super) fn sse(outputs: OutputStream, shape: impl Shape, live: Option<Live>) -> HttpResponse {
     let chunks = Chunks {
         shape,
+        live,
         frames: Vec::new(),
     };
     drive(outputs, chunks, BytesMut::new())
@@ -114,6 +118,7 @@ impl<E: Events> Source<E> {
 /// Chunks in the shape of an endpoint.
 struct Chunks<S> {
     shape: S,
+    live: Option<Live>,
     /// By choice; a choice that has some is open.
     frames: Vec<Frames>,
 }
@@ -122,14 +127,26 @@ impl<S: Shape> Events for Chunks<S> {
     const SILENCE: Bytes = PING;
 
     fn write(&mut self, output: Option<Result<Output, GenerationError>>, out: &mut BytesMut) -> bool {
-        let Output { choice, piece } = match output.unwrap_or(Err(GenerationError::Unfinished)) {
+        let output = match output.unwrap_or(Err(GenerationError::Unfinished)) {
             Ok(output) => output,
             Err(error) => {
                 put(out, &ApiError::from(error).body());
                 return false;
             }
         };
-        self.open(choice, out);
+        self.open(output.choice, out);
+        if let Some(live) = &mut self.live {
+            live.count(&output);
+            match live.chunk(&self.shape, &output) {
+                Told::Chunk(chunk) => {
+                    put(out, &chunk);
+                    return true;
+                }
+                Told::Nothing => return true,
+                Told::Elsewhere => {}
+            }
+        }
+        let Output { choice, piece, .. } = output;
         match piece {
             Piece::Content { text, logprobs, .. } if !logprobs.is_empty() => {
                 put(out, &self.shape.content_with_logprobs(choice, &text, &logprobs));
@@ -160,6 +177,67 @@ impl<S: Shape> Events for Chunks<S> {
             }
         }
         true
+    }
+}
+
+/// Tells with each piece what the answer has taken so far, as llama-server's `timings_per_token` asks for it.
+pub(super) struct Live {
+    meter: Meter,
+    /// Tokens by choice.
+    generated: Vec<u32>,
+    progress: bool,
+}
+
+/// Who tells an output.
+enum Told {
+    Chunk(Value),
+    Nothing,
+    Elsewhere,
+}
+
+impl Live {
+    /// `progress`: the client asked for that of the prefill.
+    pub(super) fn new(progress: bool) -> Self {
+        Self {
+            meter: Meter::start(Instant::now()),
+            generated: Vec::new(),
+            progress,
+        }
+    }
+
+    fn count(&mut self, output: &Output) {
+        if let Piece::Progress(progress) = &output.piece {
+            self.meter.prefilled(progress);
+        }
+        if self.generated.len() <= output.choice {
+            self.generated.resize(output.choice + 1, 0);
+        }
+        let before = std::mem::replace(&mut self.generated[output.choice], output.generated);
+        if output.generated > before {
+            self.meter
+                .generated((output.generated - before) as usize, Instant::now());
+        }
+    }
+
+    fn chunk<S: Shape>(&self, shape: &S, output: &Output) -> Told {
+        let choice = output.choice;
+        let chunk = match &output.piece {
+            Piece::Content { text, logprobs, .. } if logprobs.is_empty() => Some(shape.content(choice, text)),
+            Piece::Content { text, logprobs, .. } => Some(shape.content_with_logprobs(choice, text, logprobs)),
+            Piece::Reasoning { text } => shape.reasoning(choice, text),
+            Piece::ToolCallStart { index, id, name } => shape.tool_call_start(choice, *index, id.clone(), name.clone()),
+            Piece::ToolCallArguments { index, text } => shape.tool_call_arguments(choice, *index, text.clone()),
+            Piece::Progress(_) if self.progress => return Told::Elsewhere,
+            Piece::Progress(_) => None,
+            Piece::Finished { .. } => return Told::Elsewhere,
+        };
+        // Chunks are objects, and their values can be written.
+        let Some(Ok(Value::Object(mut chunk))) = chunk.map(serde_json::to_value) else {
+            return Told::Nothing;
+        };
+        let timings = serde_json::to_value(Timings::from(&self.meter.totals())).unwrap_or_default();
+        chunk.insert("timings".to_owned(), timings);
+        Told::Chunk(chunk.into())
     }
 }
 
@@ -246,7 +324,7 @@ pub fn chunk(value: &impl Serialize) -> Bytes {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

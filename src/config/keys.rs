@@ -36,7 +36,8 @@ section! {
             variable "HEARTH_BODY_LIMIT", flag "--body-limit" "BYTES";
         /// how long running completions may go on after a stop signal, at most `"1h"`
         shutdown_grace: Duration = Value(Duration::from_secs(30)), DURATION, variable "HEARTH_SHUTDOWN_GRACE";
-        /// longest pause that the prefill of other requests may cause in a running stream, `"10ms"` to `"60s"`
+        /// longest pause that the prefill of other requests may cause in a running stream, `"10ms"` to `"60s"`. At least 64 tokens of
+        /// a prompt are computed at once, which takes longer on slow machines
         max_pause: Duration = Value(Duration::from_millis(500)),
             Text { parse: value::max_pause, show: show_duration }, variable "HEARTH_MAX_PAUSE";
         /// names by which the server is asked, besides localhost and its addresses, such as `"box.lan"`; `"*"` for any. A server on a

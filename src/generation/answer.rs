@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use super::error::GenerationError;
 use super::output::{FinishReason, Piece};
 use super::reader::{Form, Job, Reader};
-use crate::engine::{self, Event, EventStream, Timings, Usage};
+use crate::engine::{self, Event, EventStream, Timings, Token, Usage};
 use crate::llama::chat::{ChatError, Message, Parser, RunError, run};
 
 /// A parse is followed by a pause of so many times its own time: parsing takes no more than this share of a core.
@@ -21,7 +21,8 @@ const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// A step of one choice.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Step {
-    Piece(Piece),
+    /// With the tokens that were generated so far.
+    Piece(Piece, u32),
     /// The choice is complete.
     End(End),
 }
@@ -40,10 +41,14 @@ pub(super) type Steps = BoxStream<'static, Result<Step, GenerationError>>;
 
 /// Texts as they are.
 pub(super) fn plain(events: EventStream) -> Steps {
+    let mut generated = 0;
     events
-        .map(|event| match event {
-            Event::Progress(progress) => Ok(Step::Piece(Piece::Progress(progress))),
-            Event::Delta { text, tokens, logprobs } => Ok(Step::Piece(Piece::Content { text, tokens, logprobs })),
+        .map(move |event| match event {
+            Event::Progress(progress) => Ok(Step::Piece(Piece::Progress(progress), generated)),
+            Event::Delta { text, tokens, logprobs } => {
+                generated += count(&tokens);
+                Ok(Step::Piece(Piece::Content { text, tokens, logprobs }, generated))
+            }
             Event::Finished { reason, usage, timings } => Ok(Step::End(End {
                 reason: reason.into(),
                 usage,
@@ -62,11 +67,16 @@ pub(super) fn parsed(events: EventStream, parser: Arc<Parser>, form: Form, stops
         parser,
         reader: Reader::new(form),
         stops,
+        generated: 0,
         parse: None,
         not_before: Instant::now(),
         phase: Phase::Grows,
     };
     steps(answer).boxed()
+}
+
+fn count(tokens: &[Token]) -> u32 {
+    u32::try_from(tokens.len()).unwrap_or(u32::MAX)
 }
 
 fn steps(answer: Answer) -> impl Stream<Item = Result<Step, GenerationError>> {
@@ -81,6 +91,8 @@ struct Answer {
     parser: Arc<Parser>,
     reader: Reader,
     stops: Vec<String>,
+    /// Tokens so far.
+    generated: u32,
     /// The parse that runs.
     parse: Option<Parse>,
     not_before: Instant,
@@ -110,7 +122,7 @@ impl Answer {
     async fn next(&mut self) -> Option<Result<Step, GenerationError>> {
         loop {
             if let Some(piece) = self.reader.take() {
-                return Some(Ok(Step::Piece(piece)));
+                return Some(Ok(Step::Piece(piece, self.generated)));
             }
             match std::mem::replace(&mut self.phase, Phase::Over) {
                 Phase::Over => return None,
@@ -162,10 +174,11 @@ impl Answer {
     fn take(&mut self, event: Option<Event>) -> Option<Step> {
         let finished = match event {
             Some(Event::Delta { text, tokens, logprobs }) => {
+                self.generated += count(&tokens);
                 self.reader.push(&text, tokens.len(), logprobs);
                 return None;
             }
-            Some(Event::Progress(progress)) => return Some(Step::Piece(Piece::Progress(progress))),
+            Some(Event::Progress(progress)) => return Some(Step::Piece(Piece::Progress(progress), self.generated)),
             Some(Event::Finished { reason, usage, timings }) => Ok((reason, usage, timings)),
             Some(Event::Failed(error)) => Err(error.into()),
             None => Err(GenerationError::Unfinished),

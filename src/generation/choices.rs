@@ -34,21 +34,26 @@ impl Choices {
     }
 
     fn take(&mut self, choice: usize, step: Option<Result<Step, GenerationError>>) -> Result<Output, GenerationError> {
-        let piece = match step {
-            Some(Ok(Step::Piece(piece))) => piece,
+        let (piece, generated) = match step {
+            Some(Ok(Step::Piece(piece, generated))) => (piece, generated),
             Some(Ok(Step::End(end))) => {
                 self.streams[choice] = None;
                 self.unfinished -= 1;
                 self.totals.add(&end, choice.is_multiple_of(self.per_prompt));
-                Piece::Finished {
+                let piece = Piece::Finished {
                     reason: end.reason,
                     totals: (self.unfinished == 0).then_some(self.totals),
-                }
+                };
+                (piece, end.usage.completion_tokens)
             }
             Some(Err(error)) => return Err(self.end(error)),
             None => return Err(self.end(GenerationError::Unfinished)),
         };
-        Ok(Output { choice, piece })
+        Ok(Output {
+            choice,
+            piece,
+            generated,
+        })
     }
 
     /// Without one choice the answer is not complete: the others end, too.

@@ -13,6 +13,8 @@ pub struct Output {
     /// Index of the choice.
     pub choice: usize,
     pub piece: Piece,
+    /// Tokens that the model has generated for the choice so far; some may be told only with the next pieces.
+    pub generated: u32,
 }
 
 /// For each choice: any number of `Progress`, then reasoning, content and calls in the order in which the model wrote
@@ -127,7 +129,7 @@ impl OutputStream {
     pub async fn collect(mut self) -> Result<Completion, GenerationError> {
         let mut drafts: Vec<Draft> = Vec::new();
         while let Some(output) = self.next().await {
-            let Output { choice, piece } = output?;
+            let Output { choice, piece, .. } = output?;
             if drafts.len() <= choice {
                 drafts.resize_with(choice + 1, Draft::default);
             }
@@ -246,7 +248,13 @@ mod tests {
                 totals: Some(Totals::default()),
             },
         ];
-        let outputs = stream::iter(pieces.map(|piece| Ok(Output { choice: 0, piece })));
+        let outputs = stream::iter(pieces.map(|piece| {
+            Ok(Output {
+                choice: 0,
+                piece,
+                generated: 0,
+            })
+        }));
         let completion = OutputStream::new(outputs).collect().now_or_never().unwrap().unwrap();
         let call = |id: &str, name: &str, arguments: &str| ToolCall {
             id: id.into(),

@@ -11,7 +11,6 @@ mod error;
 mod events;
 mod fields;
 mod infill;
-mod meter;
 mod props;
 mod running;
 mod settings;

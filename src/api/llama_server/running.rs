@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::cut::Cut;
-use super::meter::Meter;
+use crate::api::meter::Meter;
 use crate::engine::{PrefillProgress, Token, TokenLogprob};
 use crate::generation::{FinishReason, GenerationError, OutputStream, Piece, Totals};
 

@@ -46,7 +46,7 @@ pub(super) async fn generate(state: Data<State>, mut body: Body) -> Result<HttpR
         model: target.name().to_owned(),
     };
     let outputs = submit(target, body).await?;
-    respond(outputs, parameters.streams(), shape).await
+    respond(outputs, parameters.delivery(), shape).await
 }
 
 /// Begins what the body asks for.

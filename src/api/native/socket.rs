@@ -273,7 +273,9 @@ impl Socket {
 
     /// The event of an output; after the last one nothing runs.
     fn event(&mut self, output: Output) -> Event {
-        let Output { choice: index, piece } = output;
+        let Output {
+            choice: index, piece, ..
+        } = output;
         let call = |index, id, name, arguments| {
             Delta::ToolCall(CallDelta {
                 index,

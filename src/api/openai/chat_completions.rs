@@ -53,12 +53,12 @@ pub(in crate::api) async fn complete(state: Data<State>, mut body: Body) -> Resu
         include_usage: parameters.include_usage(),
         logprobs: options.logprobs.is_some(),
     };
-    let streams = parameters.streams();
+    let delivery = parameters.delivery();
     let request = ChatRequest {
         options,
         conversation: presets::begin(target, conversation::read(body).await?),
     };
-    respond(target.model.chat.chat(request).await?, streams, shape).await
+    respond(target.model.chat.chat(request).await?, delivery, shape).await
 }
 
 const CHUNK: &str = "chat.completion.chunk";

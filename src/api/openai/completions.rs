@@ -78,7 +78,7 @@ pub(super) async fn complete(state: Data<State>, mut body: Body) -> Result<HttpR
     drop(body);
     let outputs = target.model.chat.continue_text(request).await;
     let outputs = outputs.map_err(|error| ApiError::from(error).about("prompt"))?;
-    respond(outputs, parameters.streams(), shape).await
+    respond(outputs, parameters.delivery(), shape).await
 }
 
 /// What only this endpoint knows.

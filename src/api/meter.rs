@@ -6,7 +6,7 @@ use crate::engine::{PrefillProgress, Timings, Usage};
 use crate::generation::Totals;
 
 #[derive(Debug)]
-pub(super) struct Meter {
+pub(in crate::api) struct Meter {
     started: Instant,
     usage: Usage,
     prefill: Duration,
@@ -15,7 +15,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn start(now: Instant) -> Self {
+    pub(in crate::api) fn start(now: Instant) -> Self {
         Self {
             started: now,
             usage: Usage::default(),
@@ -25,13 +25,13 @@ impl Meter {
         }
     }
 
-    pub(super) fn prefilled(&mut self, progress: &PrefillProgress) {
+    pub(in crate::api) fn prefilled(&mut self, progress: &PrefillProgress) {
         self.usage.prompt_tokens = progress.total;
         self.usage.cached_tokens = progress.cached;
         self.prefill = progress.elapsed;
     }
 
-    pub(super) fn generated(&mut self, tokens: usize, now: Instant) {
+    pub(in crate::api) fn generated(&mut self, tokens: usize, now: Instant) {
         if self.first_token.is_none() && self.prefill.is_zero() {
             self.prefill = now - self.started;
         }
@@ -41,11 +41,11 @@ impl Meter {
     }
 
     /// Time from the first token to the last.
-    pub(super) fn decode(&self) -> Duration {
+    pub(in crate::api) fn decode(&self) -> Duration {
         self.first_token.map_or(Duration::ZERO, |first| self.last_token - first)
     }
 
-    pub(super) fn totals(&self) -> Totals {
+    pub(in crate::api) fn totals(&self) -> Totals {
         Totals {
             usage: self.usage,
             reasoning_tokens: 0,
