@@ -236,13 +236,6 @@ DIFFERENCES = [
     ),
     # Where llama.cpp is wrong.
     Difference(
-        "unsloth-mistral-Devstral-Small-2507",
-        "thoughts",
-        "llama.cpp takes it for a relative that wants thoughts as blocks of the content; of blocks it prints the first, so that "
-        "answers beside thoughts are lost",
-        blocks,
-    ),
-    Difference(
         "CohereForAI-c4ai-command-r-plus-tool_use",
         "tools",
         "its `json_spec.items` is a method, not what is in the list; nothing is in a method to Python, and llama.cpp refuses",
