@@ -159,11 +159,12 @@ for (const [name, provider] of Object.entries(PROVIDERS)) {
       { role: "user", content: "hello" },
     ];
     const { prompt, ...settings } = ask(model);
-    // Left to itself the SDK refers to items of stored responses, in place of sending them.
-    const providerOptions = { openai: { store: false } };
-    const second = await generateText({ ...settings, messages, providerOptions });
-    assert.ok(second.text);
-    assert.ok(second.usage.inputTokens > first.usage.inputTokens);
+    // Of stored responses the SDK sends references to items, and the items of others.
+    for (const store of [true, false]) {
+      const second = await generateText({ ...settings, messages, providerOptions: { openai: { store } } });
+      assert.ok(second.text);
+      assert.ok(second.usage.inputTokens > first.usage.inputTokens);
+    }
   });
 
   test(`${name}: errors keep their message`, async () => {
