@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,11 +73,11 @@ def more() -> str:
     return ""
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, more: str) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("hearth")
+@contextmanager
+def serving(folder: Path, text: str) -> Iterator[list[str]]:
+    """A server with this configuration, when its models are ready: its base URLs, one for each port that is named."""
     config = folder / "models.toml"
-    config.write_text(re.sub('(path = ".*")', f"\\1\n{more}", CONFIG))
+    config.write_text(text)
     binary = os.environ.get("HEARTH_BIN") or Path(__file__).parents[2] / "target/release/hearth"
     process = subprocess.Popen(
         [str(binary), "serve", "--config", str(config)],
@@ -86,7 +87,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, more: str) -> Iterator[Serv
     )
     try:
         urls: list[str] = []
-        while len(urls) < 3:
+        while len(urls) < len(re.findall("(?m)^port = ", text)):
             line = process.stdout.readline()
             assert line, "the server ended before it listened"
             urls += re.findall(r"http://\S+", line)
@@ -98,7 +99,14 @@ def server(tmp_path_factory: pytest.TempPathFactory, more: str) -> Iterator[Serv
             except urllib.error.HTTPError:
                 assert time.monotonic() < deadline, "the models are not ready after a minute"
                 time.sleep(0.1)
-        yield Server(*urls)
+        yield urls
     finally:
         process.terminate()
         assert process.wait(timeout=30) == 0
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, more: str) -> Iterator[Server]:
+    text = re.sub('(path = ".*")', f"\\1\n{more}", CONFIG)
+    with serving(tmp_path_factory.mktemp("hearth"), text) as urls:
+        yield Server(*urls)

@@ -108,6 +108,8 @@ fn chars(text: &str) -> *const c_char {
 pub struct Template {
     raw: NonNull<RawTemplate>,
     can: Abilities,
+    /// It has a place for the thoughts of earlier messages.
+    thoughts: bool,
 }
 
 /// What a template knows to write, as far as `common` finds out by trying.
@@ -285,6 +287,9 @@ impl Template {
                 parallel_tool_calls: false,
                 system_role: false,
             },
+            thoughts: ["reasoning_content", "thinking"]
+                .iter()
+                .any(|name| source.contains(name)),
         };
         template.can = read(&can)?;
         Ok(template)
@@ -300,7 +305,12 @@ impl Template {
     /// # Errors
     /// When the template refuses it, or cannot be rendered, in `common`'s words.
     pub fn render(&self, request: &Request<'_>) -> Result<Rendered, ChatError> {
-        let text = serde_json::to_string(request).map_err(|error| ChatError(error.to_string()))?;
+        let text = if self.thoughts {
+            serde_json::to_string(request)
+        } else {
+            serde_json::to_string(&without_thoughts(request.clone()))
+        };
+        let text = text.map_err(|error| ChatError(error.to_string()))?;
         let described = call(|out, length| {
             // SAFETY: the template lives as long as `self`; the text's pointer and length fit.
             unsafe { hearth_chat_render(self.raw.as_ptr(), chars(&text), text.len(), out, length) }
@@ -309,6 +319,21 @@ impl Template {
         rendered.parser.reasoning_apart = request.reasoning_apart;
         Ok(rendered)
     }
+}
+
+/// Leaves out what a template without a place for it cannot print: `common` would put it into the content of some, in front of the
+/// answer, of which these print only the first part. A message that goes on keeps its thoughts.
+fn without_thoughts(mut request: Request<'_>) -> Request<'_> {
+    let complete = request
+        .messages
+        .len()
+        .saturating_sub(usize::from(request.continue_final_message));
+    for message in request.messages.iter_mut().take(complete) {
+        if let Some(message) = message.as_object_mut() {
+            message.shift_remove("reasoning_content");
+        }
+    }
+    request
 }
 
 impl Drop for Template {

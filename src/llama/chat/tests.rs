@@ -74,6 +74,22 @@ fn variables_do_not_replace_the_conversation() {
 }
 
 #[test]
+fn thoughts_do_not_displace_an_answer() {
+    // `common` takes this for a template that wants thoughts as a part of the content.
+    let source = "{#[SYSTEM_PROMPT][TOOL_CALLS][ARGS]#}{% for m in messages %}<{{ m.content if m.content is string else \
+                  m.content[0].text }}>{% endfor %}";
+    let template = Template::new(source, "", "").unwrap();
+    let variables = Map::new();
+    let messages = json!([
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "reasoning_content": "hm", "content": "b"},
+        {"role": "user", "content": "c"},
+    ]);
+    let rendered = template.render(&request(messages, json!([]), &variables)).unwrap();
+    assert_eq!(rendered.prompt, "<a><b><c>");
+}
+
+#[test]
 fn what_fails_says_why() {
     let variables = Map::new();
     assert!(Template::new("{% if %}", "", "").is_err());

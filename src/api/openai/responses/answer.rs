@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::store::{Store, Stored};
-use super::wire::{Failure, Incomplete, Item, Part, Response, Status, new_id};
+use super::wire::{Failure, Incomplete, Item, Part, Response, Status, item_id};
 use crate::api::error::ApiError;
 use crate::api::events::{Sink, Translator};
 use crate::api::openai::logprobs::ChatToken;
@@ -208,13 +208,13 @@ impl Answer {
             Kind::Message => "msg",
             Kind::FunctionCall { .. } => "fc",
         };
+        let output_index = self.response.output.len();
         let open = Open {
-            id: new_id(prefix),
+            id: item_id(prefix, &self.response.id, output_index),
             kind,
             text: String::new(),
             logprobs: Vec::new(),
         };
-        let output_index = self.response.output.len();
         let item = open.item(Status::InProgress);
         put(
             sink,

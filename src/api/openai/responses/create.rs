@@ -57,15 +57,16 @@ pub(super) struct Opened {
     streams: bool,
 }
 
-/// Reads a request together with what it continues. `last` is the response that the connection remembers, by its id.
+/// Reads a request together with what it continues and refers to. `last` is the response that the connection remembers, by its id.
 pub(super) async fn read(store: &Store, last: Option<&(String, Arc<Stored>)>, body: Body) -> Result<Request, ApiError> {
     let chain = match body.field("previous_response_id") {
         Value::String(id) => store.chain(id, last)?,
         // What is not a string is refused when it is read.
         _ => Vec::new(),
     };
-    let more = chain.iter().map(|stored| stored.bytes()).sum();
-    body::work(body, more, move |body| request::read(body, &chain)).await
+    let referenced = store.referenced(body.field("input"), last);
+    let more = chain.iter().chain(&referenced).map(|stored| stored.bytes()).sum();
+    body::work(body, more, move |body| request::read(body, &chain, &referenced)).await
 }
 
 /// Begins an answer; `last` as in [`read`].

@@ -139,7 +139,7 @@ impl Messages {
             }
             Some("item_reference") => Err(wrong(
                 path,
-                "is a reference to an item; send the item itself, or continue a response by `previous_response_id`",
+                "is a reference to an item that is not stored here, or is there already; send the item itself",
             )),
             Some(other) => {
                 let what = format!(

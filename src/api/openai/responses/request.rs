@@ -1,5 +1,6 @@
 //! Requests in the form of Responses, put into the fields that all endpoints share.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -31,8 +32,8 @@ fn wrong(path: &str, what: &str) -> ApiError {
     ApiError::field(path, format!("`{path}` {what}"))
 }
 
-/// A request that continues these responses, oldest first.
-pub(super) fn read(mut body: Body, chain: &[Arc<Stored>]) -> Result<Request, ApiError> {
+/// A request that continues these responses, oldest first, and refers to items of others.
+pub(super) fn read(mut body: Body, chain: &[Arc<Stored>], referenced: &[Arc<Stored>]) -> Result<Request, ApiError> {
     refuse(&body)?;
     let instructions = optional_string(&mut body, "instructions")?;
     let mut messages = Messages::new(instructions.as_deref());
@@ -41,7 +42,8 @@ pub(super) fn read(mut body: Body, chain: &[Arc<Stored>]) -> Result<Request, Api
         messages.extend("previous_response_id", &input)?;
         messages.extend("previous_response_id", &output)?;
     }
-    let items = items(body.take("input"))?;
+    let mut items = items(body.take("input"))?;
+    resolve(&mut items, referenced)?;
     messages.extend("input", &items)?;
     let tools = tools::read(body.take("tools"), body.take("tool_choice"))?;
     let max_output_tokens = max_output_tokens(&mut body)?;
@@ -117,6 +119,25 @@ fn parts(stored: &Stored) -> Result<(Vec<Value>, Vec<Value>), ApiError> {
         Value::Array(output) => Ok((input, output)),
         _ => Ok((input, Vec::new())),
     }
+}
+
+/// Puts items of responses in the place of references to them. Each is there once, so that a short request stays small.
+fn resolve(items: &mut [Value], referenced: &[Arc<Stored>]) -> Result<(), ApiError> {
+    let mut known: HashMap<String, Value> = HashMap::new();
+    for stored in referenced {
+        let (_, output) = parts(stored)?;
+        known.extend(
+            output
+                .into_iter()
+                .filter_map(|item| Some((item["id"].as_str()?.to_owned(), item))),
+        );
+    }
+    for item in items.iter_mut().filter(|item| item["type"] == "item_reference") {
+        if let Some(found) = item["id"].as_str().and_then(|id| known.remove(id)) {
+            *item = found;
+        }
+    }
+    Ok(())
 }
 
 fn optional_string(body: &mut Body, field: &str) -> Result<Option<String>, ApiError> {
@@ -252,7 +273,7 @@ mod tests {
         for (name, value) in fields.as_object().unwrap() {
             body[name] = value.clone();
         }
-        read(Body::of_value(body), &[]).map_err(|error| error.to_string())
+        read(Body::of_value(body), &[], &[]).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -311,7 +332,7 @@ mod tests {
             stored(json!([message("user", "a")]), json!([message("assistant", "b")])),
             stored(json!([message("user", "c")]), json!([message("assistant", "d")])),
         ];
-        let request = read(Body::of_value(json!({"input": "e", "instructions": "s"})), &chain).unwrap();
+        let request = read(Body::of_value(json!({"input": "e", "instructions": "s"})), &chain, &[]).unwrap();
         let texts: Vec<&str> = request
             .conversation
             .messages
@@ -321,6 +342,33 @@ mod tests {
         assert_eq!(texts, ["s", "a", "b", "c", "d", "e"]);
         let own: Value = serde_json::from_slice(&request.input).unwrap();
         assert_eq!(own.as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn references_become_items() {
+        let output = json!([{"type": "message", "id": "msg_1", "role": "assistant", "content": "b"}]);
+        let stored = [Arc::new(Stored {
+            response: json!({ "output": output }).to_string().into(),
+            input: "[]".into(),
+            previous: None,
+        })];
+        let with = |input: Value| read(Body::of_value(json!({ "input": input })), &[], &stored);
+        let reference = json!({"type": "item_reference", "id": "msg_1"});
+        let request = with(json!([{"role": "user", "content": "a"}, reference])).unwrap();
+        assert_eq!(request.conversation.messages[1].content, "b");
+        let own: Value = serde_json::from_slice(&request.input).unwrap();
+        assert_eq!(own[1]["content"], "b");
+        for (input, expect) in [
+            (json!([reference, reference]), "`input[1]` is a reference"),
+            (
+                json!([{"type": "item_reference", "id": "msg_2"}]),
+                "`input[0]` is a reference",
+            ),
+            (json!([{"type": "item_reference"}]), "`input[0]` is a reference"),
+        ] {
+            let message = with(input).err().unwrap().to_string();
+            assert!(message.contains(expect), "{message}");
+        }
     }
 
     #[test]

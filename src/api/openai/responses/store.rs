@@ -1,11 +1,13 @@
 //! Responses that requests may continue or ask for, in memory, the latest ones.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use actix_web::web::Bytes;
 use parking_lot::Mutex;
+use serde_json::Value;
 
+use super::wire::response_of;
 use crate::api::error::ApiError;
 use crate::api::limits;
 
@@ -102,18 +104,31 @@ impl Store {
         let mut chain: Vec<Arc<Stored>> = Vec::new();
         let mut next = Some(id.to_owned());
         while let Some(id) = next {
-            let stored = match last {
-                Some((last, stored)) if *last == id => Some(stored.clone()),
-                _ => self.get(&id),
-            };
             // A chain is no longer than the store, so a longer one would be a circle.
-            let stored = stored.filter(|_| chain.len() <= self.max_count);
+            let stored = self.find(&id, last).filter(|_| chain.len() <= self.max_count);
             let stored = stored.ok_or_else(|| ApiError::no_previous_response(&id))?;
             next = stored.previous.clone();
             chain.push(stored);
         }
         chain.reverse();
         Ok(chain)
+    }
+
+    /// The responses with items that the items of `input` refer to, as far as they are here. `last` as in [`Store::chain`].
+    pub(super) fn referenced(&self, input: &Value, last: Option<&(String, Arc<Stored>)>) -> Vec<Arc<Stored>> {
+        let items = input.as_array().into_iter().flatten();
+        let ids: BTreeSet<String> = items
+            .filter(|item| item["type"] == "item_reference")
+            .filter_map(|item| response_of(item["id"].as_str()?))
+            .collect();
+        ids.iter().filter_map(|id| self.find(id, last)).collect()
+    }
+
+    fn find(&self, id: &str, last: Option<&(String, Arc<Stored>)>) -> Option<Arc<Stored>> {
+        match last {
+            Some((last, stored)) if last == id => Some(stored.clone()),
+            _ => self.get(id),
+        }
     }
 }
 
@@ -139,7 +154,10 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::api::openai::responses::wire::{item_id, new_id};
 
     fn stored(bytes: usize, previous: Option<&str>) -> Stored {
         Stored {
@@ -196,5 +214,24 @@ mod tests {
         assert!(store.chain("b", None).is_err());
         store.insert("x", stored(1, Some("x")));
         assert!(store.chain("x", None).is_err());
+    }
+
+    #[test]
+    fn items_tell_their_response() {
+        let store = Store::default();
+        let [one, other] = [new_id("resp"), new_id("resp")];
+        store.insert(&one, stored(1, None));
+        let last = (other.clone(), Arc::new(stored(2, None)));
+        let refer = |ids: &[&str]| -> Vec<usize> {
+            let items = ids.iter().map(|id| json!({"type": "item_reference", "id": id}));
+            let found = store.referenced(&items.collect(), Some(&last));
+            let mut lengths: Vec<usize> = found.iter().map(|stored| stored.response.len()).collect();
+            lengths.sort_unstable();
+            lengths
+        };
+        assert_eq!(refer(&[&item_id("rs", &one, 0), &item_id("msg", &one, 1)]), [1]);
+        assert_eq!(refer(&[&item_id("fc", &other, 2), &item_id("rs", &one, 0)]), [1, 2]);
+        let nobody = item_id("rs", &new_id("resp"), 0);
+        assert_eq!(refer(&[&nobody, "msg_1", "x", "", "rs_ä"]), [0; 0]);
     }
 }

@@ -223,6 +223,18 @@ pub(super) fn new_id(prefix: &str) -> String {
     format!("{prefix}_{}", uuid::Uuid::new_v4().simple())
 }
 
+/// The id of an item of a response, which tells the response.
+pub(super) fn item_id(prefix: &str, response: &str, index: usize) -> String {
+    format!("{prefix}_{}{index:02x}", response.trim_start_matches("resp_"))
+}
+
+/// The id of the response that has the item with this id, if the item is of a response.
+pub(super) fn response_of(item: &str) -> Option<String> {
+    const DIGITS: usize = 32;
+    let (_, own) = item.split_once('_')?;
+    Some(format!("resp_{}", own.get(..DIGITS)?))
+}
+
 fn now() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
