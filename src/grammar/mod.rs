@@ -18,6 +18,7 @@ mod syntax;
 mod tables;
 mod trigger;
 mod vocabulary;
+mod weight;
 
 pub use error::{Exhausted, GrammarError};
 pub use matcher::{Compiled, Matcher};
@@ -25,6 +26,7 @@ pub use regex::{choice_to_grammar, regex_to_grammar};
 pub use schema::check_schema;
 pub use trigger::Trigger;
 pub use vocabulary::{Kind, Vocabulary};
+pub use weight::{MAX_WEIGHT, weight, weight_of_text};
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::error::GrammarError;
+use super::weight::{MAX_WEIGHT, weight};
 
 const MAX_BYTES: usize = 512 << 10;
 /// Schemas within schemas, references included.
@@ -34,6 +35,9 @@ pub fn check_schema(schema: &Value) -> Result<(), GrammarError> {
             bytes.0
         );
         return Err(GrammarError::TooLarge(size));
+    }
+    if weight(schema) > MAX_WEIGHT {
+        return Err(GrammarError::TooLarge("the JSON schema has too many values".into()));
     }
     Walk {
         root: schema,
@@ -328,6 +332,7 @@ mod tests {
             json!({"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}),
             json!({"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"properties": {"x": {"allOf": [{"$ref": "#/$defs/a"}]}}}}}),
             json!({"const": "x".repeat(600_000)}),
+            json!({"const": (0..10_000).map(|n| (n.to_string(), json!(0))).collect::<serde_json::Map<String, Value>>()}),
         ] {
             assert!(
                 check_schema(&schema).is_err(),
