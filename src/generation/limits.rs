@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::conversation::Conversation;
+use super::conversation::{Conversation, Message};
 use super::error::GenerationError;
 use super::request::OutputFormat;
-use crate::grammar::check_schema;
+use crate::grammar::{MAX_WEIGHT, check_schema, weight, weight_of_text};
 
 const MAX_MESSAGES: usize = 4096;
 const MAX_TOOLS: usize = 256;
@@ -36,8 +36,31 @@ pub(super) fn check(conversation: &Conversation, format: &OutputFormat) -> Resul
         );
         return refuse("chat_template_kwargs", message);
     }
+    if variables.values().map(weight).sum::<u64>() > MAX_WEIGHT {
+        return refuse("chat_template_kwargs", "`chat_template_kwargs` has too many values");
+    }
     tools(conversation)?;
     check_format(format)
+}
+
+/// Makes JSON text of all arguments: what a model wrote that is none, or that only reading by recursion could end, becomes a
+/// string. Reads all of them, so it is for threads that may be busy.
+pub(super) fn read_arguments(messages: &mut [Message]) -> Result<(), GenerationError> {
+    let mut sum: u64 = 0;
+    for call in messages.iter_mut().flat_map(|message| &mut message.tool_calls) {
+        match weight_of_text(&call.arguments) {
+            Some(weight) => sum = sum.saturating_add(weight),
+            None if call.arguments.trim().is_empty() => call.arguments = "{}".to_owned(),
+            None => call.arguments = Value::from(call.arguments.as_str()).to_string(),
+        }
+    }
+    if sum > MAX_WEIGHT {
+        return refuse(
+            "messages",
+            "the arguments of the calls in `messages` have too many values",
+        );
+    }
+    Ok(())
 }
 
 fn check_format(format: &OutputFormat) -> Result<(), GenerationError> {
@@ -57,6 +80,7 @@ fn tools(conversation: &Conversation) -> Result<(), GenerationError> {
         return refuse("tools", format!("`tools` has more than {MAX_TOOLS} entries"));
     }
     let mut bytes = 0;
+    let mut heavy: u64 = 0;
     let mut names = BTreeSet::new();
     for tool in &conversation.tools {
         let name = tool.name.as_str();
@@ -78,6 +102,10 @@ fn tools(conversation: &Conversation) -> Result<(), GenerationError> {
         bytes += parameters.to_string().len() + tool.description.len();
         if bytes > MAX_TOOL_BYTES {
             return refuse("tools", format!("`tools` has more than {MAX_TOOL_BYTES} bytes"));
+        }
+        heavy += weight(parameters);
+        if heavy > MAX_WEIGHT {
+            return refuse("tools", "the parameters of the `tools` have too many values");
         }
         let is_object = match &parameters["type"] {
             Value::Null => true,
@@ -109,7 +137,7 @@ fn refuse(field: &'static str, message: impl Into<String>) -> Result<(), Generat
 
 #[cfg(test)]
 mod tests {
-    use super::super::conversation::{Message, Role, Tool};
+    use super::super::conversation::{Role, Tool, ToolCall};
     use super::*;
     use serde_json::json;
 
@@ -151,5 +179,42 @@ mod tests {
         let mut nested = conversation(&[]);
         nested.variables.insert("x".into(), deep);
         refused(&nested, "nested more than");
+        let mut many = conversation(&[]);
+        many.variables.insert("x".into(), keys(10_000));
+        refused(&many, "has too many values");
+        refused(
+            &conversation(&[
+                ("a", json!({"default": keys(3000)})),
+                ("b", json!({"default": keys(3000)})),
+            ]),
+            "too many values",
+        );
+    }
+
+    fn keys(count: usize) -> Value {
+        Value::Object((0..count).map(|key| (key.to_string(), json!(0))).collect())
+    }
+
+    #[test]
+    fn arguments_are_json() {
+        let read = |arguments: &str| {
+            let mut message = Message::new(Role::Assistant, "");
+            message.tool_calls.push(ToolCall {
+                id: String::new(),
+                name: "a".into(),
+                arguments: arguments.into(),
+            });
+            read_arguments(std::slice::from_mut(&mut message)).map(|()| message.tool_calls[0].arguments.clone())
+        };
+        for arguments in ["{}", "{\"a\": [1, {}]}", "3"] {
+            assert_eq!(read(arguments).as_deref(), Ok(arguments));
+        }
+        assert_eq!(read(" ").as_deref(), Ok("{}"));
+        assert_eq!(read("{\"a\":").as_deref(), Ok(r#""{\"a\":""#));
+        // llama.cpp would recurse once for each bracket.
+        let deep = "[".repeat(60_000) + &"]".repeat(60_000);
+        assert_eq!(read(&deep), Ok(format!("\"{deep}\"")));
+        let error = read(&keys(10_000).to_string()).unwrap_err().to_string();
+        assert!(error.contains("too many values"), "{error}");
     }
 }

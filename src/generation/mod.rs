@@ -10,6 +10,8 @@ mod conversation;
 mod depth;
 mod error;
 mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 mod limits;
 mod literal;
 mod local;

@@ -23,6 +23,9 @@ const CHATML: &str = "{%- for message in messages -%}{{- '<|im_start|>' + messag
                       '<|im_end|>\\n' -}}{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}\
                       {%- endif -%}";
 
+/// Bytes of a conversation that any template that ends renders in time.
+const SMALL: usize = 1 << 20;
+
 /// The templates of a model, compiled when they are first used.
 #[derive(Debug)]
 pub(super) struct Templates {
@@ -68,7 +71,9 @@ impl Templates {
         let template = self.template(info, &conversation).await?;
         let request = Request::new(info, conversation, format)?;
         let (literals, told) = (self.literals.clone(), self.told.clone());
-        self.run(move || request.prepare(&template, &literals, &told)).await?
+        let is_small = request.messages.iter().map(size).sum::<usize>() < SMALL;
+        self.run(is_small, move || request.prepare(&template, &literals, &told))
+            .await?
     }
 
     async fn template(&self, info: &ModelInfo, conversation: &Conversation) -> Result<Arc<Template>, GenerationError> {
@@ -87,7 +92,7 @@ impl Templates {
                 );
             }
             let (bos, eos) = (info.bos_token.clone(), info.eos_token.clone());
-            let compiled = self.run(move || Template::new(&source, &bos, &eos)).await?;
+            let compiled = self.run(true, move || Template::new(&source, &bos, &eos)).await?;
             compiled
                 .map(Arc::new)
                 .map_err(|error| TemplateError::Broken(error.to_string()).into())
@@ -95,13 +100,20 @@ impl Templates {
         cell.get_or_try_init(compile).await.cloned()
     }
 
-    /// Runs a call into `common` on its threads.
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, GenerationError> {
+    /// Runs a call into `common` on its threads. If it does not end although its input `is_small`, the template is to blame.
+    async fn run<T: Send + 'static>(
+        &self,
+        is_small: bool,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, GenerationError> {
         let broken = |what: String| GenerationError::from(TemplateError::Broken(what));
         if self.endless.load(Ordering::Relaxed) {
             return Err(broken("rendering it did not end".into()));
         }
         chat::run(work).await.map_err(|error| match error {
+            RunError::Endless if !is_small => {
+                invalid("messages", format!("rendering the conversation failed: {error}"))
+            }
             RunError::Endless => {
                 self.endless.store(true, Ordering::Relaxed);
                 broken(format!("rendering it failed: {error}"))
@@ -196,7 +208,13 @@ impl Request {
     }
 
     /// Renders, on a thread with a large stack.
-    fn prepare(self, template: &Template, literals: &Literals, told: &AtomicBool) -> Result<Prepared, GenerationError> {
+    fn prepare(
+        mut self,
+        template: &Template,
+        literals: &Literals,
+        told: &AtomicBool,
+    ) -> Result<Prepared, GenerationError> {
+        limits::read_arguments(&mut self.messages)?;
         let (mut hidden, mut hides) = (self.messages.clone(), false);
         for message in hidden.iter_mut().filter(|message| message.role != Role::Assistant) {
             if let Some(content) = literals.hide(&message.content) {
@@ -288,6 +306,12 @@ fn call_starts(rendered: &Rendered) -> Vec<String> {
     texts.filter(|text| !text.is_empty()).collect()
 }
 
+/// Bytes of a message.
+fn size(message: &Message) -> usize {
+    let arguments = message.tool_calls.iter().map(|call| call.arguments.len());
+    message.content.len() + message.reasoning.as_ref().map_or(0, String::len) + arguments.sum::<usize>()
+}
+
 fn invalid(field: &'static str, message: String) -> GenerationError {
     GenerationError::InvalidRequest { field, message }
 }
@@ -301,7 +325,7 @@ fn message(message: &Message) -> Value {
         let calls = message.tool_calls.iter().map(|call| {
             let mut out = json!({
                 "type": "function",
-                "function": {"name": call.name, "arguments": arguments(&call.arguments)},
+                "function": {"name": call.name, "arguments": call.arguments},
             });
             if !call.id.is_empty() {
                 out["id"] = call.id.as_str().into();
@@ -320,15 +344,6 @@ fn message(message: &Message) -> Value {
         }
     }
     out.into()
-}
-
-/// Arguments as JSON text. What a model wrote that is none becomes a string.
-fn arguments(text: &str) -> String {
-    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
-        Ok(_) => text.to_owned(),
-        Err(_) if text.trim().is_empty() => "{}".to_owned(),
-        Err(_) => Value::from(text).to_string(),
-    }
 }
 
 fn tool(tool: &Tool) -> Value {

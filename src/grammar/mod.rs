@@ -20,6 +20,7 @@ mod syntax;
 mod tables;
 mod trigger;
 mod vocabulary;
+mod weight;
 
 pub use error::{Exhausted, GrammarError};
 pub use matcher::{Compiled, Matcher};
@@ -28,6 +29,7 @@ pub use schema::check_schema;
 pub use strict::{check_strict, prepare_schema};
 pub use trigger::Trigger;
 pub use vocabulary::{Kind, Vocabulary};
+pub use weight::{MAX_WEIGHT, weight, weight_of_text};
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::error::GrammarError;
+use super::weight::{MAX_WEIGHT, weight};
 
 const MAX_BYTES: usize = 512 << 10;
 /// Schemas within schemas, references included.
@@ -19,6 +20,9 @@ const MAX_CHOICES: usize = 2_000;
 /// What `maxItems`, `maxLength` and the like may say: each repetition is written out.
 const MAX_REPEAT: u64 = 20_000;
 const MAX_PATTERN_BYTES: usize = 1000;
+/// Of a property's name, and of a reference: the converter replaces characters in them by a regular expression of C++'s library,
+/// which recurses once for each.
+const MAX_NAME_BYTES: usize = 1000;
 
 /// Checks that a schema can be made into a grammar in a moment.
 ///
@@ -34,6 +38,9 @@ pub fn check_schema(schema: &Value) -> Result<(), GrammarError> {
             bytes.0
         );
         return Err(GrammarError::TooLarge(size));
+    }
+    if weight(schema) > MAX_WEIGHT {
+        return Err(GrammarError::TooLarge("the JSON schema has too many values".into()));
     }
     Walk {
         root: schema,
@@ -176,6 +183,12 @@ impl<'s> Walk<'s> {
                 return Err(wrong(path, format!("there are more than {MAX_PROPERTIES} properties")));
             }
             for (name, schema) in properties {
+                if name.len() > MAX_NAME_BYTES {
+                    return Err(wrong(
+                        path,
+                        format!("a property's name has more than {MAX_NAME_BYTES} bytes"),
+                    ));
+                }
                 self.schema(schema, &format!("{path}/properties/{name}"), depth + 1)?;
             }
         }
@@ -231,6 +244,9 @@ impl<'s> Walk<'s> {
                 format!("`$ref` is `{shown}`, but only references into the same schema (`#/...`) can be followed"),
             ));
         };
+        if reference.len() > MAX_NAME_BYTES {
+            return Err(wrong(path, format!("`$ref` has more than {MAX_NAME_BYTES} bytes")));
+        }
         let mut target = self.root;
         for name in names.split('/') {
             let found = match target {
@@ -292,6 +308,11 @@ mod tests {
             (json!({"$ref": "other.json"}), "only references into the same schema"),
             (json!({"$ref": "#/$defs/a"}), "is not in the schema"),
             (json!({"maxLength": 1_000_000}), "`maxLength` is more than"),
+            (json!({"properties": {("_".repeat(2000)): {}}}), "name has more than"),
+            (
+                json!({"$ref": format!("#/{}", "_".repeat(2000)), ("_".repeat(2000)): {}}),
+                "`$ref` has more than",
+            ),
         ] {
             let message = check_schema(&schema).expect_err("a mistake").to_string();
             assert!(message.contains(expect), "{schema}: {message}");
@@ -328,6 +349,7 @@ mod tests {
             json!({"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}),
             json!({"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"properties": {"x": {"allOf": [{"$ref": "#/$defs/a"}]}}}}}),
             json!({"const": "x".repeat(600_000)}),
+            json!({"const": (0..10_000).map(|n| (n.to_string(), json!(0))).collect::<serde_json::Map<String, Value>>()}),
         ] {
             assert!(
                 check_schema(&schema).is_err(),

@@ -139,3 +139,15 @@ fn brackets_fit_the_stack() {
         assert!(done.is_ok());
     }
 }
+
+/// Ten times what `grammar::check_schema` allows.
+#[test]
+fn names_fit_the_stack() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let schema = json!({"type": "object", "properties": {("_".repeat(10_000)): {"type": "string"}}});
+    let done = runtime.block_on(run(move || schema_grammar(&schema).is_ok()));
+    assert_eq!(done, Ok(true));
+}
