@@ -74,7 +74,7 @@ fn hold(server: &Server, model: &str, extra: &Value, least: usize, valid: impl F
                     if number >= ANSWERS {
                         break;
                     }
-                    let mut body = json!({"model": model, "temperature": 1.5, "seed": number, "max_tokens": 120,
+                    let mut body = json!({"model": model, "temperature": 1.5, "seed": number, "max_tokens": 250,
                         "messages": [{"role": "user", "content": format!("Do something, number {number}.")}]});
                     body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
                     let (status, answer) = server.post(CHAT, &body);
