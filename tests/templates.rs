@@ -45,7 +45,7 @@ fn prompts_are_those_of_python() {
             continue_final_message: false,
             enable_thinking: context.shift_remove("enable_thinking") != Some(false.into()),
             reasoning_apart: true,
-            json_schema: String::new(),
+            json_schema: "",
             variables: &context,
         });
         let found = found.map(|rendered| rendered.prompt);

@@ -6,7 +6,7 @@ use super::body::Body;
 use super::error::ApiError;
 use super::limits;
 use crate::generation::OutputFormat;
-use crate::grammar::{check_strict, choice_to_grammar, regex_to_grammar};
+use crate::grammar::{choice_to_grammar, regex_to_grammar};
 
 /// The fields that [`read`] reads.
 pub(super) const FIELDS: [&str; 9] = [
@@ -58,30 +58,32 @@ fn response_format(format: &Value) -> Result<OutputFormat, ApiError> {
     if !format.is_object() {
         return Err(wrong("", "must be an object with `type`"));
     }
-    let schema = |field: &str, schema: &Value| match schema {
-        Value::Object(_) => Ok(OutputFormat::JsonSchema(schema.clone())),
+    let schema = |field: &str, schema: &Value, strict: bool| match schema {
+        Value::Object(_) => Ok(of_schema(schema.clone(), strict)),
         Value::Null => Err(wrong(field, "is missing")),
         _ => Err(wrong(field, "must be a JSON schema, an object")),
     };
     match format["type"].as_str() {
         Some("text") => Ok(OutputFormat::Text),
         // llama-server takes a schema here as well.
-        Some("json_object") if !format["schema"].is_null() => schema(".schema", &format["schema"]),
+        Some("json_object") if !format["schema"].is_null() => schema(".schema", &format["schema"], false),
         Some("json_object") => Ok(OutputFormat::JsonObject),
-        Some("json_schema") if !format["schema"].is_null() => schema(".schema", &format["schema"]),
+        Some("json_schema") if !format["schema"].is_null() => schema(".schema", &format["schema"], false),
         Some("json_schema") => {
             let named = &format["json_schema"];
-            let format = schema(".json_schema.schema", &named["schema"])?;
-            match &named["strict"] {
-                Value::Null | Value::Bool(false) => {}
-                Value::Bool(true) => check_strict(&named["schema"])
-                    .map_err(|error| wrong(".json_schema.schema", &format!("cannot be used: {error}")))?,
+            let strict = match &named["strict"] {
+                Value::Null => false,
+                Value::Bool(strict) => *strict,
                 _ => return Err(wrong(".json_schema.strict", "must be true or false")),
-            }
-            Ok(format)
+            };
+            schema(".json_schema.schema", &named["schema"], strict)
         }
         _ => Err(wrong(".type", "must be \"text\", \"json_object\" or \"json_schema\"")),
     }
+}
+
+fn of_schema(schema: Value, strict: bool) -> OutputFormat {
+    OutputFormat::JsonSchema { schema, strict }
 }
 
 /// vLLM's newer form: an object with one of these.
@@ -119,10 +121,10 @@ fn json_schema(field: &str, schema: &Value) -> Result<OutputFormat, ApiError> {
     let wrong = || ApiError::field(field, format!("`{field}` must be a JSON schema, an object"));
     match schema {
         Value::Null => Ok(OutputFormat::Text),
-        Value::Object(_) => Ok(OutputFormat::JsonSchema(schema.clone())),
+        Value::Object(_) => Ok(of_schema(schema.clone(), false)),
         // As text it is what llama-server's own clients send.
         Value::String(text) => match serde_json::from_str::<Map<String, Value>>(text) {
-            Ok(schema) => Ok(OutputFormat::JsonSchema(schema.into())),
+            Ok(schema) => Ok(of_schema(schema.into(), false)),
             Err(_) => Err(wrong()),
         },
         _ => Err(wrong()),
@@ -177,7 +179,6 @@ mod tests {
     #[test]
     fn a_form_has_many_places() {
         let schema = json!({"type": "object"});
-        let of_schema = OutputFormat::JsonSchema(schema.clone());
         for (body, expect) in [
             (json!({}), OutputFormat::Text),
             (
@@ -190,10 +191,13 @@ mod tests {
             ),
             (
                 json!({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": true, "schema": schema}}}),
-                of_schema.clone(),
+                of_schema(schema.clone(), true),
             ),
-            (json!({"json_schema": schema}), of_schema.clone()),
-            (json!({"json_schema": schema.to_string()}), of_schema),
+            (json!({"json_schema": schema}), of_schema(schema.clone(), false)),
+            (
+                json!({"json_schema": schema.to_string()}),
+                of_schema(schema.clone(), false),
+            ),
             (
                 json!({"grammar": "root ::= \"a\""}),
                 OutputFormat::Grammar("root ::= \"a\"".into()),
@@ -220,8 +224,8 @@ mod tests {
                 "`response_format.json_schema.schema` is missing",
             ),
             (
-                json!({"response_format": {"type": "json_schema", "json_schema": {"strict": true, "schema": {"not": {}}}}}),
-                "`not` cannot be held",
+                json!({"response_format": {"type": "json_schema", "json_schema": {"strict": 1, "schema": {}}}}),
+                "`response_format.json_schema.strict` must be",
             ),
             (json!({"json_schema": 3}), "`json_schema` must be"),
             (json!({"json_schema": "{"}), "`json_schema` must be"),

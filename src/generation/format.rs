@@ -10,15 +10,15 @@ use crate::llama::chat;
 
 /// The grammar of a text; `None` if it may be any.
 pub(super) async fn text_grammar(format: OutputFormat) -> Result<Option<Grammar>, GenerationError> {
-    let (field, schema) = match format {
+    let (field, schema, strict) = match format {
         OutputFormat::Text => return Ok(None),
         OutputFormat::Grammar(text) => return Ok(Some(Grammar::new(text))),
-        OutputFormat::JsonObject => ("response_format", json!({"type": "object"})),
-        OutputFormat::JsonSchema(schema) => ("json_schema", schema),
+        OutputFormat::JsonObject => ("response_format", json!({"type": "object"}), false),
+        OutputFormat::JsonSchema { schema, strict } => ("json_schema", schema, strict),
     };
     let invalid = |message: String| GenerationError::InvalidRequest { field, message };
     let converted = chat::run(move || {
-        let schema = prepare_schema(&schema).map_err(|error| error.to_string())?;
+        let schema = prepare_schema(&schema, strict).map_err(|error| error.to_string())?;
         chat::schema_grammar(&schema).map_err(|error| error.to_string())
     });
     let converted = converted

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::conversation::{Conversation, Message};
+use super::conversation::{Conversation, Message, Tool};
 use super::error::GenerationError;
 use super::request::OutputFormat;
-use crate::grammar::{MAX_WEIGHT, check_schema, weight, weight_of_text};
+use crate::grammar::{MAX_COST, cost, cost_of_text, prepare_schema};
 
 const MAX_MESSAGES: usize = 4096;
 const MAX_TOOLS: usize = 256;
@@ -36,11 +36,15 @@ pub(super) fn check(conversation: &Conversation, format: &OutputFormat) -> Resul
         );
         return refuse("chat_template_kwargs", message);
     }
-    if variables.values().map(weight).sum::<u64>() > MAX_WEIGHT {
+    if variables.values().map(cost).sum::<u64>() > MAX_COST {
         return refuse("chat_template_kwargs", "`chat_template_kwargs` has too many values");
     }
-    tools(conversation)?;
-    check_format(format)
+    if let OutputFormat::Grammar(grammar) = format
+        && grammar.len() > MAX_GRAMMAR
+    {
+        return refuse("grammar", format!("`grammar` has more than {MAX_GRAMMAR} bytes"));
+    }
+    tools(conversation)
 }
 
 /// Makes JSON text of all arguments: what a model wrote that is none, or that only reading by recursion could end, becomes a
@@ -48,13 +52,13 @@ pub(super) fn check(conversation: &Conversation, format: &OutputFormat) -> Resul
 pub(super) fn read_arguments(messages: &mut [Message]) -> Result<(), GenerationError> {
     let mut sum: u64 = 0;
     for call in messages.iter_mut().flat_map(|message| &mut message.tool_calls) {
-        match weight_of_text(&call.arguments) {
-            Some(weight) => sum = sum.saturating_add(weight),
+        match cost_of_text(&call.arguments) {
+            Some(cost) => sum = sum.saturating_add(cost),
             None if call.arguments.trim().is_empty() => call.arguments = "{}".to_owned(),
             None => call.arguments = Value::from(call.arguments.as_str()).to_string(),
         }
     }
-    if sum > MAX_WEIGHT {
+    if sum > MAX_COST {
         return refuse(
             "messages",
             "the arguments of the calls in `messages` have too many values",
@@ -63,15 +67,26 @@ pub(super) fn read_arguments(messages: &mut [Message]) -> Result<(), GenerationE
     Ok(())
 }
 
-fn check_format(format: &OutputFormat) -> Result<(), GenerationError> {
+/// Checks the schemas of all parameters, and makes them ready for llama.cpp's converter: for the same threads.
+pub(super) fn read_parameters(tools: &mut [Tool]) -> Result<(), GenerationError> {
+    for tool in tools {
+        match prepare_schema(&tool.parameters, false) {
+            Ok(schema) => tool.parameters = schema,
+            Err(error) => return refuse("tools", format!("the parameters of the tool `{}`: {error}", tool.name)),
+        }
+    }
+    Ok(())
+}
+
+/// The schema of an answer as JSON text, checked and made ready for llama.cpp's converter, for the same threads; empty for none.
+pub(super) fn read_schema(format: &OutputFormat) -> Result<String, GenerationError> {
     match format {
-        OutputFormat::JsonSchema(schema) => {
-            check_schema(schema).or_else(|error| refuse("response_format", error.to_string()))
-        }
-        OutputFormat::Grammar(grammar) if grammar.len() > MAX_GRAMMAR => {
-            refuse("grammar", format!("`grammar` has more than {MAX_GRAMMAR} bytes"))
-        }
-        OutputFormat::Text | OutputFormat::JsonObject | OutputFormat::Grammar(_) => Ok(()),
+        OutputFormat::JsonObject => Ok(r#"{"type":"object"}"#.to_owned()),
+        OutputFormat::JsonSchema { schema, strict } => match prepare_schema(schema, *strict) {
+            Ok(schema) => Ok(schema.to_string()),
+            Err(error) => Err(invalid("response_format", error.to_string())),
+        },
+        OutputFormat::Text | OutputFormat::Grammar(_) => Ok(String::new()),
     }
 }
 
@@ -80,7 +95,7 @@ fn tools(conversation: &Conversation) -> Result<(), GenerationError> {
         return refuse("tools", format!("`tools` has more than {MAX_TOOLS} entries"));
     }
     let mut bytes = 0;
-    let mut heavy: u64 = 0;
+    let mut costs: u64 = 0;
     let mut names = BTreeSet::new();
     for tool in &conversation.tools {
         let name = tool.name.as_str();
@@ -96,15 +111,12 @@ fn tools(conversation: &Conversation) -> Result<(), GenerationError> {
             return refuse("tools", format!("there are two tools with the name `{name}`"));
         }
         let parameters = &tool.parameters;
-        if let Err(error) = check_schema(parameters) {
-            return refuse("tools", format!("the parameters of the tool `{name}`: {error}"));
-        }
         bytes += parameters.to_string().len() + tool.description.len();
         if bytes > MAX_TOOL_BYTES {
             return refuse("tools", format!("`tools` has more than {MAX_TOOL_BYTES} bytes"));
         }
-        heavy += weight(parameters);
-        if heavy > MAX_WEIGHT {
+        costs += cost(parameters);
+        if costs > MAX_COST {
             return refuse("tools", "the parameters of the `tools` have too many values");
         }
         let is_object = match &parameters["type"] {
@@ -129,10 +141,14 @@ fn depth_is(value: &Value, depth: usize) -> bool {
 }
 
 fn refuse(field: &'static str, message: impl Into<String>) -> Result<(), GenerationError> {
-    Err(GenerationError::InvalidRequest {
+    Err(invalid(field, message))
+}
+
+fn invalid(field: &'static str, message: impl Into<String>) -> GenerationError {
+    GenerationError::InvalidRequest {
         field,
         message: message.into(),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -170,7 +186,15 @@ mod tests {
         refused(&conversation(&[("say hi", json!({}))]), "a tool has the name");
         refused(&conversation(&[("a", json!({})), ("a", json!({}))]), "two tools");
         refused(&conversation(&[("a", json!({"type": "string"}))]), "of type \"object\"");
-        refused(&conversation(&[("a", json!({"maxItems": -1}))]), "`maxItems`");
+        let mut wrong = conversation(&[("a", json!({"maxItems": -1}))]).tools;
+        let error = read_parameters(&mut wrong).unwrap_err().to_string();
+        assert!(
+            error.contains("the tool `a`") && error.contains("`maxItems`"),
+            "{error}"
+        );
+        let mut dotted = conversation(&[("a", json!({"properties": {"b": {"pattern": "^[a]$"}}}))]).tools;
+        assert_eq!(read_parameters(&mut dotted), Ok(()));
+        assert_eq!(dotted[0].parameters["properties"]["b"]["pattern"], "^([a-a])$");
         refused(&Conversation::default(), "`messages` is empty");
         let mut deep = json!(1);
         for _ in 0..40 {

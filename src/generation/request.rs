@@ -71,8 +71,8 @@ pub enum OutputFormat {
     Text,
     /// Any JSON object.
     JsonObject,
-    /// JSON that fits a schema.
-    JsonSchema(Value),
+    /// JSON that fits a schema. With `strict`, a schema that the grammar would not enforce in full is refused.
+    JsonSchema { schema: Value, strict: bool },
     /// A text of this grammar, in llama.cpp's GBNF.
     Grammar(String),
 }

@@ -15,7 +15,6 @@ use super::reader::Form;
 use super::request::OutputFormat;
 use super::required::without_content;
 use crate::engine::ModelInfo;
-use crate::grammar::prepare_schema;
 use crate::llama::chat::{self, Choice, Parser, Rendered, RunError, Template, TriggerKind};
 
 /// For models whose file has no template; most instruction-tuned models without one were trained on ChatML.
@@ -132,7 +131,7 @@ struct Request {
     ending: Ending,
     thinking: bool,
     reasoning_apart: bool,
-    json_schema: String,
+    format: OutputFormat,
     variables: Map<String, Value>,
 }
 
@@ -193,16 +192,7 @@ impl Request {
             ending,
             thinking: conversation.thinking.or(default_thinking).unwrap_or(true),
             reasoning_apart: conversation.reasoning_format == ReasoningFormat::Apart,
-            json_schema: match format {
-                OutputFormat::JsonObject => r#"{"type":"object"}"#.to_owned(),
-                OutputFormat::JsonSchema(schema) => prepare_schema(schema)
-                    .map_err(|error| GenerationError::InvalidRequest {
-                        field: "response_format",
-                        message: error.to_string(),
-                    })?
-                    .to_string(),
-                OutputFormat::Text | OutputFormat::Grammar(_) => String::new(),
-            },
+            format: format.clone(),
             variables,
         })
     }
@@ -215,6 +205,8 @@ impl Request {
         told: &AtomicBool,
     ) -> Result<Prepared, GenerationError> {
         limits::read_arguments(&mut self.messages)?;
+        limits::read_parameters(&mut self.tools)?;
+        let schema = limits::read_schema(&self.format)?;
         let (mut hidden, mut hides) = (self.messages.clone(), false);
         for message in hidden.iter_mut().filter(|message| message.role != Role::Assistant) {
             if let Some(content) = literals.hide(&message.content) {
@@ -222,7 +214,7 @@ impl Request {
                 hides = true;
             }
         }
-        let mut rendered = self.render(template, &hidden)?;
+        let mut rendered = self.render(template, &hidden, &schema)?;
         let mut parts = vec![Part::Prompt(std::mem::take(&mut rendered.prompt))];
         if hides && let Some(Part::Prompt(prompt)) = parts.first() {
             if Literals::is_mangled(prompt) {
@@ -231,7 +223,7 @@ impl Request {
                         "the chat template does not print messages as they are: control tokens in them are control tokens"
                     );
                 }
-                rendered = self.render(template, &self.messages)?;
+                rendered = self.render(template, &self.messages, &schema)?;
                 parts = vec![Part::Prompt(std::mem::take(&mut rendered.prompt))];
             } else {
                 parts = literals.split(prompt);
@@ -269,7 +261,12 @@ impl Request {
         })
     }
 
-    fn render(&self, template: &Template, messages: &[Message]) -> Result<Rendered, GenerationError> {
+    fn render(
+        &self,
+        template: &Template,
+        messages: &[Message],
+        json_schema: &str,
+    ) -> Result<Rendered, GenerationError> {
         let rendered = template.render(&chat::Request {
             messages: messages.iter().map(message).collect(),
             tools: self.tools.iter().map(tool).collect(),
@@ -281,7 +278,7 @@ impl Request {
             continue_final_message: self.ending == Ending::FinalMessage,
             enable_thinking: self.thinking,
             reasoning_apart: self.reasoning_apart,
-            json_schema: self.json_schema.clone(),
+            json_schema,
             variables: &self.variables,
         });
         rendered.map_err(|error| TemplateError::Refused(error.to_string()).into())

@@ -9,10 +9,12 @@
 
 mod automaton;
 mod class;
+mod cost;
 mod error;
 mod mask;
 mod matcher;
 mod pattern;
+mod prepare;
 mod regex;
 mod schema;
 mod strict;
@@ -20,16 +22,14 @@ mod syntax;
 mod tables;
 mod trigger;
 mod vocabulary;
-mod weight;
 
+pub use cost::{MAX_COST, cost, cost_of_text};
 pub use error::{Exhausted, GrammarError};
 pub use matcher::{Compiled, Matcher};
+pub use prepare::prepare_schema;
 pub use regex::{choice_to_grammar, regex_to_grammar};
-pub use schema::check_schema;
-pub use strict::{check_strict, prepare_schema};
 pub use trigger::Trigger;
 pub use vocabulary::{Kind, Vocabulary};
-pub use weight::{MAX_WEIGHT, weight, weight_of_text};
 
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ type Range = (char, char);
 ///
 /// # Errors
 /// Says what has no grammar.
-pub(super) fn spell(pattern: &str) -> Result<String, String> {
+pub(super) fn rewrite(pattern: &str) -> Result<String, String> {
     let ast = ParserBuilder::new().nest_limit(MAX_DEPTH).build().parse(pattern);
     let ast = ast.map_err(|error| error.kind().to_string())?;
     let mut out = "^".to_owned();
@@ -258,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_are_spelled_out() {
+    fn patterns_are_rewritten() {
         for (pattern, expect) in [
             ("^a.c$", None),
             ("^[a-z]+$", Some("^(([a-z]))+$")),
@@ -269,12 +269,12 @@ mod tests {
             ("^a$|^b$", Some("^(a|b)$")),
             (r#"^["]$"#, Some(r#"^(\\")$"#)),
         ] {
-            let spelled = spell(pattern).unwrap();
+            let rewritten = rewrite(pattern).unwrap();
             if let Some(expect) = expect {
-                assert_eq!(spelled, expect, "{pattern}");
+                assert_eq!(rewritten, expect, "{pattern}");
             }
         }
-        let any = spell("").unwrap();
+        let any = rewrite("").unwrap();
         assert!(any.starts_with("^([") && any.ends_with(")*$"), "{any}");
         for pattern in [
             r"^(?=a)b$",
@@ -285,7 +285,7 @@ mod tests {
             "^(?i)a$",
             "^a{2}{3}$",
         ] {
-            assert!(spell(pattern).is_err(), "{pattern}");
+            assert!(rewrite(pattern).is_err(), "{pattern}");
         }
     }
 

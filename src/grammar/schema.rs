@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::cost::{MAX_COST, cost};
 use super::error::GrammarError;
-use super::weight::{MAX_WEIGHT, weight};
 
 const MAX_BYTES: usize = 512 << 10;
 /// Schemas within schemas, references included.
@@ -28,7 +28,7 @@ const MAX_NAME_BYTES: usize = 1000;
 ///
 /// # Errors
 /// Says what is wrong, and where, or which bound it exceeds.
-pub fn check_schema(schema: &Value) -> Result<(), GrammarError> {
+pub(super) fn check_schema(schema: &Value) -> Result<(), GrammarError> {
     let mut bytes = Counter(0);
     // What is not written cannot fail to be.
     let _ = serde_json::to_writer(&mut bytes, schema);
@@ -39,7 +39,7 @@ pub fn check_schema(schema: &Value) -> Result<(), GrammarError> {
         );
         return Err(GrammarError::TooLarge(size));
     }
-    if weight(schema) > MAX_WEIGHT {
+    if cost(schema) > MAX_COST {
         return Err(GrammarError::TooLarge("the JSON schema has too many values".into()));
     }
     Walk {
@@ -97,7 +97,7 @@ impl<'s> Walk<'s> {
             return Err(wrong(path, "a schema must be an object"));
         };
         if let Some(reference) = fields.get("$ref") {
-            let (reference, target) = self.target(reference, path)?;
+            let (reference, target) = target(self.root, reference, path)?;
             if self.references.insert(reference) {
                 self.schema(target, reference, depth + 1)?;
             }
@@ -218,7 +218,7 @@ impl<'s> Walk<'s> {
         while let Some(reference) = schema.get("$ref") {
             depth += 1;
             self.visit(path, depth)?;
-            schema = self.target(reference, path)?.1;
+            schema = target(self.root, reference, path)?.1;
             referred = true;
         }
         if referred && let Some(fields) = schema.as_object() {
@@ -232,32 +232,37 @@ impl<'s> Walk<'s> {
         }
         Ok(())
     }
+}
 
-    fn target(&self, reference: &'s Value, path: &str) -> Result<(&'s str, &'s Value), GrammarError> {
-        let Some(reference) = reference.as_str() else {
-            return Err(wrong(path, "`$ref` must be a string"));
-        };
-        let shown: String = reference.chars().take(100).collect();
-        let Some(names) = reference.strip_prefix("#/") else {
-            return Err(wrong(
-                path,
-                format!("`$ref` is `{shown}`, but only references into the same schema (`#/...`) can be followed"),
-            ));
-        };
-        if reference.len() > MAX_NAME_BYTES {
-            return Err(wrong(path, format!("`$ref` has more than {MAX_NAME_BYTES} bytes")));
-        }
-        let mut target = self.root;
-        for name in names.split('/') {
-            let found = match target {
-                Value::Object(fields) => fields.get(name),
-                Value::Array(items) => name.parse().ok().and_then(|index: usize| items.get(index)),
-                _ => None,
-            };
-            target = found.ok_or_else(|| wrong(path, format!("`$ref` is `{shown}`, which is not in the schema")))?;
-        }
-        Ok((reference, target))
+/// What a `$ref` says, and the schema that it names: llama.cpp's converter decodes no escapes.
+pub(super) fn target<'s>(
+    root: &'s Value,
+    reference: &'s Value,
+    path: &str,
+) -> Result<(&'s str, &'s Value), GrammarError> {
+    let Some(reference) = reference.as_str() else {
+        return Err(wrong(path, "`$ref` must be a string"));
+    };
+    let shown: String = reference.chars().take(100).collect();
+    let Some(names) = reference.strip_prefix("#/") else {
+        return Err(wrong(
+            path,
+            format!("`$ref` is `{shown}`, but only references into the same schema (`#/...`) can be followed"),
+        ));
+    };
+    if reference.len() > MAX_NAME_BYTES {
+        return Err(wrong(path, format!("`$ref` has more than {MAX_NAME_BYTES} bytes")));
     }
+    let mut target = root;
+    for name in names.split('/') {
+        let found = match target {
+            Value::Object(fields) => fields.get(name),
+            Value::Array(items) => name.parse().ok().and_then(|index: usize| items.get(index)),
+            _ => None,
+        };
+        target = found.ok_or_else(|| wrong(path, format!("`$ref` is `{shown}`, which is not in the schema")))?;
+    }
+    Ok((reference, target))
 }
 
 fn list<'s>(value: &'s Value, path: &str) -> Result<&'s [Value], GrammarError> {

@@ -1,4 +1,4 @@
-//! Which schemas llama.cpp's converter holds in full.
+//! Which schemas llama.cpp's converter enforces in full.
 //!
 //! It passes over what it does not know: an answer may then break the schema. Where a request says `strict`, it is refused
 //! instead. Follows `build_node` of llama.cpp's common/json-schema.cpp.
@@ -6,8 +6,8 @@
 use serde_json::{Map, Value};
 
 use super::error::GrammarError;
-use super::pattern::spell;
-use super::schema::{check_schema, wrong};
+use super::pattern::rewrite;
+use super::schema::{target, wrong};
 
 const OBJECT: &[&str] = &[
     "properties",
@@ -57,70 +57,14 @@ const ANY: &[&str] = &[
 
 type Fields = Map<String, Value>;
 
-/// The schema as the converter understands most of it: its patterns are spelled out.
+/// References that `allOf` follows to come to properties, one after the other.
+const MAX_REFERENCES: usize = 16;
+
+/// Checks one schema by itself: those within it are checked on their own.
 ///
 /// # Errors
-/// As [`check_schema`].
-pub fn prepare_schema(schema: &Value) -> Result<Value, GrammarError> {
-    check_schema(schema)?;
-    let mut schema = schema.clone();
-    walk(&mut schema, "#", &mut |fields, _| {
-        if let Some(Value::String(pattern)) = fields.get_mut("pattern")
-            && let Ok(spelled) = spell(pattern)
-        {
-            *pattern = spelled;
-        }
-        Ok(())
-    })?;
-    Ok(schema)
-}
-
-/// Checks that an answer to the schema's grammar always fits the schema.
-///
-/// # Errors
-/// As [`check_schema`]; names the keyword that is not held, and where it stands.
-pub fn check_strict(schema: &Value) -> Result<(), GrammarError> {
-    check_schema(schema)?;
-    walk(&mut schema.clone(), "#", &mut |fields, path| node(schema, fields, path))
-}
-
-/// Visits a schema and those in it. References are not followed: what they name is in the schema as well.
-fn walk<V>(schema: &mut Value, path: &str, visit: &mut V) -> Result<(), GrammarError>
-where
-    V: FnMut(&mut Fields, &str) -> Result<(), GrammarError>,
-{
-    let Some(fields) = schema.as_object_mut() else {
-        return Ok(());
-    };
-    visit(fields, path)?;
-    for key in ["properties", "patternProperties", "$defs", "definitions"] {
-        for (name, schema) in fields.get_mut(key).and_then(Value::as_object_mut).into_iter().flatten() {
-            walk(schema, &format!("{path}/{key}/{name}"), visit)?;
-        }
-    }
-    for key in [
-        "items",
-        "prefixItems",
-        "additionalProperties",
-        "oneOf",
-        "anyOf",
-        "allOf",
-    ] {
-        match fields.get_mut(key) {
-            Some(Value::Array(schemas)) => {
-                for (index, schema) in schemas.iter_mut().enumerate() {
-                    walk(schema, &format!("{path}/{key}/{index}"), visit)?;
-                }
-            }
-            Some(schema) => walk(schema, &format!("{path}/{key}"), visit)?,
-            None => {}
-        }
-    }
-    Ok(())
-}
-
-/// Checks one schema by itself.
-fn node(root: &Value, fields: &Fields, path: &str) -> Result<(), GrammarError> {
+/// Names the keyword that is not enforced.
+pub(super) fn check(root: &Value, fields: &Fields, path: &str) -> Result<(), GrammarError> {
     if let Some(alone) = ["$ref", "oneOf", "anyOf"]
         .into_iter()
         .find(|key| fields.contains_key(*key))
@@ -135,13 +79,9 @@ fn node(root: &Value, fields: &Fields, path: &str) -> Result<(), GrammarError> {
         Some(Value::Array(kinds)) => kinds.iter().filter_map(Value::as_str).collect(),
         _ => return untyped(root, fields, path),
     };
-    let structured = fields.contains_key("properties")
-        || fields
-            .get("additionalProperties")
-            .is_some_and(|additional| *additional != Value::Bool(true));
     for kind in types {
         match kind {
-            "object" if !structured && fields.contains_key("allOf") => all_of(root, fields, path)?,
+            "object" if !names_properties(fields) && fields.contains_key("allOf") => all_of(root, fields, path)?,
             "object" => object(fields, path)?,
             "array" => array(fields, path)?,
             "string" => string(fields, path)?,
@@ -153,14 +93,16 @@ fn node(root: &Value, fields: &Fields, path: &str) -> Result<(), GrammarError> {
     Ok(())
 }
 
+/// Whether the converter takes the schema for one of an object by its own fields.
+fn names_properties(fields: &Fields) -> bool {
+    let additional = fields.get("additionalProperties");
+    fields.contains_key("properties") || additional.is_some_and(|additional| *additional != Value::Bool(true))
+}
+
 /// Without a type, what is there says what is meant; of other types it forbids nothing.
 fn untyped(root: &Value, fields: &Fields, path: &str) -> Result<(), GrammarError> {
     let has = |keys: &[&str]| keys.iter().any(|key| fields.contains_key(*key));
-    if has(&["properties"])
-        || fields
-            .get("additionalProperties")
-            .is_some_and(|value| *value != Value::Bool(true))
-    {
+    if names_properties(fields) {
         object(fields, path)
     } else if has(&["allOf"]) {
         all_of(root, fields, path)
@@ -204,59 +146,56 @@ fn array(fields: &Fields, path: &str) -> Result<(), GrammarError> {
         None => fields.contains_key("prefixItems"),
         Some(items) => items.is_array(),
     };
-    let held: &[&str] = match (tuple, fields.contains_key("items")) {
+    let enforced: &[&str] = match (tuple, fields.contains_key("items")) {
         (true, true) => &["items"],
         (true, false) => &["prefixItems"],
         (false, _) => &["items", "minItems", "maxItems"],
     };
-    only(fields, &[held], &[ANY, ARRAY], path)
+    only(fields, &[enforced], &[ANY, ARRAY], path)
 }
 
 fn string(fields: &Fields, path: &str) -> Result<(), GrammarError> {
     let Some(pattern) = fields.get("pattern").and_then(Value::as_str) else {
         let format = fields.get("format").and_then(Value::as_str).unwrap_or_default();
         let known = matches!(format, "date" | "time" | "date-time") || format.starts_with("uuid");
-        let held: &[&str] = if known { &[] } else { &["minLength", "maxLength"] };
-        return only(fields, &[held], &[ANY, STRING], path);
+        let enforced: &[&str] = if known { &[] } else { &["minLength", "maxLength"] };
+        return only(fields, &[enforced], &[ANY, STRING], path);
     };
-    if let Err(what) = spell(pattern) {
-        return Err(wrong(path, format!("`pattern` cannot be held: {what}")));
+    if let Err(what) = rewrite(pattern) {
+        return Err(wrong(path, format!("`pattern` cannot be enforced: {what}")));
     }
     only(fields, &[&["pattern"]], &[ANY, STRING], path)
 }
 
 fn integer(fields: &Fields, path: &str) -> Result<(), GrammarError> {
     let either = |first, second| if fields.contains_key(first) { first } else { second };
-    let held = [
+    let enforced = [
         either("minimum", "exclusiveMinimum"),
         either("maximum", "exclusiveMaximum"),
     ];
-    only(fields, &[&held], &[ANY, NUMBER], path)
+    only(fields, &[&enforced], &[ANY, NUMBER], path)
 }
 
 /// Properties of all, or values that all have.
 fn all_of(root: &Value, fields: &Fields, path: &str) -> Result<(), GrammarError> {
     only(fields, &[&["allOf"]], &[ANY, OBJECT], path)?;
     for mut part in fields.get("allOf").and_then(Value::as_array).into_iter().flatten() {
-        // References were followed before, and end.
-        while let Some(reference) = part.get("$ref").and_then(Value::as_str) {
-            match root.pointer(reference.trim_start_matches('#')) {
-                Some(target) if target != part => part = target,
-                _ => return Err(wrong(path, "a reference of `allOf` cannot be followed")),
-            }
+        for _ in 0..MAX_REFERENCES {
+            let Some(reference) = part.get("$ref") else { break };
+            part = target(root, reference, path)?.1;
         }
         if part.get("properties").is_none() && part.get("enum").is_none() {
             return Err(wrong(
                 path,
-                "`allOf` is held for objects with `properties` and for `enum` only",
+                "`allOf` is enforced for objects with `properties` and for `enum` only",
             ));
         }
     }
     Ok(())
 }
 
-/// Refuses what is of these families and not held.
-fn only(fields: &Fields, held: &[&[&str]], families: &[&[&str]], path: &str) -> Result<(), GrammarError> {
+/// Refuses what is of these families and not enforced.
+fn only(fields: &Fields, enforced: &[&[&str]], families: &[&[&str]], path: &str) -> Result<(), GrammarError> {
     let asks = |key: &&&str| {
         fields
             .get(**key)
@@ -265,12 +204,12 @@ fn only(fields: &Fields, held: &[&[&str]], families: &[&[&str]], path: &str) -> 
     let lost = families
         .iter()
         .flat_map(|family| family.iter())
-        .find(|key| asks(key) && !held.iter().any(|held| held.contains(*key)));
+        .find(|key| asks(key) && !enforced.iter().any(|enforced| enforced.contains(*key)));
     match lost {
         None => Ok(()),
         Some(key) => Err(wrong(
             path,
-            format!("`{key}` cannot be held here, and the schema is to be held strictly; leave it out, or `strict`"),
+            format!("`{key}` is not enforced here, which `strict` asks for; leave out either of them"),
         )),
     }
 }
@@ -279,10 +218,10 @@ fn only(fields: &Fields, held: &[&[&str]], families: &[&[&str]], path: &str) -> 
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::super::prepare_schema;
 
     #[test]
-    fn what_is_held_passes() {
+    fn what_is_enforced_passes() {
         for schema in [
             json!({"type": "object", "properties": {"a": {"type": ["string", "null"], "maxLength": 3}, "b": {"$ref": "#/$defs/c"}},
                 "required": ["a"], "additionalProperties": false, "$defs": {"c": {"enum": ["x"], "title": "C"}}}),
@@ -294,14 +233,14 @@ mod tests {
             json!({"type": "array", "prefixItems": [{"type": "boolean"}]}),
             json!({"type": "integer", "maxLength": 3}),
         ] {
-            assert_eq!(check_strict(&schema), Ok(()), "{schema}");
+            assert!(prepare_schema(&schema, true).is_ok(), "{schema}");
         }
     }
 
     #[test]
     fn what_is_passed_over_is_named() {
         for (schema, expect) in [
-            (json!({"type": "number", "minimum": 0}), "at #: `minimum` cannot"),
+            (json!({"type": "number", "minimum": 0}), "at #: `minimum` is not"),
             (
                 json!({"properties": {"a": {"multipleOf": 3, "type": "integer"}}}),
                 "#/properties/a: `multipleOf`",
@@ -318,7 +257,7 @@ mod tests {
             ),
             (
                 json!({"anyOf": [{"type": "null"}], "properties": {}}),
-                "`properties` cannot",
+                "`properties` is not",
             ),
             (
                 json!({"type": "string", "pattern": "^a+$", "maxLength": 3}),
@@ -326,13 +265,13 @@ mod tests {
             ),
             (
                 json!({"type": "string", "pattern": "^(?!a)$"}),
-                "`pattern` cannot be held: look-around",
+                "`pattern` cannot be enforced: look-around",
             ),
             (
                 json!({"type": "string", "format": "date", "minLength": 3}),
                 "`minLength`",
             ),
-            (json!({"allOf": [{"type": "string"}]}), "`allOf` is held"),
+            (json!({"allOf": [{"type": "string"}]}), "`allOf` is enforced"),
             (
                 json!({"type": "array", "prefixItems": [{}], "minItems": 1}),
                 "`minItems`",
@@ -342,20 +281,8 @@ mod tests {
                 "#/$defs/a: `maxProperties`",
             ),
         ] {
-            let message = check_strict(&schema).expect_err("not held").to_string();
+            let message = prepare_schema(&schema, true).expect_err("not enforced").to_string();
             assert!(message.contains(expect), "{schema}: {message}");
         }
-    }
-
-    #[test]
-    fn only_patterns_of_schemas_are_spelled_out() {
-        let schema = json!({"properties": {"pattern": {"pattern": "^[a]$"}, "b": {"enum": [{"pattern": "^[a]$"}]}, "c": {"pattern": "^(?=a)$"}}});
-        let prepared = prepare_schema(&schema).unwrap();
-        assert_eq!(
-            prepared.pointer("/properties/pattern/pattern"),
-            Some(&json!("^([a-a])$"))
-        );
-        assert_eq!(prepared.pointer("/properties/b"), schema.pointer("/properties/b"));
-        assert_eq!(prepared.pointer("/properties/c"), schema.pointer("/properties/c"));
     }
 }

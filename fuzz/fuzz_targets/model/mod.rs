@@ -8,7 +8,7 @@ use hearth::engine::{
     EngineError, Event, EventStream, FinishReason, GenerateRequest, Health, ModelFile, ModelInfo, SamplingOverrides,
     SlotCounts, Timings, Token, TokenEngine, Usage,
 };
-use hearth::generation::{Conversation, Message, Role, Tool};
+use hearth::generation::{Conversation, GenerationError, Message, Role, Tool};
 use hearth::grammar::{Compiled, Kind, Matcher, Vocabulary};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -351,5 +351,16 @@ impl<'b> Bytes<'b> {
                 Value::Object((0..count).map(|_| (self.text(), self.json(depth - 1))).collect())
             }
         }
+    }
+}
+
+/// What is refused says why.
+pub fn check<T>(outcome: Result<T, GenerationError>) {
+    if let Err(error) = outcome {
+        let message = error.to_string();
+        assert!(
+            !message.contains("panicked") && !message.contains("did not end"),
+            "{message}"
+        );
     }
 }

@@ -232,7 +232,13 @@ mod tests {
             (Some(5), Some(3))
         );
         assert_eq!(options.stop, ["a", "b"]);
-        assert_eq!(options.format, OutputFormat::JsonSchema(json!({"type": "object"})));
+        assert_eq!(
+            options.format,
+            OutputFormat::JsonSchema {
+                schema: json!({"type": "object"}),
+                strict: false
+            }
+        );
         assert!(parameters.streams());
         assert_eq!(parameters.model.as_deref(), Some("m"));
         let plain = with(json!({"thinking": {"type": "adaptive"}})).unwrap().conversation;

@@ -37,7 +37,7 @@ fn prepare(template: &str, tools: bool, ending: &str) -> (Parser, Form) {
             continue_final_message: !ending.is_empty(),
             enable_thinking: true,
             reasoning_apart: true,
-            json_schema: String::new(),
+            json_schema: "",
             variables: &Map::new(),
         })
         .unwrap();

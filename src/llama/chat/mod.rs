@@ -146,7 +146,7 @@ pub struct Request<'r> {
     /// The parser tells thoughts apart from the content.
     pub reasoning_apart: bool,
     /// JSON text; empty for none.
-    pub json_schema: String,
+    pub json_schema: &'r str,
     /// Further variables of the template. Those that say what the conversation is have no effect.
     #[serde(serialize_with = "further")]
     pub variables: &'r Map<String, Value>,
@@ -305,7 +305,7 @@ impl Template {
     /// # Errors
     /// When the template refuses it, or cannot be rendered, in `common`'s words.
     pub fn render(&self, request: &Request<'_>) -> Result<Rendered, ChatError> {
-        let text = if self.thoughts {
+        let text = if self.thoughts || !has_thoughts(request) {
             serde_json::to_string(request)
         } else {
             serde_json::to_string(&without_thoughts(request.clone()))
@@ -319,6 +319,11 @@ impl Template {
         rendered.parser.reasoning_apart = request.reasoning_apart;
         Ok(rendered)
     }
+}
+
+fn has_thoughts(request: &Request<'_>) -> bool {
+    let mut messages = request.messages.iter();
+    messages.any(|message| message.get("reasoning_content").is_some())
 }
 
 /// Leaves out what a template without a place for it cannot print: `common` would put it into the content of some, in front of the

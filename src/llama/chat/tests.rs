@@ -15,7 +15,7 @@ fn request<'r>(messages: Value, tools: Value, variables: &'r Map<String, Value>)
         continue_final_message: false,
         enable_thinking: true,
         reasoning_apart: true,
-        json_schema: String::new(),
+        json_schema: "",
         variables,
     }
 }
@@ -140,7 +140,7 @@ fn brackets_fit_the_stack() {
     }
 }
 
-/// Ten times what `grammar::check_schema` allows.
+/// Ten times what `grammar::prepare_schema` allows.
 #[test]
 fn names_fit_the_stack() {
     let runtime = tokio::runtime::Builder::new_current_thread()

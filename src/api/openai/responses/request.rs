@@ -294,7 +294,13 @@ mod tests {
         assert_eq!(conversation.variables["reasoning_effort"], "low");
         let options = request.parameters.options().unwrap();
         assert_eq!(options.sampling.max_tokens, Some(7));
-        assert_eq!(options.format, OutputFormat::JsonSchema(json!({"type": "object"})));
+        assert_eq!(
+            options.format,
+            OutputFormat::JsonSchema {
+                schema: json!({"type": "object"}),
+                strict: true
+            }
+        );
         let told = serde_json::to_value(&request.settings).unwrap();
         assert_eq!(told["text"], json!({"format": schema, "verbosity": "medium"}));
         assert_eq!(told["reasoning"], json!({"effort": "low", "summary": null}));
