@@ -10,7 +10,6 @@ use bytes::{Buf, BufMut};
 use futures_util::FutureExt;
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::error::ApiError;
 use super::meter::Meter;
@@ -119,7 +118,7 @@ impl<E: Events> Source<E> {
 struct Chunks<S> {
     shape: S,
     live: Option<Live>,
-    /// By choice; a choice that has some is open.
+    /// By choice; a choice that has an entry is open.
     frames: Vec<Frames>,
 }
 
@@ -137,35 +136,31 @@ impl<S: Shape> Events for Chunks<S> {
         self.open(output.choice, out);
         if let Some(live) = &mut self.live {
             live.count(&output);
-            match live.chunk(&self.shape, &output) {
-                Told::Chunk(chunk) => {
-                    put(out, &chunk);
-                    return true;
-                }
-                Told::Nothing => return true,
-                Told::Elsewhere => {}
-            }
         }
         let Output { choice, piece, .. } = output;
         match piece {
             Piece::Content { text, logprobs, .. } if !logprobs.is_empty() => {
-                put(out, &self.shape.content_with_logprobs(choice, &text, &logprobs));
+                self.put(out, Some(self.shape.content_with_logprobs(choice, &text, &logprobs)));
             }
             Piece::Content { text, .. } => match &self.frames[choice].content {
                 Some(frame) => frame.put(out, &text),
-                None => put(out, &self.shape.content(choice, &text)),
+                None => self.put(out, Some(self.shape.content(choice, &text))),
             },
             Piece::Reasoning { text } => match &self.frames[choice].reasoning {
                 Some(frame) => frame.put(out, &text),
-                None => put_some(out, self.shape.reasoning(choice, &text)),
+                None => self.put(out, self.shape.reasoning(choice, &text)),
             },
             Piece::ToolCallStart { index, id, name } => {
-                put_some(out, self.shape.tool_call_start(choice, index, id, name));
+                self.put(out, self.shape.tool_call_start(choice, index, id, name));
             }
             Piece::ToolCallArguments { index, text } => {
-                put_some(out, self.shape.tool_call_arguments(choice, index, text));
+                self.put(out, self.shape.tool_call_arguments(choice, index, text));
             }
-            Piece::Progress(progress) => put(out, &self.shape.progress(&progress)),
+            Piece::Progress(progress) => {
+                if self.live.as_ref().is_none_or(|live| live.progress) {
+                    put(out, &self.shape.progress(&progress));
+                }
+            }
             Piece::Finished { reason, totals } => {
                 for chunk in self.shape.finished(choice, &reason, totals) {
                     put(out, &chunk);
@@ -183,16 +178,15 @@ impl<S: Shape> Events for Chunks<S> {
 /// Tells with each piece what the answer has taken so far, as llama-server's `timings_per_token` asks for it.
 pub(super) struct Live {
     meter: Meter,
-    /// Tokens by choice.
-    generated: Vec<u32>,
     progress: bool,
 }
 
-/// Who tells an output.
-enum Told {
-    Chunk(Value),
-    Nothing,
-    Elsewhere,
+/// A chunk with what the answer has taken so far.
+#[derive(Serialize)]
+struct Timed<C> {
+    #[serde(flatten)]
+    chunk: C,
+    timings: Timings,
 }
 
 impl Live {
@@ -200,7 +194,6 @@ impl Live {
     pub(super) fn new(progress: bool) -> Self {
         Self {
             meter: Meter::start(Instant::now()),
-            generated: Vec::new(),
             progress,
         }
     }
@@ -209,53 +202,42 @@ impl Live {
         if let Piece::Progress(progress) = &output.piece {
             self.meter.prefilled(progress);
         }
-        if self.generated.len() <= output.choice {
-            self.generated.resize(output.choice + 1, 0);
+        if output.tokens > 0 {
+            self.meter.generated(output.tokens as usize, Instant::now());
         }
-        let before = std::mem::replace(&mut self.generated[output.choice], output.generated);
-        if output.generated > before {
-            self.meter
-                .generated((output.generated - before) as usize, Instant::now());
-        }
-    }
-
-    fn chunk<S: Shape>(&self, shape: &S, output: &Output) -> Told {
-        let choice = output.choice;
-        let chunk = match &output.piece {
-            Piece::Content { text, logprobs, .. } if logprobs.is_empty() => Some(shape.content(choice, text)),
-            Piece::Content { text, logprobs, .. } => Some(shape.content_with_logprobs(choice, text, logprobs)),
-            Piece::Reasoning { text } => shape.reasoning(choice, text),
-            Piece::ToolCallStart { index, id, name } => shape.tool_call_start(choice, *index, id.clone(), name.clone()),
-            Piece::ToolCallArguments { index, text } => shape.tool_call_arguments(choice, *index, text.clone()),
-            Piece::Progress(_) if self.progress => return Told::Elsewhere,
-            Piece::Progress(_) => None,
-            Piece::Finished { .. } => return Told::Elsewhere,
-        };
-        // Chunks are objects, and their values can be written.
-        let Some(Ok(Value::Object(mut chunk))) = chunk.map(serde_json::to_value) else {
-            return Told::Nothing;
-        };
-        let timings = serde_json::to_value(Timings::from(&self.meter.totals())).unwrap_or_default();
-        chunk.insert("timings".to_owned(), timings);
-        Told::Chunk(chunk.into())
     }
 }
 
 impl<S: Shape> Chunks<S> {
+    fn put(&self, out: &mut BytesMut, chunk: Option<S::Chunk>) {
+        match (chunk, &self.live) {
+            (Some(chunk), Some(live)) => {
+                let timings = Timings::from(&live.meter.totals());
+                put(out, &Timed { chunk, timings });
+            }
+            (chunk, _) => put_some(out, chunk),
+        }
+    }
+
     /// Opens the choices up to this one: the first output is about any of them.
     fn open(&mut self, choice: usize, out: &mut BytesMut) {
         while self.frames.len() <= choice {
             let next = self.frames.len();
             put_some(out, self.shape.opening(next));
-            self.frames.push(Frames {
-                content: Frame::of(&self.shape.content(next, Frame::HOLE)),
-                reasoning: self.shape.reasoning(next, Frame::HOLE).as_ref().and_then(Frame::of),
+            self.frames.push(match self.live {
+                // Each chunk differs from the others.
+                Some(_) => Frames::default(),
+                None => Frames {
+                    content: Frame::of(&self.shape.content(next, Frame::HOLE)),
+                    reasoning: self.shape.reasoning(next, Frame::HOLE).as_ref().and_then(Frame::of),
+                },
             });
         }
     }
 }
 
 /// The chunks of one choice that come most often.
+#[derive(Default)]
 struct Frames {
     content: Option<Frame>,
     reasoning: Option<Frame>,
@@ -324,7 +306,7 @@ pub fn chunk(value: &impl Serialize) -> Bytes {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -21,7 +21,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// A step of one choice.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Step {
-    /// With the tokens that were generated so far.
+    /// With the tokens that were generated since the piece before.
     Piece(Piece, u32),
     /// The choice is complete.
     End(End),
@@ -41,13 +41,12 @@ pub(super) type Steps = BoxStream<'static, Result<Step, GenerationError>>;
 
 /// Texts as they are.
 pub(super) fn plain(events: EventStream) -> Steps {
-    let mut generated = 0;
     events
         .map(move |event| match event {
-            Event::Progress(progress) => Ok(Step::Piece(Piece::Progress(progress), generated)),
+            Event::Progress(progress) => Ok(Step::Piece(Piece::Progress(progress), 0)),
             Event::Delta { text, tokens, logprobs } => {
-                generated += count(&tokens);
-                Ok(Step::Piece(Piece::Content { text, tokens, logprobs }, generated))
+                let count = count(&tokens);
+                Ok(Step::Piece(Piece::Content { text, tokens, logprobs }, count))
             }
             Event::Finished { reason, usage, timings } => Ok(Step::End(End {
                 reason: reason.into(),
@@ -67,7 +66,7 @@ pub(super) fn parsed(events: EventStream, parser: Arc<Parser>, form: Form, stops
         parser,
         reader: Reader::new(form),
         stops,
-        generated: 0,
+        tokens: 0,
         parse: None,
         not_before: Instant::now(),
         phase: Phase::Grows,
@@ -91,8 +90,8 @@ struct Answer {
     parser: Arc<Parser>,
     reader: Reader,
     stops: Vec<String>,
-    /// Tokens so far.
-    generated: u32,
+    /// Tokens since the last piece.
+    tokens: u32,
     /// The parse that runs.
     parse: Option<Parse>,
     not_before: Instant,
@@ -122,7 +121,7 @@ impl Answer {
     async fn next(&mut self) -> Option<Result<Step, GenerationError>> {
         loop {
             if let Some(piece) = self.reader.take() {
-                return Some(Ok(Step::Piece(piece, self.generated)));
+                return Some(Ok(Step::Piece(piece, std::mem::take(&mut self.tokens))));
             }
             match std::mem::replace(&mut self.phase, Phase::Over) {
                 Phase::Over => return None,
@@ -174,11 +173,11 @@ impl Answer {
     fn take(&mut self, event: Option<Event>) -> Option<Step> {
         let finished = match event {
             Some(Event::Delta { text, tokens, logprobs }) => {
-                self.generated += count(&tokens);
+                self.tokens += count(&tokens);
                 self.reader.push(&text, tokens.len(), logprobs);
                 return None;
             }
-            Some(Event::Progress(progress)) => return Some(Step::Piece(Piece::Progress(progress), self.generated)),
+            Some(Event::Progress(progress)) => return Some(Step::Piece(Piece::Progress(progress), 0)),
             Some(Event::Finished { reason, usage, timings }) => Ok((reason, usage, timings)),
             Some(Event::Failed(error)) => Err(error.into()),
             None => Err(GenerationError::Unfinished),

@@ -34,8 +34,8 @@ impl Choices {
     }
 
     fn take(&mut self, choice: usize, step: Option<Result<Step, GenerationError>>) -> Result<Output, GenerationError> {
-        let (piece, generated) = match step {
-            Some(Ok(Step::Piece(piece, generated))) => (piece, generated),
+        let (piece, tokens) = match step {
+            Some(Ok(Step::Piece(piece, tokens))) => (piece, tokens),
             Some(Ok(Step::End(end))) => {
                 self.streams[choice] = None;
                 self.unfinished -= 1;
@@ -44,16 +44,12 @@ impl Choices {
                     reason: end.reason,
                     totals: (self.unfinished == 0).then_some(self.totals),
                 };
-                (piece, end.usage.completion_tokens)
+                (piece, 0)
             }
             Some(Err(error)) => return Err(self.end(error)),
             None => return Err(self.end(GenerationError::Unfinished)),
         };
-        Ok(Output {
-            choice,
-            piece,
-            generated,
-        })
+        Ok(Output { choice, piece, tokens })
     }
 
     /// Without one choice the answer is not complete: the others end, too.

@@ -13,8 +13,8 @@ pub struct Output {
     /// Index of the choice.
     pub choice: usize,
     pub piece: Piece,
-    /// Tokens that the model has generated for the choice so far; some may be told only with the next pieces.
-    pub generated: u32,
+    /// Tokens that the model has generated for the choice since its last piece; some may be told only with the next pieces.
+    pub tokens: u32,
 }
 
 /// For each choice: any number of `Progress`, then reasoning, content and calls in the order in which the model wrote
@@ -252,7 +252,7 @@ mod tests {
             Ok(Output {
                 choice: 0,
                 piece,
-                generated: 0,
+                tokens: 0,
             })
         }));
         let completion = OutputStream::new(outputs).collect().now_or_never().unwrap().unwrap();

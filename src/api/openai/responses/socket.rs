@@ -301,7 +301,7 @@ fn nothing() -> OutputStream {
     let output = Output {
         choice: 0,
         piece: finished,
-        generated: 0,
+        tokens: 0,
     };
     OutputStream::new(futures_util::stream::iter([Ok(output)]))
 }
