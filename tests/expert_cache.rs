@@ -166,6 +166,75 @@ fn a_running_cache_is_changed_over_http() {
     assert_eq!(status, 400);
 }
 
+/// Experts by generated token and layer.
+type Routed = Vec<Vec<Vec<u32>>>;
+
+/// The experts of an answer to a prompt of one token, which is computed as if it were generated.
+fn routed(server: &Server, token: u32) -> Routed {
+    let request = json!({"prompt": [token], "max_tokens": 6, "ignore_eos": true, "temperature": 0,
+        "cache_prompt": false, "return_routed_experts": true});
+    let (status, answer) = server.post("/v1/completions", &request);
+    assert_eq!(status, 200, "{answer}");
+    serde_json::from_value(answer["choices"][0]["routed_experts"].clone()).unwrap()
+}
+
+/// By layer and expert.
+fn selections(server: &Server) -> Vec<Vec<u64>> {
+    serde_json::from_value(stats(server, "heatmap")["heatmap"]["selections"].clone()).unwrap()
+}
+
+#[test]
+fn answers_tell_who_computed_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = model(folder.path());
+    let server = Server::configured(&config(&path, "25%"), 1, None);
+    let before = selections(&server);
+    let alone: Vec<Routed> = [7, 99].map(|token| routed(&server, token)).into();
+    let together: Vec<Routed> = std::thread::scope(|scope| {
+        let threads = [7, 99].map(|token| {
+            scope.spawn({
+                let server = &server;
+                move || routed(server, token)
+            })
+        });
+        threads.map(|thread| thread.join().unwrap()).into()
+    });
+    // All that was selected is in the answers.
+    let mut told = before;
+    for answer in alone.iter().chain(&together) {
+        assert_eq!(answer.len(), 6);
+        for (layer, experts) in answer.iter().flat_map(|token| token.iter().enumerate()) {
+            assert_eq!(experts.len(), 4);
+            experts.iter().for_each(|expert| told[layer][*expert as usize] += 1);
+        }
+    }
+    assert_eq!(selections(&server), told);
+    // And each answer has its own.
+    assert_ne!(alone[0][0], alone[1][0]);
+    for (alone, together) in alone.iter().zip(&together) {
+        assert_eq!(alone[0][0], together[0][0]);
+    }
+    let request = json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3, "ignore_eos": true,
+        "stream": true, "return_routed_experts": true});
+    let lines = common::stream(server.address, "/v1/chat/completions", &request);
+    let lists = lines.iter().filter_map(|line| {
+        let chunk: Value = serde_json::from_str(line).ok()?;
+        chunk["choices"][0]["routed_experts"].as_array().map(Vec::len)
+    });
+    assert_eq!(lists.collect::<Vec<_>>(), [3]);
+
+    let plain = format!("[server]\nport = 0\n[[model]]\nname = \"m\"\npath = {path:?}\ncontext = 512\n");
+    let server = Server::configured(&plain, 1, None);
+    let (status, answer) = server.post(
+        "/v1/completions",
+        &json!({"prompt": "a", "return_routed_experts": true}),
+    );
+    assert_eq!(
+        (status, &answer["error"]["param"]),
+        (400, &json!("return_routed_experts"))
+    );
+}
+
 /// The address space ends in the middle of the copies: fewer experts have one, and the answers stay the same.
 #[cfg(target_os = "linux")]
 #[test]

@@ -109,12 +109,7 @@ pub(super) const REFUSED: &[Refused] = &[
         asks,
     },
     Refused {
-        fields: &[
-            "response_fields",
-            "return_tokens",
-            "return_token_ids",
-            "return_routed_experts",
-        ],
+        fields: &["response_fields", "return_tokens", "return_token_ids"],
         what: "a choice of what is returned",
         asks,
     },

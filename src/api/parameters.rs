@@ -156,6 +156,10 @@ pub(super) struct Parameters {
     /// Another name of `top_logprobs`, which needs no `logprobs`.
     #[schema(value_type = Option<i64>, minimum = 0, maximum = 128)]
     n_probs: Option<Integer>,
+    /// Tell which experts of each layer computed each token. For models with an expert cache; at most 8192 tokens are generated
+    /// then.
+    #[schema(default = false)]
+    return_routed_experts: Option<bool>,
     #[serde(skip)]
     format: OutputFormat,
 }
@@ -292,6 +296,7 @@ impl Parameters {
             format: self.format.clone(),
             choices: self.choices()?,
             logprobs: self.logprobs()?,
+            routed_experts: self.return_routed_experts.unwrap_or(false),
         })
     }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::engine::{PrefillProgress, TokenLogprob};
+use crate::engine::{PrefillProgress, RoutedExperts, TokenLogprob};
 use crate::generation::{Completion, FinishReason, Totals};
 
 /// One value serves one response. Choices are told apart by their index.
@@ -45,6 +45,12 @@ pub(super) trait Shape: 'static {
     /// More of a call's arguments.
     fn tool_call_arguments(&self, choice: usize, index: usize, text: String) -> Option<Self::Chunk> {
         let _ = (choice, index, text);
+        None
+    }
+
+    /// Who computed the choice, where the endpoint has a place for it.
+    fn routed_experts(&self, choice: usize, routed: RoutedExperts) -> Option<Self::Chunk> {
+        let _ = (choice, routed);
         None
     }
 

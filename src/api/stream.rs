@@ -156,6 +156,7 @@ impl<S: Shape> Events for Chunks<S> {
             Piece::ToolCallArguments { index, text } => {
                 self.put(out, self.shape.tool_call_arguments(choice, index, text));
             }
+            Piece::RoutedExperts(routed) => put_some(out, self.shape.routed_experts(choice, routed)),
             Piece::Progress(progress) => {
                 if self.live.as_ref().is_none_or(|live| live.progress) {
                     put(out, &self.shape.progress(&progress));

@@ -8,7 +8,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{EngineError, Token};
 
-/// One step of an answer, in order: any number of `Progress`, any number of `Delta`, then one `Finished` or `Failed`.
+/// One step of an answer, in order: any number of `Progress`, any number of `Delta`, `RoutedExperts` where the request asked
+/// for them, then one `Finished` or `Failed`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// Prefill goes on; only sent when the request asked for it.
@@ -22,6 +23,8 @@ pub enum Event {
         /// How likely each of `tokens` was; empty unless the request asked for it.
         logprobs: Vec<TokenLogprob>,
     },
+    /// Who computed the answer.
+    RoutedExperts(RoutedExperts),
     /// The answer is complete.
     Finished {
         reason: FinishReason,
@@ -31,6 +34,13 @@ pub enum Event {
     /// The answer broke off.
     Failed(EngineError),
 }
+
+/// Generated tokens of an answer that tells its experts: the ids are kept until it ends.
+pub const MAX_ROUTED_TOKENS: u32 = 8192;
+
+/// By generated token and layer: the experts that the router selected when the token's logits were computed. vLLM's
+/// `routed_experts` has this shape.
+pub type RoutedExperts = Vec<Vec<Vec<u16>>>;
 
 /// How likely a generated token was: after softmax over the raw logits, before any sampling.
 #[derive(Debug, Clone, PartialEq)]

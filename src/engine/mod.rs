@@ -13,7 +13,10 @@ mod request;
 
 pub use embedding::{Embeddings, Pooling};
 pub use error::EngineError;
-pub use event::{Candidate, Event, EventStream, FinishReason, PrefillProgress, Timings, TokenLogprob, Usage};
+pub use event::{
+    Candidate, Event, EventStream, FinishReason, MAX_ROUTED_TOKENS, PrefillProgress, RoutedExperts, Timings,
+    TokenLogprob, Usage,
+};
 pub use info::{Health, InfillTokens, ModelFile, ModelInfo, SlotCounts, SlotRequest, SlotState};
 pub use memory::{Buffers, MemoryUse};
 pub use request::{GenerateRequest, Grammar, Prompt, ReasoningBudget, Token, Trigger};

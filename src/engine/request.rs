@@ -43,6 +43,9 @@ pub struct GenerateRequest {
     pub grammar: Option<Grammar>,
     /// Send with each token how likely it was, and so many of the likeliest tokens beside it.
     pub logprobs: Option<u32>,
+    /// Send at the end which experts computed each token. For models with an expert cache; at most
+    /// [`super::MAX_ROUTED_TOKENS`] are generated then.
+    pub routed_experts: bool,
     /// How long the answer may think.
     pub reasoning_budget: Option<ReasoningBudget>,
 }
@@ -101,6 +104,7 @@ impl GenerateRequest {
             progress: false,
             grammar: None,
             logprobs: None,
+            routed_experts: false,
             reasoning_budget: None,
         }
     }

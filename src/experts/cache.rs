@@ -13,6 +13,7 @@ use super::heat::HeatMap;
 use super::layer::{Allocation, Layer, LayerState, Step};
 use super::policy::{DecayingCounts, LayerCache, LayerCounts};
 use super::recorder::Recorder;
+use super::routing::Routing;
 use super::selection;
 use super::settings::{CacheConfig, Capacity, Change, ChangeError, Device};
 use super::stats::{ExpertStats, LayerStats};
@@ -43,6 +44,9 @@ pub struct ExpertCache {
     step: AtomicU64,
     recording: AtomicBool,
     recorder: Mutex<Option<Recorder>>,
+    /// Somebody asked for `routing`.
+    watched: AtomicBool,
+    routing: Mutex<Routing>,
     /// Counts of all layers together, about once a second.
     history: Mutex<VecDeque<(Instant, LayerCounts)>>,
     /// What earlier runs know, and where to keep it.
@@ -115,6 +119,8 @@ impl ExpertCache {
             step: AtomicU64::new((1 << 32) | u64::from(u32::MAX)),
             recording: AtomicBool::new(false),
             recorder: Mutex::new(None),
+            watched: AtomicBool::new(false),
+            routing: Mutex::default(),
             history: Mutex::default(),
             heat: Mutex::new(heat),
             heat_file,
@@ -338,7 +344,23 @@ impl ExpertCache {
         recorder.finish(u32::try_from(experts).ok()?)
     }
 
+    /// From here on [`ExpertCache::take_routing`] has something to give.
+    pub fn watch_routing(&self) {
+        *self.routing.lock() = Routing::default();
+        self.watched.store(true, Ordering::Release);
+    }
+
+    /// What was selected since [`ExpertCache::watch_routing`].
+    #[must_use]
+    pub fn take_routing(&self) -> Routing {
+        self.watched.store(false, Ordering::Release);
+        std::mem::take(&mut *self.routing.lock())
+    }
+
     pub(super) fn record(&self, layer: u32, step: Step, experts_per_token: usize, ids: &[u32]) {
+        if self.watched.load(Ordering::Acquire) {
+            self.routing.lock().push(layer, experts_per_token, ids);
+        }
         if self.recording.load(Ordering::Acquire)
             && let Some(recorder) = &mut *self.recorder.lock()
         {

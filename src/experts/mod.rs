@@ -18,6 +18,7 @@ mod plugin;
 pub mod policy;
 mod recorder;
 pub mod residency;
+mod routing;
 pub mod selection;
 mod settings;
 pub mod simulate;
@@ -28,6 +29,7 @@ mod uploader;
 
 pub use cache::ExpertCache;
 pub use plugin::{PluginError, load_with};
+pub use routing::Routing;
 pub use selection::MAX_BLOCK_TOKENS;
 pub use settings::{CacheConfig, Capacity, Change, ChangeError, Device};
 pub use stats::{ExpertStats, LayerStats, entropy};

@@ -48,6 +48,7 @@ pub(super) fn plain(events: EventStream) -> Steps {
                 let count = count(&tokens);
                 Ok(Step::Piece(Piece::Content { text, tokens, logprobs }, count))
             }
+            Event::RoutedExperts(routed) => Ok(Step::Piece(Piece::RoutedExperts(routed), 0)),
             Event::Finished { reason, usage, timings } => Ok(Step::End(End {
                 reason: reason.into(),
                 usage,
@@ -178,6 +179,7 @@ impl Answer {
                 return None;
             }
             Some(Event::Progress(progress)) => return Some(Step::Piece(Piece::Progress(progress), 0)),
+            Some(Event::RoutedExperts(routed)) => return Some(Step::Piece(Piece::RoutedExperts(routed), 0)),
             Some(Event::Finished { reason, usage, timings }) => Ok((reason, usage, timings)),
             Some(Event::Failed(error)) => Err(error.into()),
             None => Err(GenerationError::Unfinished),

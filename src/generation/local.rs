@@ -112,6 +112,7 @@ impl LocalBackend {
             special: options.special,
             progress: options.progress,
             logprobs: options.logprobs,
+            routed_experts: options.routed_experts,
             ..GenerateRequest::new(
                 Prompt::Tokens(Vec::new()),
                 sampling.resolve(logit_bias).map_err(EngineError::from)?,

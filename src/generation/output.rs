@@ -5,7 +5,7 @@ use futures_util::stream::{BoxStream, Stream};
 
 use super::conversation::ToolCall;
 use super::error::GenerationError;
-use crate::engine::{self, PrefillProgress, Timings, Token, TokenLogprob, Usage};
+use crate::engine::{self, PrefillProgress, RoutedExperts, Timings, Token, TokenLogprob, Usage};
 
 /// A piece of one choice of an answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +38,8 @@ pub enum Piece {
     ToolCallStart { index: usize, id: String, name: String },
     /// More of a call's arguments, which are JSON text as a whole.
     ToolCallArguments { index: usize, text: String },
+    /// Who computed the choice, where the request asked for it; somewhere near the end.
+    RoutedExperts(RoutedExperts),
     /// The choice is complete.
     Finished {
         reason: FinishReason,
@@ -102,6 +104,8 @@ pub struct Choice {
     /// How likely the tokens of the content were; empty unless the request asked for it.
     pub logprobs: Vec<TokenLogprob>,
     pub tool_calls: Vec<ToolCall>,
+    /// Who computed it; `None` unless the request asked for it.
+    pub routed_experts: Option<RoutedExperts>,
     pub reason: FinishReason,
 }
 
@@ -152,6 +156,7 @@ struct Draft {
     content: String,
     logprobs: Vec<TokenLogprob>,
     tool_calls: Vec<ToolCall>,
+    routed_experts: Option<RoutedExperts>,
     reason: Option<FinishReason>,
 }
 
@@ -175,6 +180,7 @@ impl Draft {
                     append(&mut call.arguments, text);
                 }
             }
+            Piece::RoutedExperts(routed) => self.routed_experts = Some(routed),
             Piece::Finished { reason, totals } => {
                 self.reason = Some(reason);
                 return totals;
@@ -189,6 +195,7 @@ impl Draft {
             content: self.content,
             logprobs: self.logprobs,
             tool_calls: self.tool_calls,
+            routed_experts: self.routed_experts,
             reason: self.reason.ok_or(GenerationError::Unfinished)?,
         })
     }
@@ -266,6 +273,7 @@ mod tests {
             content: "yes".into(),
             logprobs: Vec::new(),
             tool_calls: vec![call("a", "f", "{\"x\":1}"), call("b", "g", "")],
+            routed_experts: None,
             reason: FinishReason::ToolCalls,
         };
         assert_eq!(completion.choices, [expect]);

@@ -62,6 +62,8 @@ pub struct Options {
     pub choices: u32,
     /// Say of each token how likely it was, and so many of the likeliest tokens beside it.
     pub logprobs: Option<u32>,
+    /// Tell which experts computed each token.
+    pub routed_experts: bool,
 }
 
 /// The form of an answer, held by a grammar.
@@ -99,6 +101,7 @@ impl Default for Options {
             format: OutputFormat::Text,
             choices: 1,
             logprobs: None,
+            routed_experts: false,
         }
     }
 }

@@ -147,7 +147,7 @@ impl Translator for Stream {
         }
         self.start(0, 0, sink);
         match piece {
-            Piece::Progress(_) => {}
+            Piece::Progress(_) | Piece::RoutedExperts(_) => {}
             Piece::Reasoning { text } => {
                 if self.open != Some(Kind::Thinking) {
                     let block = Block::Thinking {

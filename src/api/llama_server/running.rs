@@ -76,7 +76,10 @@ impl Running {
                     return Ok(Step::End(self.ended(reason, totals)));
                 }
                 // A text that is continued has neither thoughts nor calls.
-                Piece::Reasoning { .. } | Piece::ToolCallStart { .. } | Piece::ToolCallArguments { .. } => {}
+                Piece::Reasoning { .. }
+                | Piece::ToolCallStart { .. }
+                | Piece::ToolCallArguments { .. }
+                | Piece::RoutedExperts(_) => {}
             }
         }
     }

@@ -25,6 +25,7 @@ use crate::api::routing::get;
 use crate::api::socket::{self, PATIENCE, PING};
 use crate::api::state::State;
 use crate::api::wire::{FinishReason, PromptProgress, Timings, Usage};
+use crate::engine::RoutedExperts;
 use crate::generation::{ChatRequest, GenerationError, Output, OutputStream, Piece};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -58,6 +59,8 @@ pub(super) enum Delta {
     Reasoning(String),
     /// A call begins, or with only `arguments` goes on.
     ToolCall(CallDelta),
+    /// By generated token and layer, the experts that computed it; with `return_routed_experts`.
+    RoutedExperts(RoutedExperts),
     /// The choice is complete, but others are not.
     FinishReason(FinishReason),
 }
@@ -294,6 +297,7 @@ impl Socket {
             Piece::Reasoning { text } => Delta::Reasoning(text),
             Piece::ToolCallStart { index, id, name } => call(index, Some(id), Some(name), String::new()),
             Piece::ToolCallArguments { index, text } => call(index, None, None, text),
+            Piece::RoutedExperts(routed) => Delta::RoutedExperts(routed),
             Piece::Finished { reason, totals: None } => Delta::FinishReason((&reason).into()),
             Piece::Finished {
                 reason,

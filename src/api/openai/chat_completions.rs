@@ -18,7 +18,7 @@ use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
 use crate::api::wire::{Envelope, FinishReason, PromptProgress, Timings, Usage};
-use crate::engine::{PrefillProgress, TokenLogprob};
+use crate::engine::{PrefillProgress, RoutedExperts, TokenLogprob};
 use crate::generation::{self, ChatRequest, Completion, Totals};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -85,6 +85,9 @@ struct Choice {
     index: usize,
     message: Message,
     logprobs: Option<ChatLogprobs>,
+    /// By generated token and layer, the experts that computed it; with `return_routed_experts`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routed_experts: Option<RoutedExperts>,
     finish_reason: FinishReason,
 }
 
@@ -190,6 +193,9 @@ struct ChunkChoice {
     index: usize,
     delta: Delta,
     logprobs: Option<ChatLogprobs>,
+    /// By generated token and layer, the experts that computed it; with `return_routed_experts`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routed_experts: Option<RoutedExperts>,
     finish_reason: Option<FinishReason>,
 }
 
@@ -224,6 +230,7 @@ impl Chat {
             index,
             delta,
             logprobs: None,
+            routed_experts: None,
             finish_reason,
         }])
     }
@@ -263,10 +270,11 @@ impl Shape for Chat {
     type Chunk = ChatChunk;
 
     fn whole(&self, completion: Completion) -> ChatCompletion {
-        let choices = (0..).zip(completion.choices).map(|(index, choice)| Choice {
+        let choices = (0..).zip(completion.choices).map(|(index, mut choice)| Choice {
             index,
             finish_reason: (&choice.reason).into(),
             logprobs: self.logprobs.then(|| ChatLogprobs::new(&choice.logprobs)),
+            routed_experts: choice.routed_experts.take(),
             message: choice.into(),
         });
         ChatCompletion {
@@ -316,6 +324,16 @@ impl Shape for Chat {
 
     fn tool_call_arguments(&self, choice: usize, index: usize, text: String) -> Option<ChatChunk> {
         Some(self.tool_call(choice, ToolCall::more(index, text)))
+    }
+
+    fn routed_experts(&self, choice: usize, routed: RoutedExperts) -> Option<ChatChunk> {
+        Some(self.chunk(vec![ChunkChoice {
+            index: choice,
+            delta: Delta::default(),
+            logprobs: None,
+            routed_experts: Some(routed),
+            finish_reason: None,
+        }]))
     }
 
     fn progress(&self, progress: &PrefillProgress) -> ChatChunk {

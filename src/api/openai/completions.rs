@@ -19,7 +19,7 @@ use crate::api::respond::respond;
 use crate::api::shape::Shape;
 use crate::api::state::State;
 use crate::api::wire::{Envelope, FinishReason, PromptProgress, Timings, Usage};
-use crate::engine::{PrefillProgress, Prompt, TokenLogprob};
+use crate::engine::{PrefillProgress, Prompt, RoutedExperts, TokenLogprob};
 use crate::generation::{self, Completion, Segment, TextPrompt, TextRequest, Totals};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -132,6 +132,9 @@ struct Choice {
     index: usize,
     text: String,
     logprobs: Option<TextLogprobs>,
+    /// By generated token and layer, the experts that computed it; with `return_routed_experts`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routed_experts: Option<RoutedExperts>,
     finish_reason: Option<FinishReason>,
 }
 
@@ -157,6 +160,7 @@ fn choice(index: usize, text: String, finish_reason: Option<FinishReason>) -> Ch
         index,
         text,
         logprobs: None,
+        routed_experts: None,
         finish_reason,
     }
 }
@@ -168,6 +172,7 @@ impl Shape for Text {
     fn whole(&self, completion: Completion) -> TextCompletion {
         let choices = (0..).zip(completion.choices).map(|(index, whole)| Choice {
             logprobs: self.logprobs.then(|| TextLogprobs::new(&whole.logprobs, &mut 0)),
+            routed_experts: whole.routed_experts,
             ..choice(
                 index,
                 self.echo_of(index).to_owned() + &whole.content,
@@ -199,6 +204,14 @@ impl Shape for Text {
             logprobs: Some(TextLogprobs::new(logprobs, &mut offsets[index])),
             ..choice(index, text.to_owned(), None)
         }])
+    }
+
+    fn routed_experts(&self, index: usize, routed: RoutedExperts) -> Option<TextCompletion> {
+        let choice = Choice {
+            routed_experts: Some(routed),
+            ..choice(index, String::new(), None)
+        };
+        Some(self.chunk(vec![choice]))
     }
 
     fn progress(&self, progress: &PrefillProgress) -> TextCompletion {

@@ -76,7 +76,7 @@ async fn stream(engine: &dyn TokenEngine, request: GenerateRequest, case: Case) 
                 });
             }
             Event::Failed(error) => return Err(error.into()),
-            Event::Delta { .. } | Event::Progress(_) => {}
+            Event::Delta { .. } | Event::Progress(_) | Event::RoutedExperts(_) => {}
         }
     }
     bail!("the engine ended without a result")

@@ -150,7 +150,7 @@ async fn decode(engine: &dyn TokenEngine, request: GenerateRequest) -> anyhow::R
                     .max(first.map_or(Duration::ZERO, |first| first.elapsed())));
             }
             Event::Failed(error) => return Err(error.into()),
-            Event::Progress(_) => {}
+            Event::Progress(_) | Event::RoutedExperts(_) => {}
         }
     }
     bail!("the engine ended without a result")

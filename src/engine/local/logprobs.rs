@@ -1,6 +1,9 @@
 //! How likely tokens were.
 
-use crate::engine::Token;
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::token::LlamaToken;
+
+use crate::engine::{Candidate, Token, TokenLogprob};
 
 /// Probabilities of a place in a text, as natural logarithms, after softmax over the raw logits.
 #[derive(Debug)]
@@ -49,6 +52,24 @@ impl<'l> Logprobs<'l> {
 
 /// Stands for "never", as in OpenAI's API.
 const MIN_LOGPROB: f32 = -9999.0;
+
+/// How likely a token was that is printed as `piece`, and the likeliest ones in its place.
+pub(super) fn token_logprob(model: &LlamaModel, logits: &[f32], token: Token, piece: &[u8], top: u32) -> TokenLogprob {
+    let logprobs = Logprobs::new(logits);
+    let candidate = |token: Token, bytes: Vec<u8>| Candidate {
+        token,
+        bytes,
+        logprob: logprobs.of(token),
+    };
+    let top = logprobs.top(usize::try_from(top).unwrap_or(0)).into_iter();
+    let vocab = model.vocab();
+    TokenLogprob {
+        chosen: candidate(token, piece.to_vec()),
+        top: top
+            .map(|token| candidate(token, vocab.token_to_piece(LlamaToken(token), true, None)))
+            .collect(),
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -44,8 +44,8 @@ use self::thinking::Thinking;
 use self::thread::{Thread, memory};
 use self::tokenize::{aside, longest_piece, split};
 use super::{
-    Buffers, Embeddings, EngineError, EventStream, GenerateRequest, Health, InfillTokens, MemoryUse, ModelInfo,
-    Pooling, Prompt, SlotCounts, SlotState, Token, TokenEngine,
+    Buffers, Embeddings, EngineError, EventStream, GenerateRequest, Health, InfillTokens, MAX_ROUTED_TOKENS, MemoryUse,
+    ModelInfo, Pooling, Prompt, SlotCounts, SlotState, Token, TokenEngine,
 };
 use crate::experts::{Change, ChangeError, ExpertCache, ExpertStats};
 use crate::telemetry::ModelMetrics;
@@ -270,6 +270,13 @@ impl LocalEngine {
                 &format!("at most the {MAX_LOGPROBS} likeliest tokens are told"),
             ));
         }
+        if request.routed_experts && self.spec.experts.is_none() {
+            let name = &self.info.name;
+            return Err(invalid(
+                "return_routed_experts",
+                &format!("model `{name}` is computed without an expert cache, which is what sees the experts"),
+            ));
+        }
         if let Some(budget) = &request.reasoning_budget {
             check_tokens("reasoning_budget_tokens", &budget.start, &model)?;
             check_tokens("reasoning_budget_tokens", &budget.end, &model)?;
@@ -304,11 +311,16 @@ impl LocalEngine {
             }
             None => None,
         };
+        let most = if request.routed_experts {
+            rest.min(MAX_ROUTED_TOKENS)
+        } else {
+            rest
+        };
         let (events, receiver) = unbounded_channel();
         let request = QueuedRequest {
             prompt,
             sampling: request.sampling,
-            max_tokens: request.max_tokens.unwrap_or(rest).clamp(1, rest),
+            max_tokens: request.max_tokens.unwrap_or(most).clamp(1, most),
             stop: request.stop,
             stop_tokens: request.stop_tokens,
             ignore_eos: request.ignore_eos,
@@ -319,6 +331,7 @@ impl LocalEngine {
             grammar,
             thinking: request.reasoning_budget.map(Thinking::new),
             logprobs: request.logprobs,
+            routed_experts: request.routed_experts,
             events,
             submitted,
         };

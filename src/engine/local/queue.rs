@@ -32,6 +32,8 @@ pub(super) struct QueuedRequest {
     pub(super) grammar: Option<Matcher>,
     pub(super) thinking: Option<Thinking>,
     pub(super) logprobs: Option<u32>,
+    /// Which experts computed each token is told at the end.
+    pub(super) routed_experts: bool,
     pub(super) events: UnboundedSender<Event>,
     pub(super) submitted: Instant,
 }
@@ -267,6 +269,7 @@ mod tests {
             grammar: None,
             thinking: None,
             logprobs: None,
+            routed_experts: false,
             events,
             submitted: Instant::now(),
         };

@@ -10,7 +10,8 @@ use super::queue::QueuedRequest;
 use super::sampler::Sampler;
 use super::schedule::{Waiting, passes};
 use super::text::{Released, TextAssembler};
-use crate::engine::{Event, PrefillProgress, Timings, Token, TokenLogprob, Usage};
+use crate::engine::{Event, PrefillProgress, RoutedExperts, Timings, Token, TokenLogprob, Usage};
+use crate::experts::Routing;
 
 /// One sequence. It keeps its tokens after a request ends, so that a prompt that extends them is cheap.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub(super) struct Sequence {
     pub(super) progress: bool,
     /// How many of the likeliest tokens are told with each.
     pub(super) logprobs: Option<u32>,
+    /// Who computed each token so far, if that is told.
+    pub(super) routed: Option<RoutedExperts>,
     /// Of tokens whose text has not left.
     held_logprobs: VecDeque<TokenLogprob>,
     pub(super) max_tokens: u32,
@@ -75,6 +78,7 @@ impl Sequence {
             preserved: request.preserved,
             progress: request.progress,
             logprobs: request.logprobs,
+            routed: request.routed_experts.then(RoutedExperts::default),
             held_logprobs: VecDeque::new(),
             max_tokens: request.max_tokens,
             keeps: request.cache_prompt,
@@ -98,6 +102,23 @@ impl Sequence {
     /// Keeps how likely a token was until its text leaves.
     pub(super) fn hold_logprob(&mut self, logprob: TokenLogprob) {
         self.held_logprobs.push_back(logprob);
+    }
+
+    /// Takes note of who computed the token at this place of a pass that had so many.
+    pub(super) fn route(&mut self, routing: &Routing, place: usize, tokens: usize) {
+        if let Some(routed) = &mut self.routed
+            && let Some(row) = routing.token(place, tokens)
+        {
+            routed.push(row);
+        }
+    }
+
+    /// Sends who computed the answer, if that is told.
+    pub(super) fn send_routed(&mut self) {
+        if let Some(routed) = self.routed.take() {
+            // The client may be gone.
+            let _ = self.events.send(Event::RoutedExperts(routed));
+        }
     }
 
     /// Sends text with the tokens that it completes.
@@ -181,9 +202,13 @@ impl Slot {
         self.last_used = 0;
     }
 
-    /// The token to compute next, if the slot is decoding.
-    pub(super) fn next(&self) -> Option<Token> {
-        self.active.as_ref()?.next
+    /// Whether the slot has one token to compute, whose logits are wanted. The last token of a prompt is one where its experts
+    /// are told: only in passes of single tokens is it known which ones are whose.
+    pub(super) fn decodes(&self) -> bool {
+        let decodes = |active: &Sequence| {
+            active.next.is_some() || (active.routed.is_some() && self.cached.len() + 1 == active.prompt.len())
+        };
+        self.active.as_ref().is_some_and(decodes)
     }
 
     /// The prompt that is not computed yet, if there is one; `prefilled` counts all prompt tokens that the engine computed.
@@ -191,9 +216,10 @@ impl Slot {
         let computes = |active: &&Sequence| active.next.is_none() && active.follows.is_none();
         let active = self.active.as_ref().filter(computes)?;
         let own = self.cached.len() - active.reused;
-        Some(Waiting {
+        let left = active.prompt.len() - self.cached.len() - usize::from(active.routed.is_some());
+        (left > 0).then(|| Waiting {
             slot: index,
-            left: active.prompt.len() - self.cached.len(),
+            left,
             passed: (prefilled - active.prefilled_before).saturating_sub(own as u64),
         })
     }
@@ -269,6 +295,7 @@ mod tests {
             grammar: None,
             thinking: None,
             logprobs: None,
+            routed_experts: false,
             events,
             submitted: Instant::now(),
         };

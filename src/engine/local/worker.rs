@@ -14,13 +14,13 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::error::ComputeError;
 use super::load::LoadSpec;
-use super::logprobs::Logprobs;
+use super::logprobs::token_logprob;
 use super::queue::{QueuedRequest, Shared, fail};
 use super::sampler::{Choice, Sampled, Sampler};
 use super::schedule::{BATCH, Pacer, Waiting, choose_prompts};
 use super::slot::{self, Sequence, Slot};
-use crate::engine::{Candidate, EngineError, Event, FinishReason, Token, TokenLogprob};
-use crate::experts::{ExpertCache, Phase};
+use crate::engine::{EngineError, Event, FinishReason, Token};
+use crate::experts::{ExpertCache, Phase, Routing};
 use crate::llama::log::Listener;
 use crate::telemetry::ModelMetrics;
 
@@ -229,12 +229,12 @@ impl<'m> Worker<'m> {
         let context = usize::try_from(self.context_length).unwrap_or(usize::MAX);
         // llama.cpp copies a sequence with all the memory that is reserved for it.
         let worthwhile = request.prompt.len().saturating_mul(SHORTEST_SHARED) >= context;
-        if !request.cache_prompt || !worthwhile {
+        if !request.cache_prompt || request.routed_experts || !worthwhile {
             return None;
         }
         self.slots.iter().enumerate().find_map(|(index, slot)| {
             let active = slot.active.as_ref()?;
-            if !active.keeps || active.follows.is_some() || active.prompt != request.prompt {
+            if !active.keeps || active.follows.is_some() || active.routed.is_some() || active.prompt != request.prompt {
                 return None;
             }
             match active.generated {
@@ -333,7 +333,7 @@ impl<'m> Worker<'m> {
     fn step(&mut self) {
         self.begin_batch();
         for index in 0..self.slots.len() {
-            if self.slots[index].next().is_some() {
+            if self.slots[index].decodes() {
                 self.add(index, 1);
             }
         }
@@ -402,9 +402,23 @@ impl<'m> Worker<'m> {
         if let Some(experts) = &self.experts {
             experts.begin(if phase == Phase::Decode { self.parts.len() } else { 0 });
         }
+        let active = |part: &Part| self.slots[part.slot].active.as_ref();
+        let routed = phase == Phase::Decode
+            && self
+                .parts
+                .iter()
+                .filter_map(active)
+                .any(|active| active.routed.is_some());
+        let watched = self.experts.clone().filter(|_| routed);
+        if let Some(experts) = &watched {
+            experts.watch_routing();
+        }
         if let Err(error) = self.decode() {
             self.fail_batch(&error);
             return false;
+        }
+        if let Some(experts) = watched {
+            self.route(&experts.take_routing());
         }
         if phase == Phase::Prefill {
             let samples = self.parts.iter().any(|part| part.logits.is_some());
@@ -426,6 +440,16 @@ impl<'m> Worker<'m> {
         }
         self.parts = parts;
         true
+    }
+
+    /// Tells the sequences of a pass of single tokens who computed theirs.
+    fn route(&mut self, routing: &Routing) {
+        let tokens = self.parts.len();
+        for (place, part) in self.parts.iter().enumerate() {
+            if let Some(active) = &mut self.slots[part.slot].active {
+                active.route(routing, place, tokens);
+            }
+        }
     }
 
     /// Takes note that the tokens of a part are computed, and samples where its logits are there.
@@ -484,7 +508,7 @@ impl<'m> Worker<'m> {
             .token_to_piece_into(LlamaToken(token), &mut self.piece, active.prints(token), None);
         if let Some(top) = active.logprobs {
             let logits = self.context.get_logits_ith(logits);
-            active.hold_logprob(logprobs(self.model, logits, token, &self.piece, top));
+            active.hold_logprob(token_logprob(self.model, logits, token, &self.piece, top));
         }
         let mut released = active.text.push(token, &self.piece);
         let stop = released.stop.take();
@@ -507,6 +531,7 @@ impl<'m> Worker<'m> {
             Ok(reason) => {
                 let released = active.text.finish();
                 active.send(released);
+                active.send_routed();
                 self.metrics.decode_time.observe(active.timings().decode.as_secs_f64());
                 Event::Finished {
                     reason,
@@ -565,23 +590,5 @@ impl<'m> Worker<'m> {
             model: self.name.clone(),
             reason: reason.to_owned(),
         }
-    }
-}
-
-/// How likely a token was that is printed as `piece`, and the likeliest ones in its place.
-fn logprobs(model: &LlamaModel, logits: &[f32], token: Token, piece: &[u8], top: u32) -> TokenLogprob {
-    let logprobs = Logprobs::new(logits);
-    let candidate = |token: Token, bytes: Vec<u8>| Candidate {
-        token,
-        bytes,
-        logprob: logprobs.of(token),
-    };
-    let top = logprobs.top(usize::try_from(top).unwrap_or(0)).into_iter();
-    let vocab = model.vocab();
-    TokenLogprob {
-        chosen: candidate(token, piece.to_vec()),
-        top: top
-            .map(|token| candidate(token, vocab.token_to_piece(LlamaToken(token), true, None)))
-            .collect(),
     }
 }

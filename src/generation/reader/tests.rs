@@ -82,7 +82,7 @@ fn told(reader: &mut Reader, told: &mut Told) {
                 told.calls.push((name, String::new()));
             }
             Piece::ToolCallArguments { index, text } => told.calls[index].1 += &text,
-            Piece::Progress(_) | Piece::Finished { .. } => unreachable!(),
+            Piece::Progress(_) | Piece::RoutedExperts(_) | Piece::Finished { .. } => unreachable!(),
         }
     }
 }

@@ -331,7 +331,7 @@ impl Translator for Answer {
     fn take(&mut self, piece: Piece, sink: &mut impl Sink) {
         let kind = self.open.as_ref().map(|open| &open.kind);
         match piece {
-            Piece::Progress(_) => {}
+            Piece::Progress(_) | Piece::RoutedExperts(_) => {}
             Piece::Reasoning { text } => {
                 if !matches!(kind, Some(Kind::Reasoning)) {
                     self.open(Kind::Reasoning, sink);
