@@ -38,6 +38,7 @@ static ENGINE: LazyLock<LocalEngine> = LazyLock::new(|| {
         parallel: 1,
         threads: 1.into(),
         max_pause: std::time::Duration::from_millis(500),
+        prompt_cache: 0,
         placement: Placement::default(),
         experts: None,
         embedding: None,

@@ -19,7 +19,7 @@ pub use event::{
 };
 pub use info::{Health, InfillTokens, ModelFile, ModelInfo, SlotCounts, SlotRequest, SlotState};
 pub use memory::{Buffers, MemoryUse};
-pub use request::{GenerateRequest, Grammar, Prompt, ReasoningBudget, Token, Trigger};
+pub use request::{Border, GenerateRequest, Grammar, Prompt, ReasoningBudget, Token, Trigger};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;

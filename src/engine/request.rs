@@ -33,6 +33,8 @@ pub struct GenerateRequest {
     pub ignore_eos: bool,
     /// Reuse what the slot still holds of an earlier prompt, and leave this one there for the next.
     pub cache_prompt: bool,
+    /// Where messages begin in the prompt: the next one is likely to share what is before.
+    pub borders: Vec<Border>,
     /// Print control tokens (such as `<|im_end|>`) as text.
     pub special: bool,
     /// Control tokens that are printed as text even so: the parser of the answer needs them.
@@ -48,6 +50,14 @@ pub struct GenerateRequest {
     pub routed_experts: bool,
     /// How long the answer may think.
     pub reasoning_budget: Option<ReasoningBudget>,
+}
+
+/// The tokens with which messages of a role begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Border {
+    pub tokens: Vec<Token>,
+    /// Of the user's role.
+    pub of_user: bool,
 }
 
 /// A grammar that an answer keeps to.
@@ -99,6 +109,7 @@ impl GenerateRequest {
             stop_tokens: Vec::new(),
             ignore_eos: false,
             cache_prompt: true,
+            borders: Vec::new(),
             special: false,
             preserved: Vec::new(),
             progress: false,

@@ -17,7 +17,7 @@ use super::request::{BiasTarget, ChatRequest, Options, OutputFormat, Segment, Te
 use super::template::{Prepared, Templates};
 use super::thoughts::Thoughts;
 use crate::engine::{
-    EngineError, EventStream, GenerateRequest, Grammar, Prompt, ReasoningBudget, Token, TokenEngine, Trigger,
+    Border, EngineError, EventStream, GenerateRequest, Grammar, Prompt, ReasoningBudget, Token, TokenEngine, Trigger,
 };
 use crate::llama::chat::{Rendered, TriggerKind};
 
@@ -150,6 +150,7 @@ impl LocalBackend {
         } = self.templates.prepare(info, conversation, &format).await?;
         let mut generate = self.request(options).await?;
         generate.preserved = self.preserved(&rendered).await?;
+        generate.borders = self.borders(&rendered).await?;
         generate.grammar = match format {
             OutputFormat::Grammar(text) => Some(Grammar::new(own_grammar(text, &rendered))),
             _ => self.grammar(&rendered).await?,
@@ -171,6 +172,19 @@ impl LocalBackend {
             tokens.extend(self.single_token(text).await?);
         }
         Ok(tokens)
+    }
+
+    /// Where messages begin. White space behind a role may be one token with what follows.
+    async fn borders(&self, rendered: &Rendered) -> Result<Vec<Border>, GenerationError> {
+        let mut borders = Vec::with_capacity(rendered.borders.len());
+        for border in &rendered.borders {
+            let text = border.delimiter.trim_end().to_owned();
+            borders.push(Border {
+                tokens: self.engine.tokenize(text, false, true).await?,
+                of_user: border.role == "user",
+            });
+        }
+        Ok(borders)
     }
 
     /// A bound for the thoughts; `None` for a model that does not think, or in a way that is not known.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::error::ModelError;
 use super::file::{Prepared, in_file, prepare};
 use super::registry::Registry;
-use crate::config::{Config, MemoryConfig, ModelConfig, ServerConfig};
+use crate::config::{Config, MemoryConfig, ModelConfig};
 use crate::engine::local::{self, ALL_LAYERS, EmbeddingSpec, LoadSpec, LocalEngine, Placement};
 use crate::engine::{ModelInfo, Pooling, TokenEngine};
 use crate::experts::heat::{Fingerprint, HeatMap};
@@ -66,7 +66,7 @@ pub fn start_all(config: &Config, metrics: &Metrics) -> Result<Registry, ModelEr
     let models = prepared.into_iter().zip(&plan.models);
     let engines = models
         .map(|(model, planned)| {
-            let engine = start_planned(model, &config.server, planned, &plan, metrics)?;
+            let engine = start_planned(model, config, planned, &plan, metrics)?;
             Ok(Arc::new(engine) as Arc<dyn TokenEngine>)
         })
         .collect::<Result<Vec<_>, ModelError>>()?;
@@ -82,7 +82,7 @@ pub fn start(model: &ModelConfig, config: &Config, experts_in_ram: Option<u32>) 
     let metrics = Metrics::new();
     let prepared = prepare(model)?;
     let plan = plan_one(&prepared, &config.memory)?;
-    let (info, mut spec) = load_spec(prepared, &config.server, &plan.models[0], &plan)?;
+    let (info, mut spec) = load_spec(prepared, config, &plan.models[0], &plan)?;
     if let Some(layers) = experts_in_ram {
         spec.experts = None;
         spec.placement.experts_in_ram = layers;
@@ -101,13 +101,13 @@ pub fn start(model: &ModelConfig, config: &Config, experts_in_ram: Option<u32>) 
 
 fn start_planned(
     model: Prepared<'_>,
-    server: &ServerConfig,
+    settings: &Config,
     planned: &ModelPlan,
     plan: &Plan,
     metrics: &Metrics,
 ) -> Result<LocalEngine, ModelError> {
     let queue = model.config.queue;
-    let (info, spec) = load_spec(model, server, planned, plan)?;
+    let (info, spec) = load_spec(model, settings, planned, plan)?;
     let metrics = metrics.model(&info.name);
     LocalEngine::start(info, spec, queue, metrics).map_err(ModelError::Thread)
 }
@@ -115,7 +115,7 @@ fn start_planned(
 /// What the engine of a model is to do.
 fn load_spec(
     model: Prepared<'_>,
-    server: &ServerConfig,
+    settings: &Config,
     planned: &ModelPlan,
     plan: &Plan,
 ) -> Result<(ModelInfo, LoadSpec), ModelError> {
@@ -146,7 +146,8 @@ fn load_spec(
             Some(threads) => threads.into(),
             None => plan::threads(&request.shape, plan.machine.cores, plan.on_cpu()),
         },
-        max_pause: server.max_pause,
+        max_pause: settings.server.max_pause,
+        prompt_cache: settings.memory.prompt_cache,
         placement: Placement {
             gpu,
             gpu_layers: planned.gpu_layers,

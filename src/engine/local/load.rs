@@ -36,6 +36,8 @@ pub struct LoadSpec {
     pub threads: Threads,
     /// The longest pause that the prompts of others may cause in a running stream.
     pub max_pause: Duration,
+    /// Main memory for saved states of sequences, in bytes.
+    pub prompt_cache: u64,
     pub placement: Placement,
     /// Keep copies of hot experts on a cache device.
     pub experts: Option<Arc<ExpertCache>>,

@@ -5,6 +5,7 @@
 
 mod allocated;
 mod bare;
+mod checkpoints;
 mod embedder;
 mod error;
 mod gauge;
@@ -325,6 +326,7 @@ impl LocalEngine {
             stop_tokens: request.stop_tokens,
             ignore_eos: request.ignore_eos,
             cache_prompt: request.cache_prompt,
+            borders: request.borders,
             special: request.special,
             preserved: request.preserved,
             progress: request.progress,

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::gauge::SlotGauge;
 use super::thinking::Thinking;
-use crate::engine::{EngineError, Event, Health, Sampling, SlotCounts, SlotState, Token};
+use crate::engine::{Border, EngineError, Event, Health, Sampling, SlotCounts, SlotState, Token};
 use crate::grammar::Matcher;
 
 /// A request that passed every check, on its way to a slot.
@@ -25,6 +25,7 @@ pub(super) struct QueuedRequest {
     pub(super) stop_tokens: Vec<Token>,
     pub(super) ignore_eos: bool,
     pub(super) cache_prompt: bool,
+    pub(super) borders: Vec<Border>,
     pub(super) special: bool,
     /// Control tokens that are printed.
     pub(super) preserved: Vec<Token>,
@@ -263,6 +264,7 @@ mod tests {
             stop_tokens: vec![],
             ignore_eos: false,
             cache_prompt: true,
+            borders: vec![],
             special: false,
             preserved: vec![],
             progress: false,

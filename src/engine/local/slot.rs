@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::checkpoints::Checkpoint;
 use super::queue::QueuedRequest;
 use super::sampler::Sampler;
 use super::schedule::{Waiting, passes};
@@ -20,6 +21,8 @@ pub(super) struct Slot {
     pub(super) sequence: i32,
     /// The tokens that llama.cpp's memory holds for the sequence, in order.
     pub(super) cached: Vec<Token>,
+    /// States of beginnings of `cached`, shorter ones first; only where the memory cannot drop its last tokens.
+    pub(super) checkpoints: Vec<Checkpoint>,
     /// Value of the worker's clock when the slot was last used; the smallest is given away first.
     pub(super) last_used: u64,
     pub(super) active: Option<Sequence>,
@@ -47,6 +50,8 @@ pub(super) struct Sequence {
     pub(super) max_tokens: u32,
     /// Whether the slot keeps the sequence for requests that extend it.
     pub(super) keeps: bool,
+    /// Lengths of the prompt at which a state is to be saved, the next one last.
+    pub(super) saves_at: Vec<usize>,
     /// The token that was sampled and has not been computed yet; `None` during prefill.
     pub(super) next: Option<Token>,
     /// The slot that computes the same prompt; this one takes it over when it is done.
@@ -82,6 +87,7 @@ impl Sequence {
             held_logprobs: VecDeque::new(),
             max_tokens: request.max_tokens,
             keeps: request.cache_prompt,
+            saves_at: Vec::new(),
             next: None,
             follows: None,
             generated: 0,
@@ -191,6 +197,7 @@ impl Slot {
         Self {
             sequence,
             cached: Vec::new(),
+            checkpoints: Vec::new(),
             last_used: 0,
             active: None,
         }
@@ -198,8 +205,14 @@ impl Slot {
 
     /// Takes note that the sequence is empty: the slot is the first to be given away.
     pub(super) fn forget(&mut self) {
-        self.cached.clear();
+        self.truncate(0);
         self.last_used = 0;
+    }
+
+    /// Takes note that the sequence has only its first `length` tokens.
+    pub(super) fn truncate(&mut self, length: usize) {
+        self.cached.truncate(length);
+        self.checkpoints.retain(|checkpoint| checkpoint.length <= length);
     }
 
     /// Whether the slot has one token to compute, whose logits are wanted. The last token of a prompt is one where its experts
@@ -228,15 +241,15 @@ impl Slot {
     ///
     /// At least one token is always left to compute: it yields the logits of the first answer token. A memory that
     /// cannot drop its last tokens (`can_trim` false: recurrent state, sliding windows) is only of use when all it
-    /// holds is a beginning of the prompt.
+    /// holds is a beginning of the prompt, or as far as a state was saved.
     pub(super) fn reusable(&self, prompt: &[Token], can_trim: bool) -> usize {
         let common = self.cached.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         let common = common.min(prompt.len().saturating_sub(1));
         if can_trim || common == self.cached.len() {
-            common
-        } else {
-            0
+            return common;
         }
+        let saved = self.checkpoints.iter().rev().map(|checkpoint| checkpoint.length);
+        saved.into_iter().find(|length| *length <= common).unwrap_or(0)
     }
 }
 
@@ -289,6 +302,7 @@ mod tests {
             stop_tokens: vec![],
             ignore_eos: false,
             cache_prompt: true,
+            borders: vec![],
             special: false,
             preserved: vec![],
             progress: false,

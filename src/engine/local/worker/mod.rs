@@ -4,6 +4,8 @@
 //! sample and send events. It never waits for a client: the channels are unbounded, and a receiver that is gone frees its
 //! slot before the next step.
 
+mod reuse;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,13 +14,15 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
-use super::error::ComputeError;
-use super::load::LoadSpec;
-use super::logprobs::token_logprob;
-use super::queue::{QueuedRequest, Shared, fail};
-use super::sampler::{Choice, Sampled, Sampler};
-use super::schedule::{BATCH, Pacer, Waiting, choose_prompts};
-use super::slot::{self, Sequence, Slot};
+use self::reuse::Leader;
+use crate::engine::local::checkpoints;
+use crate::engine::local::error::ComputeError;
+use crate::engine::local::load::LoadSpec;
+use crate::engine::local::logprobs::token_logprob;
+use crate::engine::local::queue::{QueuedRequest, Shared, fail};
+use crate::engine::local::sampler::{Choice, Sampled, Sampler};
+use crate::engine::local::schedule::{BATCH, Pacer, Waiting, choose_prompts};
+use crate::engine::local::slot::{self, Sequence, Slot};
 use crate::engine::{EngineError, Event, FinishReason, Token};
 use crate::experts::{ExpertCache, Phase, Routing};
 use crate::llama::log::Listener;
@@ -41,6 +45,9 @@ pub(super) struct Worker<'m> {
     context_length: u32,
     /// The model's end-of-generation tokens.
     end_tokens: Vec<Token>,
+    /// The memory cannot drop last tokens: states are saved, up to so many bytes.
+    saves: bool,
+    prompt_cache: u64,
     /// Counts admissions, to know which slot was not used for longest.
     clock: u64,
     /// Prompt tokens that were computed so far.
@@ -50,18 +57,6 @@ pub(super) struct Worker<'m> {
     waiting: Vec<Waiting>,
     chosen: Vec<(usize, usize)>,
     piece: Vec<u8>,
-}
-
-/// A prompt is taken over from another slot if it is not less than this part of the context.
-const SHORTEST_SHARED: usize = 64;
-
-/// How far a slot is with a prompt that another request has, too.
-#[derive(Clone, Copy)]
-enum Leader {
-    /// It computes it now.
-    Computes,
-    /// It is done, and what came behind it can be dropped from a copy.
-    HasIt,
 }
 
 /// What one slot has in the current batch.
@@ -99,6 +94,8 @@ impl<'m> Worker<'m> {
                 .filter(|token| vocab.is_eog(*token))
                 .map(|token| token.0)
                 .collect(),
+            saves: spec.prompt_cache > 0 && (model.is_recurrent() || model.is_hybrid()),
+            prompt_cache: spec.prompt_cache,
             clock: 0,
             prefilled: 0,
             parts: Vec::new(),
@@ -189,8 +186,7 @@ impl<'m> Worker<'m> {
         } else if reused < self.slots[index].cached.len() && !self.trim(index, reused) {
             reused = 0;
         }
-        let slot = &mut self.slots[index];
-        slot.cached.truncate(reused);
+        self.slots[index].truncate(reused);
 
         let now = Instant::now();
         let banned = if request.ignore_eos { &self.end_tokens[..] } else { &[] };
@@ -203,7 +199,13 @@ impl<'m> Worker<'m> {
         let mut choice = Choice::new(&request.sampling, banned, self.model, self.context_length);
         choice.prime(&request.prompt);
         let sampler = Sampler::new(choice, request.grammar.take(), request.thinking.take(), ends);
+        let saves_at = if self.saves && request.cache_prompt {
+            checkpoints::lengths(&request.prompt, &request.borders, reused)
+        } else {
+            Vec::new()
+        };
         let mut active = Sequence::new(request, reused, self.prefilled, sampler, now);
+        active.saves_at = saves_at.into_iter().rev().collect();
         if let Some((from, Leader::Computes)) = same {
             active.follows = Some(from);
         }
@@ -221,112 +223,6 @@ impl<'m> Worker<'m> {
         let slot = &mut self.slots[index];
         slot.last_used = self.clock;
         slot.active = Some(active);
-    }
-
-    /// The slot that is computing the prompt of a request right now, or has computed it and goes on from there: several
-    /// choices are asked for as several requests.
-    fn same_prompt(&self, request: &QueuedRequest) -> Option<(usize, Leader)> {
-        let context = usize::try_from(self.context_length).unwrap_or(usize::MAX);
-        // llama.cpp copies a sequence with all the memory that is reserved for it.
-        let worthwhile = request.prompt.len().saturating_mul(SHORTEST_SHARED) >= context;
-        if !request.cache_prompt || request.routed_experts || !worthwhile {
-            return None;
-        }
-        self.slots.iter().enumerate().find_map(|(index, slot)| {
-            let active = slot.active.as_ref()?;
-            if !active.keeps || active.follows.is_some() || active.routed.is_some() || active.prompt != request.prompt {
-                return None;
-            }
-            match active.generated {
-                0 => Some((index, Leader::Computes)),
-                _ if self.can_trim(slot.sequence) => Some((index, Leader::HasIt)),
-                _ => None,
-            }
-        })
-    }
-
-    /// Copies the sequence of a slot to that of another one, which is empty then if that failed.
-    fn copy(&mut self, from: usize, to: usize) -> bool {
-        self.clear(to);
-        let (source, target) = (self.slots[from].sequence, self.slots[to].sequence);
-        let copied = self.context.copy_kv_cache_seq(source, target, None, None);
-        if let Err(error) = &copied {
-            tracing::debug!(model = self.name, %error, "a sequence cannot be copied");
-        }
-        copied.is_ok()
-    }
-
-    /// Takes over all but the last token of a prompt that another slot has computed; returns how many tokens that are.
-    fn take_over(&mut self, from: usize, to: usize, prompt: &[Token]) -> usize {
-        let keep = prompt.len() - 1;
-        if !self.copy(from, to) {
-            return 0;
-        }
-        self.slots[to].cached = prompt.to_vec();
-        if self.trim(to, keep) { keep } else { 0 }
-    }
-
-    /// Gives the prompt that a slot has just computed to those that wait for it, and samples for them.
-    fn share_prompt(&mut self, from: usize, logits: i32) {
-        for index in 0..self.slots.len() {
-            let follower = self.slots[index]
-                .active
-                .as_mut()
-                .filter(|active| active.follows == Some(from));
-            let Some(follower) = follower else { continue };
-            follower.follows = None;
-            follower.reused = follower.prompt.len();
-            let prompt = follower.prompt.clone();
-            if self.copy(from, index) {
-                self.metrics.cached_tokens.inc_by(prompt.len() as u64);
-                self.slots[index].cached = prompt;
-                self.sample(index, logits);
-            } else if let Some(active) = &mut self.slots[index].active {
-                // It computes the prompt itself.
-                active.reused = 0;
-            }
-        }
-    }
-
-    /// Whether the last tokens of a sequence can be dropped: all its positions are there, one by one. Recurrent and
-    /// sliding-window memories report a later first position.
-    fn can_trim(&self, sequence: i32) -> bool {
-        self.context.kv_cache_seq_pos_min(sequence) == 0
-    }
-
-    /// Drops all but the first `keep` tokens of a slot's sequence; false if the whole sequence had to go.
-    fn trim(&mut self, index: usize, keep: usize) -> bool {
-        let sequence = self.slots[index].sequence;
-        if keep > 0
-            && let Ok(position) = u32::try_from(keep)
-            && let Ok(sequence_id) = u32::try_from(sequence)
-            && self
-                .context
-                .clear_kv_cache_seq(Some(sequence_id), Some(position), None)
-                .is_ok_and(|removed| removed)
-        {
-            return true;
-        }
-        self.clear(index);
-        false
-    }
-
-    /// Empties a slot's sequence.
-    fn clear(&mut self, index: usize) {
-        let slot = &mut self.slots[index];
-        slot.forget();
-        let sequence = slot.sequence;
-        let removed = self
-            .context
-            .clear_kv_cache_seq(u32::try_from(sequence).ok(), None, None);
-        if !matches!(removed, Ok(true)) {
-            tracing::warn!(
-                model = self.name,
-                sequence,
-                ?removed,
-                "llama.cpp did not clear a sequence"
-            );
-        }
     }
 
     /// Decodes a token of every running sequence, then computes a part of the prompts that wait.
@@ -379,7 +275,11 @@ impl<'m> Worker<'m> {
         let (tokens, wants_logits) = match &active.next {
             Some(token) => (std::slice::from_ref(token), true),
             None => {
-                let end = start + tokens;
+                // A state is saved between two passes.
+                let end = active
+                    .saves_at
+                    .last()
+                    .map_or(start + tokens, |length| (start + tokens).min(*length));
                 (&active.prompt[start..end], end == active.prompt.len())
             }
         };
@@ -466,10 +366,15 @@ impl<'m> Worker<'m> {
                     let progress = active.prefill_progress(slot::count(part.slot), slot.cached.len(), Instant::now());
                     let _ = active.events.send(Event::Progress(progress));
                 }
+                if active.saves_at.last() == Some(&slot.cached.len()) {
+                    active.saves_at.pop();
+                    self.save(part.slot);
+                }
             }
         }
         let Some(logits) = part.logits else { return };
-        if active.generated == 0 {
+        let active = self.slots[part.slot].active.as_ref();
+        if active.is_some_and(|active| active.generated == 0) {
             self.share_prompt(part.slot, logits);
         }
         self.sample(part.slot, logits);

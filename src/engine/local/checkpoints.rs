@@ -1,0 +1,80 @@
+//! Saved states of a sequence whose memory cannot drop its last tokens.
+//!
+//! A recurrent state cannot be cut back: without this, a prompt that shares only its beginning with what a slot holds is
+//! computed anew. So the state is saved where prompts are likely to part: before the first message of the user (behind the
+//! system prompt and tools), before the newest one, and before the answer. Only what cannot be cut is saved; the attention
+//! part stays in the slot. llama-server has context checkpoints for the same purpose.
+
+use llama_cpp_2::context::session::SeqState;
+
+use crate::engine::{Border, Token};
+
+/// Beginnings that are shorter are computed again.
+const SHORTEST: usize = 32;
+
+/// The state of a sequence at a length.
+#[derive(Debug)]
+pub(super) struct Checkpoint {
+    /// Tokens of the sequence.
+    pub(super) length: usize,
+    pub(super) state: SeqState,
+    /// Value of the worker's clock when it was saved or used last.
+    pub(super) used: u64,
+}
+
+/// Lengths of a prompt at which it is worthwhile to save the state, ascending and behind the first `reused` tokens.
+pub(super) fn lengths(prompt: &[Token], borders: &[Border], reused: usize) -> Vec<usize> {
+    let matches = |border: &Border, at: usize| prompt[at..].starts_with(&border.tokens);
+    let places = (0..prompt.len()).filter_map(|at| {
+        let border = borders
+            .iter()
+            .find(|border| !border.tokens.is_empty() && matches(border, at))?;
+        Some((at, border.of_user))
+    });
+    let (mut first, mut newest, mut last) = (None, None, None);
+    for (at, of_user) in places {
+        last = Some(at);
+        if of_user {
+            first = first.or(Some(at));
+            newest = Some(at);
+        }
+    }
+    // At least one token is always computed, for its logits.
+    let end = (last.is_none()).then_some(prompt.len() - 1);
+    let mut lengths: Vec<usize> = [first, newest, last, end].into_iter().flatten().collect();
+    lengths.retain(|length| *length >= SHORTEST && *length > reused && *length < prompt.len());
+    lengths.sort_unstable();
+    lengths.dedup();
+    lengths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn borders() -> [Border; 2] {
+        let border = |tokens: &[Token], of_user| Border {
+            tokens: tokens.to_vec(),
+            of_user,
+        };
+        [border(&[1, 2], true), border(&[1, 3], false)]
+    }
+
+    /// Messages of a system, a user and so on, with so many further tokens each.
+    fn prompt(messages: &[(Token, usize)]) -> Vec<Token> {
+        let message = |(role, length): &(Token, usize)| [vec![1, *role], vec![9; *length]].concat();
+        messages.iter().flat_map(message).collect()
+    }
+
+    #[test]
+    fn prompts_part_at_messages() {
+        let turns = prompt(&[(4, 50), (2, 10), (3, 10), (2, 20), (3, 1)]);
+        assert_eq!(lengths(&turns, &borders(), 0), [52, 76, 98]);
+        assert_eq!(lengths(&turns, &borders(), 60), [76, 98]);
+        assert_eq!(lengths(&turns, &borders(), 98), [0; 0]);
+        // Tokens alone have no messages: the same prompt may come again.
+        assert_eq!(lengths(&[5; 40], &borders(), 0), [39]);
+        assert_eq!(lengths(&[5; 20], &borders(), 0), [0; 0]);
+        assert_eq!(lengths(&[5], &[], 0), [0; 0]);
+    }
+}

@@ -1,0 +1,178 @@
+//! What slots take over of earlier prompts, and of each other.
+
+use llama_cpp_2::context::session::LlamaStateSeqFlags;
+
+use super::Worker;
+use crate::engine::Token;
+use crate::engine::local::checkpoints::Checkpoint;
+use crate::engine::local::queue::QueuedRequest;
+use crate::engine::local::slot::Slot;
+
+/// A prompt is taken over from another slot if it is not less than this part of the context.
+const SHORTEST_SHARED: usize = 64;
+
+/// How far a slot is with a prompt that another request has, too.
+#[derive(Clone, Copy)]
+pub(super) enum Leader {
+    /// It computes it now.
+    Computes,
+    /// It is done, and what came behind it can be dropped from a copy.
+    HasIt,
+}
+
+impl Worker<'_> {
+    /// The slot that is computing the prompt of a request right now, or has computed it and goes on from there: several
+    /// choices are asked for as several requests.
+    pub(super) fn same_prompt(&self, request: &QueuedRequest) -> Option<(usize, Leader)> {
+        let context = usize::try_from(self.context_length).unwrap_or(usize::MAX);
+        // llama.cpp copies a sequence with all the memory that is reserved for it.
+        let worthwhile = request.prompt.len().saturating_mul(SHORTEST_SHARED) >= context;
+        if !request.cache_prompt || request.routed_experts || !worthwhile {
+            return None;
+        }
+        self.slots.iter().enumerate().find_map(|(index, slot)| {
+            let active = slot.active.as_ref()?;
+            if !active.keeps || active.follows.is_some() || active.routed.is_some() || active.prompt != request.prompt {
+                return None;
+            }
+            match active.generated {
+                0 => Some((index, Leader::Computes)),
+                _ if self.can_trim(slot.sequence) => Some((index, Leader::HasIt)),
+                _ => None,
+            }
+        })
+    }
+
+    /// Copies the sequence of a slot to that of another one, which is empty then if that failed.
+    fn copy(&mut self, from: usize, to: usize) -> bool {
+        self.clear(to);
+        let (source, target) = (self.slots[from].sequence, self.slots[to].sequence);
+        let copied = self.context.copy_kv_cache_seq(source, target, None, None);
+        if let Err(error) = &copied {
+            tracing::debug!(model = self.name, %error, "a sequence cannot be copied");
+        }
+        copied.is_ok()
+    }
+
+    /// Takes over all but the last token of a prompt that another slot has computed; returns how many tokens that are.
+    pub(super) fn take_over(&mut self, from: usize, to: usize, prompt: &[Token]) -> usize {
+        let keep = prompt.len() - 1;
+        if !self.copy(from, to) {
+            return 0;
+        }
+        self.slots[to].cached = prompt.to_vec();
+        if self.trim(to, keep) { keep } else { 0 }
+    }
+
+    /// Gives the prompt that a slot has just computed to those that wait for it, and samples for them.
+    pub(super) fn share_prompt(&mut self, from: usize, logits: i32) {
+        for index in 0..self.slots.len() {
+            let follower = self.slots[index]
+                .active
+                .as_mut()
+                .filter(|active| active.follows == Some(from));
+            let Some(follower) = follower else { continue };
+            follower.follows = None;
+            follower.reused = follower.prompt.len();
+            let prompt = follower.prompt.clone();
+            if self.copy(from, index) {
+                self.metrics.cached_tokens.inc_by(prompt.len() as u64);
+                self.slots[index].cached = prompt;
+                self.sample(index, logits);
+            } else if let Some(active) = &mut self.slots[index].active {
+                // It computes the prompt itself.
+                active.reused = 0;
+            }
+        }
+    }
+
+    /// Whether the last tokens of a sequence can be dropped: all its positions are there, one by one. Recurrent and
+    /// sliding-window memories report a later first position.
+    pub(super) fn can_trim(&self, sequence: i32) -> bool {
+        self.context.kv_cache_seq_pos_min(sequence) == 0
+    }
+
+    /// Drops all but the first `keep` tokens of a slot's sequence; false if the whole sequence had to go.
+    pub(super) fn trim(&mut self, index: usize, keep: usize) -> bool {
+        let sequence = self.slots[index].sequence;
+        if keep > 0
+            && self.restore(index, keep)
+            && let Ok(position) = u32::try_from(keep)
+            && let Ok(sequence_id) = u32::try_from(sequence)
+            && self
+                .context
+                .clear_kv_cache_seq(Some(sequence_id), Some(position), None)
+                .is_ok_and(|removed| removed)
+        {
+            return true;
+        }
+        self.clear(index);
+        false
+    }
+
+    /// Puts back what a memory that cannot be cut had at a length, if it was saved; false if it was and cannot be put back.
+    fn restore(&mut self, index: usize, length: usize) -> bool {
+        let Slot {
+            checkpoints, sequence, ..
+        } = &mut self.slots[index];
+        let Some(checkpoint) = checkpoints.iter_mut().find(|checkpoint| checkpoint.length == length) else {
+            return true;
+        };
+        checkpoint.used = self.clock;
+        let restored = self.context.state_seq_set(&checkpoint.state, *sequence);
+        if let Err(error) = &restored {
+            tracing::warn!(model = self.name, %error, "the saved state of a sequence cannot be put back");
+        }
+        restored.is_ok()
+    }
+
+    /// Saves the state of a slot's sequence as it is now. Those that were not used for longest go, to stay within the budget.
+    pub(super) fn save(&mut self, index: usize) {
+        let slot = &self.slots[index];
+        let (sequence, length) = (slot.sequence, slot.cached.len());
+        let size = self
+            .context
+            .state_seq_get_size_ext(sequence, LlamaStateSeqFlags::PARTIAL_ONLY) as u64;
+        if size > self.prompt_cache || slot.checkpoints.iter().any(|checkpoint| checkpoint.length == length) {
+            return;
+        }
+        let all = |worker: &Self| -> u64 {
+            let saved = worker.slots.iter().flat_map(|slot| &slot.checkpoints);
+            saved.map(|checkpoint| checkpoint.state.byte_len() as u64).sum()
+        };
+        while all(self) + size > self.prompt_cache {
+            let saved = self.slots.iter().enumerate().flat_map(|(slot, held)| {
+                let held = held.checkpoints.iter().enumerate();
+                held.map(move |(at, checkpoint)| (checkpoint.used, slot, at))
+            });
+            let Some((_, slot, at)) = saved.min() else { return };
+            self.slots[slot].checkpoints.remove(at);
+        }
+        match self.context.state_seq_get(sequence, LlamaStateSeqFlags::PARTIAL_ONLY) {
+            Ok(state) => self.slots[index].checkpoints.push(Checkpoint {
+                length,
+                state,
+                used: self.clock,
+            }),
+            Err(error) => tracing::warn!(model = self.name, %error, "the state of a sequence cannot be saved"),
+        }
+    }
+
+    /// Empties a slot's sequence.
+    pub(super) fn clear(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        slot.forget();
+        let sequence = slot.sequence;
+        let removed = self
+            .context
+            .clear_kv_cache_seq(u32::try_from(sequence).ok(), None, None);
+        if !matches!(removed, Ok(true)) {
+            tracing::warn!(
+                model = self.name,
+                sequence,
+                ?removed,
+                "llama.cpp did not clear a sequence"
+            );
+        }
+    }
+}
