@@ -106,6 +106,39 @@ fn turns_begin_where_prompts_part() {
     assert!(computed < 40, "{computed}");
 }
 
+/// Whose slot was given to another conversation goes on from what was kept.
+#[test]
+fn conversations_come_back_to_a_slot() {
+    let server = Server::start("parallel = 1");
+    for model in ["demo-reasoner", "demo-narrator"] {
+        let ask = |messages: &[Value], cache: bool| {
+            let body = json!({"model": model, "messages": messages, "temperature": 0, "max_tokens": 20, "cache_prompt": cache});
+            let (status, answer) = server.post(CHAT, &body);
+            assert_eq!(status, 200, "{answer}");
+            let usage = &answer["usage"];
+            let cached = usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
+            let text = answer["choices"][0]["message"]["content"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            (text, usage["prompt_tokens"].as_u64().unwrap(), cached)
+        };
+        let begin = |name: &str| {
+            let system = format!("You are {name}. ").repeat(20);
+            vec![json!({"role": "system", "content": system}), user("Hello!")]
+        };
+        let (mut first, other) = (begin("Mira"), begin("Tom"));
+        let (answer, whole, _) = ask(&first, true);
+        let (_, _, cached) = ask(&other, true);
+        assert!(cached < 40, "{model}: {cached}");
+        first.extend([json!({"role": "assistant", "content": answer}), user("Who are you?")]);
+        let (text, prompt, cached) = ask(&first, true);
+        assert!(cached > whole * 3 / 4, "{model}: {cached} of {prompt}");
+        assert!(server.metric("hearth_prompt_cache_bytes", model) > 1000.0);
+        assert_eq!(text, ask(&first, false).0, "{model}");
+    }
+}
+
 /// Numbers that look random, the same in each run.
 struct Numbers(u64);
 
@@ -136,7 +169,7 @@ fn whatever_was_kept_answers_are_the_same() {
         let system = ["Answer briefly.", "You are a helpful assistant. Today is Monday."][numbers.below(2)];
         vec![json!({"role": "system", "content": system.repeat(6)})]
     };
-    let mut conversations: Vec<Vec<Value>> = (0..3).map(|_| begin(&mut numbers)).collect();
+    let mut conversations: Vec<Vec<Value>> = (0..5).map(|_| begin(&mut numbers)).collect();
     for _ in 0..rounds {
         let which = numbers.below(conversations.len());
         let question = user(questions[numbers.below(questions.len())]);

@@ -80,8 +80,8 @@ section! {
         /// memory that stays free on each of the two; `"auto"` is 4 % of a GPU, 512 MiB at least, and 6 % of main memory, 2 GiB
         /// at least
         headroom: MemoryLimit = Value(MemoryLimit::Auto), LIMIT, variable "HEARTH_HEADROOM", flag "--headroom" "BYTES";
-        /// main memory per model, beside the plan, for states of prompts that a model with recurrent layers cannot cut back to:
-        /// the next turn of a conversation, an edited and a repeated one go on from there. `"0B"` saves none
+        /// main memory per model, beside the plan, for saved states of sequences: conversations whose slot was given to another
+        /// one, and of models with recurrent layers the places where prompts part. `"0B"` saves none
         prompt_cache: u64 = Value(1 << 30), Text { parse: value::size, show: |bytes| value::size_text(*bytes) },
             variable "HEARTH_PROMPT_CACHE";
     }

@@ -1,9 +1,11 @@
-//! Saved states of a sequence whose memory cannot drop its last tokens.
+//! Saved states of sequences, from which prompts go on.
 //!
 //! A recurrent state cannot be cut back: without this, a prompt that shares only its beginning with what a slot holds is
 //! computed anew. So the state is saved where prompts are likely to part: before the first message of the user (behind the
 //! system prompt and tools), before the newest one, and before the answer. Only what cannot be cut is saved; the attention
-//! part stays in the slot. llama-server has context checkpoints for the same purpose.
+//! part stays in the slot. What a slot holds is saved as a whole before another conversation takes its place.
+//!
+//! llama-server has context checkpoints and a prompt cache for the same purposes.
 
 use llama_cpp_2::context::session::SeqState;
 
@@ -12,7 +14,7 @@ use crate::engine::{Border, Token};
 /// Beginnings that are shorter are computed again.
 const SHORTEST: usize = 32;
 
-/// The state of a sequence at a length.
+/// What cannot be cut back of a sequence, as it was at a length.
 #[derive(Debug)]
 pub(super) struct Checkpoint {
     /// Tokens of the sequence.
@@ -20,6 +22,47 @@ pub(super) struct Checkpoint {
     pub(super) state: SeqState,
     /// Value of the worker's clock when it was saved or used last.
     pub(super) used: u64,
+}
+
+/// A whole sequence that has no slot any more.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) tokens: Vec<Token>,
+    pub(super) state: SeqState,
+    /// Its memory can drop its last tokens.
+    pub(super) can_trim: bool,
+    pub(super) checkpoints: Vec<Checkpoint>,
+    /// Value of the worker's clock when it was saved.
+    pub(super) used: u64,
+}
+
+/// Bytes of states.
+pub(super) fn bytes(checkpoints: &[Checkpoint]) -> u64 {
+    checkpoints
+        .iter()
+        .map(|checkpoint| checkpoint.state.byte_len() as u64)
+        .sum()
+}
+
+impl Kept {
+    pub(super) fn bytes(&self) -> u64 {
+        self.state.byte_len() as u64 + bytes(&self.checkpoints)
+    }
+}
+
+/// How many leading tokens of `prompt` need not be computed again where a sequence holds `tokens`.
+///
+/// At least one token is always left to compute: it yields the logits of the first answer token. A memory that cannot drop
+/// its last tokens (`can_trim` false: recurrent state, sliding windows) is only of use when all it holds is a beginning of the
+/// prompt, or as far as a state was saved.
+pub(super) fn reusable(tokens: &[Token], checkpoints: &[Checkpoint], prompt: &[Token], can_trim: bool) -> usize {
+    let common = tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+    let common = common.min(prompt.len().saturating_sub(1));
+    if can_trim || common == tokens.len() {
+        return common;
+    }
+    let lengths = checkpoints.iter().map(|checkpoint| checkpoint.length);
+    lengths.filter(|length| *length <= common).max().unwrap_or(0)
 }
 
 /// Lengths of a prompt at which it is worthwhile to save the state, ascending and behind the first `reused` tokens.

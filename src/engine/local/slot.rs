@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::checkpoints::Checkpoint;
+use super::checkpoints::{Checkpoint, reusable};
 use super::queue::QueuedRequest;
 use super::sampler::Sampler;
 use super::schedule::{Waiting, passes};
@@ -238,18 +238,8 @@ impl Slot {
     }
 
     /// How many leading tokens of `prompt` need not be computed again in this slot.
-    ///
-    /// At least one token is always left to compute: it yields the logits of the first answer token. A memory that
-    /// cannot drop its last tokens (`can_trim` false: recurrent state, sliding windows) is only of use when all it
-    /// holds is a beginning of the prompt, or as far as a state was saved.
     pub(super) fn reusable(&self, prompt: &[Token], can_trim: bool) -> usize {
-        let common = self.cached.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        let common = common.min(prompt.len().saturating_sub(1));
-        if can_trim || common == self.cached.len() {
-            return common;
-        }
-        let saved = self.checkpoints.iter().rev().map(|checkpoint| checkpoint.length);
-        saved.into_iter().find(|length| *length <= common).unwrap_or(0)
+        reusable(&self.cached, &self.checkpoints, prompt, can_trim)
     }
 }
 

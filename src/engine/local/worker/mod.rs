@@ -15,7 +15,7 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
 use self::reuse::Leader;
-use crate::engine::local::checkpoints;
+use crate::engine::local::checkpoints::{self, Kept};
 use crate::engine::local::error::ComputeError;
 use crate::engine::local::load::LoadSpec;
 use crate::engine::local::logprobs::token_logprob;
@@ -48,6 +48,8 @@ pub(super) struct Worker<'m> {
     /// The memory cannot drop last tokens: states are saved, up to so many bytes.
     saves: bool,
     prompt_cache: u64,
+    /// Sequences that have no slot.
+    kept: Vec<Kept>,
     /// Counts admissions, to know which slot was not used for longest.
     clock: u64,
     /// Prompt tokens that were computed so far.
@@ -96,6 +98,7 @@ impl<'m> Worker<'m> {
                 .collect(),
             saves: spec.prompt_cache > 0 && (model.is_recurrent() || model.is_hybrid()),
             prompt_cache: spec.prompt_cache,
+            kept: Vec::new(),
             clock: 0,
             prefilled: 0,
             parts: Vec::new(),
@@ -183,7 +186,10 @@ impl<'m> Worker<'m> {
         };
         if let Some((from, Leader::HasIt)) = same {
             reused = self.take_over(from, index, &request.prompt);
-        } else if reused < self.slots[index].cached.len() && !self.trim(index, reused) {
+        } else if request.cache_prompt && same.is_none() {
+            reused = self.exchange(index, reused, &request.prompt);
+        }
+        if reused < self.slots[index].cached.len() && !self.trim(index, reused) {
             reused = 0;
         }
         self.slots[index].truncate(reused);

@@ -1,15 +1,18 @@
 //! What slots take over of earlier prompts, and of each other.
 
-use llama_cpp_2::context::session::LlamaStateSeqFlags;
+use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 
 use super::Worker;
 use crate::engine::Token;
-use crate::engine::local::checkpoints::Checkpoint;
+use crate::engine::local::checkpoints::{Checkpoint, Kept, bytes, reusable};
 use crate::engine::local::queue::QueuedRequest;
 use crate::engine::local::slot::Slot;
 
 /// A prompt is taken over from another slot if it is not less than this part of the context.
 const SHORTEST_SHARED: usize = 64;
+
+/// Sequences that are shorter are not kept when they lose their slot.
+const SHORTEST_KEPT: usize = 64;
 
 /// How far a slot is with a prompt that another request has, too.
 #[derive(Clone, Copy)]
@@ -126,35 +129,110 @@ impl Worker<'_> {
         restored.is_ok()
     }
 
-    /// Saves the state of a slot's sequence as it is now. Those that were not used for longest go, to stay within the budget.
+    /// Saves what cannot be cut back of a slot's sequence, as it is now.
     pub(super) fn save(&mut self, index: usize) {
         let slot = &self.slots[index];
         let (sequence, length) = (slot.sequence, slot.cached.len());
-        let size = self
-            .context
-            .state_seq_get_size_ext(sequence, LlamaStateSeqFlags::PARTIAL_ONLY) as u64;
-        if size > self.prompt_cache || slot.checkpoints.iter().any(|checkpoint| checkpoint.length == length) {
+        if slot.checkpoints.iter().any(|checkpoint| checkpoint.length == length) {
             return;
         }
-        let all = |worker: &Self| -> u64 {
-            let saved = worker.slots.iter().flat_map(|slot| &slot.checkpoints);
-            saved.map(|checkpoint| checkpoint.state.byte_len() as u64).sum()
-        };
-        while all(self) + size > self.prompt_cache {
-            let saved = self.slots.iter().enumerate().flat_map(|(slot, held)| {
-                let held = held.checkpoints.iter().enumerate();
-                held.map(move |(at, checkpoint)| (checkpoint.used, slot, at))
-            });
-            let Some((_, slot, at)) = saved.min() else { return };
-            self.slots[slot].checkpoints.remove(at);
-        }
-        match self.context.state_seq_get(sequence, LlamaStateSeqFlags::PARTIAL_ONLY) {
-            Ok(state) => self.slots[index].checkpoints.push(Checkpoint {
+        if let Some(state) = self.state(sequence, LlamaStateSeqFlags::PARTIAL_ONLY) {
+            self.slots[index].checkpoints.push(Checkpoint {
                 length,
                 state,
                 used: self.clock,
-            }),
-            Err(error) => tracing::warn!(model = self.name, %error, "the state of a sequence cannot be saved"),
+            });
+            self.tell_bytes();
+        }
+    }
+
+    /// Gives a slot the sequence that has most of a prompt, if that is one without a slot; returns how much of the prompt the
+    /// slot has then. What most of is lost of the slot's own is kept.
+    pub(super) fn exchange(&mut self, index: usize, reused: usize, prompt: &[Token]) -> usize {
+        let of_kept = |kept: &Kept| reusable(&kept.tokens, &kept.checkpoints, prompt, kept.can_trim);
+        let best = self.kept.iter().enumerate().map(|(at, kept)| (of_kept(kept), at)).max();
+        let best = best.filter(|(length, _)| *length > reused + SHORTEST_KEPT);
+        // Taken out first: to keep another one must not cost it.
+        let kept = best.map(|(length, at)| (length, self.kept.remove(at)));
+        let stays = if kept.is_some() { 0 } else { reused };
+        if stays < self.slots[index].cached.len() / 2 {
+            self.keep(index);
+        }
+        let Some((length, kept)) = kept else { return reused };
+        self.clear(index);
+        let sequence = self.slots[index].sequence;
+        if let Err(error) = self.context.state_seq_set(&kept.state, sequence) {
+            tracing::warn!(model = self.name, %error, "a saved sequence cannot be put back");
+            self.clear(index);
+            return 0;
+        }
+        let slot = &mut self.slots[index];
+        slot.cached = kept.tokens;
+        slot.checkpoints = kept.checkpoints;
+        self.tell_bytes();
+        length
+    }
+
+    /// Keeps what a slot holds, which is about to lose it.
+    fn keep(&mut self, index: usize) {
+        let slot = &self.slots[index];
+        let covers = |kept: &Kept| kept.tokens.starts_with(&slot.cached);
+        if self.prompt_cache == 0 || slot.cached.len() < SHORTEST_KEPT || self.kept.iter().any(covers) {
+            return;
+        }
+        let (sequence, can_trim) = (slot.sequence, self.can_trim(slot.sequence));
+        // Counted with the slot until they are moved.
+        if let Some(state) = self.state(sequence, LlamaStateSeqFlags::empty()) {
+            let slot = &mut self.slots[index];
+            self.kept.push(Kept {
+                tokens: slot.cached.clone(),
+                state,
+                can_trim,
+                checkpoints: std::mem::take(&mut slot.checkpoints),
+                used: self.clock,
+            });
+            self.tell_bytes();
+        }
+    }
+
+    /// The state of a sequence. What was not used for longest goes, to stay within the budget.
+    fn state(&mut self, sequence: i32, flags: LlamaStateSeqFlags) -> Option<SeqState> {
+        let size = self.context.state_seq_get_size_ext(sequence, flags) as u64;
+        if size > self.prompt_cache {
+            return None;
+        }
+        while self.saved_bytes() + size > self.prompt_cache {
+            self.forget_oldest();
+        }
+        let state = self.context.state_seq_get(sequence, flags);
+        if let Err(error) = &state {
+            tracing::warn!(model = self.name, %error, "the state of a sequence cannot be saved");
+        }
+        state.ok()
+    }
+
+    /// Bytes of all saved states.
+    fn saved_bytes(&self) -> u64 {
+        let of_slots: u64 = self.slots.iter().map(|slot| bytes(&slot.checkpoints)).sum();
+        of_slots + self.kept.iter().map(Kept::bytes).sum::<u64>()
+    }
+
+    fn tell_bytes(&self) {
+        let bytes = i64::try_from(self.saved_bytes()).unwrap_or(i64::MAX);
+        self.metrics.prompt_cache.set(bytes);
+    }
+
+    /// Drops what was not used for longest: a sequence without a slot, or a state of one in a slot.
+    fn forget_oldest(&mut self) {
+        let kept = self.kept.iter().enumerate().map(|(at, kept)| (kept.used, at)).min();
+        let saved = self.slots.iter().enumerate().flat_map(|(slot, held)| {
+            let held = held.checkpoints.iter().enumerate();
+            held.map(move |(at, checkpoint)| (checkpoint.used, slot, at))
+        });
+        match (kept, saved.min()) {
+            (Some((used, at)), saved) if saved.is_none_or(|(other, ..)| used <= other) => drop(self.kept.remove(at)),
+            (_, Some((_, slot, at))) => drop(self.slots[slot].checkpoints.remove(at)),
+            _ => {}
         }
     }
 
