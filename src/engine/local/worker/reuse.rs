@@ -14,6 +14,9 @@ const SHORTEST_SHARED: usize = 64;
 /// Sequences that are shorter are not kept when they lose their slot.
 const SHORTEST_KEPT: usize = 64;
 
+/// Larger sequences are not kept while streams run: copying them takes longer than about a tenth of a second.
+const LARGEST_BESIDE_STREAMS: usize = 256 << 20;
+
 /// How far a slot is with a prompt that another request has, too.
 #[derive(Clone, Copy)]
 pub(super) enum Leader {
@@ -181,6 +184,10 @@ impl Worker<'_> {
             return;
         }
         let (sequence, can_trim) = (slot.sequence, self.can_trim(slot.sequence));
+        let size = self.context.state_seq_get_size_ext(sequence, LlamaStateSeqFlags::empty());
+        if size > LARGEST_BESIDE_STREAMS && self.slots.iter().any(|slot| slot.active.is_some()) {
+            return;
+        }
         // Counted with the slot until they are moved.
         if let Some(state) = self.state(sequence, LlamaStateSeqFlags::empty()) {
             let slot = &mut self.slots[index];
