@@ -2,8 +2,8 @@
 
     python3 tests/peers/turns.py HEARTH LLAMA_SERVER MODEL.gguf
 
-Both get the same model, threads, slots and context, and the same conversations by turns: a system message of 900 words and six
-tools, a question of 300 words, a second turn, the same again, another question in its place, and another conversation with the
+Both get the same model, threads, slots and context, and the same conversations by turns: a system message of 400 words and six
+tools, a question of 100 words, a second turn, the same again, another question in its place, and another conversation with the
 same system message and tools. ROUNDS (3) conversations each, THREADS (2). Only the standard library is needed.
 """
 
@@ -20,7 +20,7 @@ import urllib.request
 from pathlib import Path
 
 WORDS = "river stone bread winter garden letter window silver forest morning bridge candle market story engine".split()
-CONTEXT = 8192
+CONTEXT = 4096
 
 
 def text(numbers, words):
@@ -44,7 +44,11 @@ def ask(base, messages, offered):
         base + "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     begin, first, answer, usage = time.monotonic(), None, "", {}
-    with urllib.request.urlopen(request) as response:
+    try:
+        response = urllib.request.urlopen(request)
+    except urllib.error.HTTPError as error:
+        sys.exit(f"{base}: {error.read().decode()}")
+    with response:
         for line in response:
             if not line.startswith(b"data: {"):
                 continue
@@ -63,12 +67,12 @@ def ask(base, messages, offered):
 def conversation(base, seed):
     numbers = random.Random(seed)
     offered = tools(numbers)
-    system = {"role": "system", "content": text(numbers, 900)}
+    system = {"role": "system", "content": text(numbers, 400)}
 
-    def question(words=60):
+    def question(words=40):
         return {"role": "user", "content": text(numbers, words)}
 
-    turns = [system, question(300)]
+    turns = [system, question(100)]
     *first, answer = ask(base, turns, offered)
     turns += [{"role": "assistant", "content": answer or "ok"}, question()]
     prompts = {
