@@ -1,7 +1,8 @@
 //! `hearth benchmark --overhead`: what the layers above llama.cpp cost.
 //!
 //! Every round measures the bare loop, the engine and HTTP one after the other; the ratios are formed within a round
-//! and the median of them is reported, so that a machine that changes its speed does not change the result.
+//! and the median of them is reported, so that a machine that changes its speed does not change the result. The engine is
+//! measured with answers that keep to a grammar, too; each round has a new one, of which nothing is known.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +15,8 @@ use super::measure::request;
 use super::statistics::median;
 use crate::cli::engines;
 use crate::cli::output;
-use crate::engine::{Event, GenerateRequest, Token, TokenEngine};
+use crate::engine::{Event, GenerateRequest, Grammar, SamplingOverrides, Token, TokenEngine};
+use crate::llama::chat::schema_grammar;
 use crate::models::Started;
 
 /// The result. Rates are tokens per second, medians over the rounds; ratios are medians of each round's ratio.
@@ -32,6 +34,13 @@ struct Report {
     streams: u32,
     streams_per_second: f64,
     streams_to_engine: f64,
+    sampled_per_second: f64,
+    grammar_per_second: f64,
+    /// To the engine's rate.
+    grammar_to_engine: f64,
+    grammar_sampled_per_second: f64,
+    /// To the rate with the same sampling.
+    grammar_to_sampled: f64,
 }
 
 /// Tokens per second of one round.
@@ -40,6 +49,10 @@ struct Round {
     engine: f64,
     http: f64,
     streams: f64,
+    /// With the default sampling instead of the likeliest token.
+    sampled: f64,
+    grammar: f64,
+    grammar_sampled: f64,
 }
 
 pub(super) fn run(args: &super::Args) -> anyhow::Result<()> {
@@ -58,11 +71,11 @@ pub(super) fn run(args: &super::Args) -> anyhow::Result<()> {
     let address = engines::serve_in_background(&started)?;
     let bar = output::progress_bar(args.rounds as u64 + 1, "rounds");
     // The first round warms caches and clocks and is not counted.
-    round(&started, &runtime, &prompt, address, args.tokens)?;
+    round(&started, &runtime, &prompt, address, args.tokens, 0)?;
     bar.inc(1);
     let mut rounds = Vec::new();
-    for _ in 0..args.rounds.max(1) {
-        rounds.push(round(&started, &runtime, &prompt, address, args.tokens)?);
+    for number in 1..=args.rounds.max(1) {
+        rounds.push(round(&started, &runtime, &prompt, address, args.tokens, number)?);
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -81,6 +94,11 @@ pub(super) fn run(args: &super::Args) -> anyhow::Result<()> {
         streams: info.parallel,
         streams_per_second: median_of(|round| round.streams),
         streams_to_engine: median_of(|round| round.streams / round.engine),
+        sampled_per_second: median_of(|round| round.sampled),
+        grammar_per_second: median_of(|round| round.grammar),
+        grammar_to_engine: median_of(|round| round.grammar / round.engine),
+        grammar_sampled_per_second: median_of(|round| round.grammar_sampled),
+        grammar_to_sampled: median_of(|round| round.grammar_sampled / round.sampled),
     };
     if args.json {
         return output::print_json(&report);
@@ -101,6 +119,18 @@ pub(super) fn run(args: &super::Args) -> anyhow::Result<()> {
         report.streams_per_second,
         report.streams_to_engine * report.engine_to_bare,
     )?;
+    let mut held = |what: &str, rate: f64, ratio: f64| {
+        writeln!(
+            out,
+            "  {what:<24} {rate:>9.1} tokens/s  {ratio:>6.3} x the engine without"
+        )
+    };
+    held("with a grammar", report.grammar_per_second, report.grammar_to_engine)?;
+    held(
+        "with a grammar, sampled",
+        report.grammar_sampled_per_second,
+        report.grammar_to_sampled,
+    )?;
     Ok(())
 }
 
@@ -110,6 +140,7 @@ fn round(
     prompt: &[Token],
     address: SocketAddr,
     tokens: u32,
+    number: usize,
 ) -> anyhow::Result<Round> {
     // The first token comes with the prompt: `tokens - 1` steps are left, here as in the engine.
     let steps = f64::from(tokens - 1);
@@ -126,16 +157,54 @@ fn round(
         (0..count).map(|_| decode(&*started.engine, request.clone())),
     ))?;
     let streams = f64::from(count) * steps / begin.elapsed().as_secs_f64();
+    let sampling = SamplingOverrides {
+        seed: Some(u32::try_from(number)?),
+        ..SamplingOverrides::default()
+    };
+    let sampled = GenerateRequest {
+        sampling: sampling.resolve(Vec::new())?,
+        ..request.clone()
+    };
+    let rate = |request: GenerateRequest| -> anyhow::Result<f64> {
+        Ok(steps / runtime.block_on(decode(&*started.engine, request))?.as_secs_f64())
+    };
+    let held = |request: &GenerateRequest, what: &str| -> anyhow::Result<GenerateRequest> {
+        Ok(GenerateRequest {
+            grammar: Some(Grammar::new(schema_grammar(&schema(what, number))?)),
+            special: false,
+            ..request.clone()
+        })
+    };
     Ok(Round {
         bare,
         engine,
         http,
         streams,
+        grammar: rate(held(&request, "likeliest")?)?,
+        grammar_sampled: rate(held(&sampled, "sampled")?)?,
+        sampled: rate(sampled)?,
     })
+}
+
+/// The schema of an answer that goes on and on, and is of all kinds. Names make it another one than before.
+fn schema(what: &str, number: usize) -> serde_json::Value {
+    let name = format!("{what} {number}");
+    serde_json::json!({"type": "array", "minItems": 1000, "items": {
+        "type": "object",
+        "properties": {
+            (name.as_str()): {"type": "string", "maxLength": 40},
+            "kind": {"enum": ["city", "river", "mountain range"]},
+            "count": {"type": "integer"},
+            "tags": {"type": "array", "items": {"type": "string", "maxLength": 12}, "maxItems": 3},
+            "known": {"type": ["boolean", "null"]},
+        },
+        "required": [name, "kind", "count", "tags", "known"],
+    }})
 }
 
 /// Time from the first token to the last.
 async fn decode(engine: &dyn TokenEngine, request: GenerateRequest) -> anyhow::Result<Duration> {
+    let tokens = request.max_tokens.unwrap_or_default();
     let mut events = engine.submit(request).await?;
     let mut first = None;
     while let Some(event) = events.next().await {
@@ -143,7 +212,10 @@ async fn decode(engine: &dyn TokenEngine, request: GenerateRequest) -> anyhow::R
             Event::Delta { .. } => {
                 first.get_or_insert_with(Instant::now);
             }
-            Event::Finished { timings, .. } => {
+            Event::Finished { usage, timings, .. } => {
+                if usage.completion_tokens != tokens {
+                    bail!("the answer ended after {} of {tokens} tokens", usage.completion_tokens);
+                }
                 // A model may start with tokens that print nothing; the engine's own clock knows all of them.
                 return Ok(timings
                     .decode
