@@ -184,7 +184,9 @@ impl Worker<'_> {
             return;
         }
         let (sequence, can_trim) = (slot.sequence, self.can_trim(slot.sequence));
-        let size = self.context.state_seq_get_size_ext(sequence, LlamaStateSeqFlags::empty());
+        let size = self
+            .context
+            .state_seq_get_size_ext(sequence, LlamaStateSeqFlags::empty());
         if size > LARGEST_BESIDE_STREAMS && self.slots.iter().any(|slot| slot.active.is_some()) {
             return;
         }
