@@ -146,7 +146,9 @@ fn buffers(shape: &ModelShape, context: Context, layout: Layout, gpu: bool) -> [
     let output = layout.output() == Tier::Gpu;
     let device = context.compute(shape, &shape.layers, output, copied);
     let host = if output {
-        let embedded = shape.width * u64::from(super::BATCH) * 4;
+        // Embeddings that may be given, those that are looked up, and what becomes of them on the way: four rows per token,
+        // whatever the architecture (llama.cpp's own report, Vulkan).
+        let embedded = 4 * shape.width * u64::from(super::BATCH) * 4;
         context.masks(shape) + embedded
     } else {
         context.compute(shape, on(Tier::Ram).map(|(_, layer)| layer), true, 0)
