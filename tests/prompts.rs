@@ -156,9 +156,10 @@ fn whatever_was_kept_answers_are_the_same() {
     let rounds = std::env::var("HEARTH_TEST_ROUNDS").map_or(60, |rounds| rounds.parse().unwrap());
     let pair = Pair::start("parallel = 2");
     let mut numbers = Numbers(7);
+    // None that leaves open what is meant: of two answers that are as likely, rounding chooses.
     let questions = [
         "What is the weather in Rome?",
-        "And in Oslo?",
+        "What is the weather in Oslo?",
         "What is the price of ABC?",
         "What is 12 + 30?",
         "Hello!",
