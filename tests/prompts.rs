@@ -102,7 +102,12 @@ fn turns_begin_where_prompts_part() {
     let edited = [&turn[..turn.len() - 1], &[user("And in Paris?")]].concat();
     let (_, computed) = pair.ask(&edited);
     assert!(computed < 30, "{computed}");
-    let (_, computed) = pair.ask(&[system, user("What is the price of ABC?")]);
+    let (_, computed) = pair.ask(&[system.clone(), user("What is the price of ABC?")]);
+    assert!(computed < 40, "{computed}");
+    // Also where most of what the slot holds is lost, and kept.
+    let begin = |question: String| [system.clone(), user(&question)];
+    pair.ask(&begin("What is the weather in Rome? ".repeat(100)));
+    let (_, computed) = pair.ask(&begin("What is the price of DEF?".into()));
     assert!(computed < 40, "{computed}");
 }
 

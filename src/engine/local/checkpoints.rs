@@ -7,6 +7,8 @@
 //!
 //! llama-server has context checkpoints and a prompt cache for the same purposes.
 
+use std::sync::Arc;
+
 use llama_cpp_2::context::session::SeqState;
 
 use crate::engine::{Border, Token};
@@ -15,11 +17,12 @@ use crate::engine::{Border, Token};
 const SHORTEST: usize = 32;
 
 /// What cannot be cut back of a sequence, as it was at a length.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Checkpoint {
     /// Tokens of the sequence.
     pub(super) length: usize,
-    pub(super) state: SeqState,
+    /// Shared where a kept sequence and a slot begin with the same tokens; counted for both.
+    pub(super) state: Arc<SeqState>,
     /// Value of the worker's clock when it was saved or used last.
     pub(super) used: u64,
 }

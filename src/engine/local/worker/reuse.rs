@@ -1,5 +1,7 @@
 //! What slots take over of earlier prompts, and of each other.
 
+use std::sync::Arc;
+
 use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 
 use super::Worker;
@@ -142,7 +144,7 @@ impl Worker<'_> {
         if let Some(state) = self.state(sequence, LlamaStateSeqFlags::PARTIAL_ONLY) {
             self.slots[index].checkpoints.push(Checkpoint {
                 length,
-                state,
+                state: Arc::new(state),
                 used: self.clock,
             });
             self.tell_bytes();
@@ -158,6 +160,12 @@ impl Worker<'_> {
         // Taken out first: to keep another one must not cost it.
         let kept = best.map(|(length, at)| (length, self.kept.remove(at)));
         let stays = if kept.is_some() { 0 } else { reused };
+        // What the prompt goes on from is not what makes room.
+        let clock = self.clock;
+        let mut checkpoints = self.slots[index].checkpoints.iter_mut();
+        if let Some(checkpoint) = checkpoints.find(|checkpoint| checkpoint.length == stays) {
+            checkpoint.used = clock;
+        }
         if stays < self.slots[index].cached.len() / 2 {
             self.keep(index);
         }
@@ -190,14 +198,13 @@ impl Worker<'_> {
         if size > LARGEST_BESIDE_STREAMS && self.slots.iter().any(|slot| slot.active.is_some()) {
             return;
         }
-        // Counted with the slot until they are moved.
         if let Some(state) = self.state(sequence, LlamaStateSeqFlags::empty()) {
-            let slot = &mut self.slots[index];
+            let slot = &self.slots[index];
             self.kept.push(Kept {
                 tokens: slot.cached.clone(),
                 state,
                 can_trim,
-                checkpoints: std::mem::take(&mut slot.checkpoints),
+                checkpoints: slot.checkpoints.clone(),
                 used: self.clock,
             });
             self.tell_bytes();
