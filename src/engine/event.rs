@@ -76,7 +76,7 @@ pub enum FinishReason {
 pub struct Usage {
     pub prompt_tokens: u32,
     pub completion_tokens: u32,
-    /// Prompt tokens that the slot still held and that were not computed again.
+    /// Prompt tokens that were not computed again, as a slot or a saved state had them.
     pub cached_tokens: u32,
 }
 

@@ -97,7 +97,7 @@ impl Metrics {
             ),
             cached_tokens: counter(
                 "hearth_prompt_cached_tokens_total",
-                "Prompt tokens that a slot still held and that were not computed again.",
+                "Prompt tokens that were not computed again, as a slot or a saved state had them.",
                 &["model"],
             ),
             prompt_cache: gauge(

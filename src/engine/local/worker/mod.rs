@@ -193,6 +193,7 @@ impl<'m> Worker<'m> {
             reused = 0;
         }
         self.slots[index].truncate(reused);
+        self.tell_bytes();
 
         let now = Instant::now();
         let banned = if request.ignore_eos { &self.end_tokens[..] } else { &[] };

@@ -180,7 +180,6 @@ impl Worker<'_> {
         let slot = &mut self.slots[index];
         slot.cached = kept.tokens;
         slot.checkpoints = kept.checkpoints;
-        self.tell_bytes();
         length
     }
 
@@ -207,7 +206,6 @@ impl Worker<'_> {
                 checkpoints: slot.checkpoints.clone(),
                 used: self.clock,
             });
-            self.tell_bytes();
         }
     }
 
@@ -233,7 +231,7 @@ impl Worker<'_> {
         of_slots + self.kept.iter().map(Kept::bytes).sum::<u64>()
     }
 
-    fn tell_bytes(&self) {
+    pub(super) fn tell_bytes(&self) {
         let bytes = i64::try_from(self.saved_bytes()).unwrap_or(i64::MAX);
         self.metrics.prompt_cache.set(bytes);
     }
@@ -268,5 +266,6 @@ impl Worker<'_> {
                 "llama.cpp did not clear a sequence"
             );
         }
+        self.tell_bytes();
     }
 }
