@@ -39,6 +39,7 @@ static ENGINE: LazyLock<LocalEngine> = LazyLock::new(|| {
         threads: 1.into(),
         max_pause: std::time::Duration::from_millis(500),
         prompt_cache: 0,
+        saved: None,
         placement: Placement::default(),
         experts: None,
         embedding: None,

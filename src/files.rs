@@ -90,6 +90,20 @@ impl<'f> Staging<'f> {
         })
     }
 
+    /// The right to write files of this kind beside others who have it too: as long as the file is open nobody removes
+    /// temporary files. Creates the folder.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn share(&self) -> io::Result<File> {
+        fs::create_dir_all(self.folder)?;
+        let lock = File::create(self.folder.join(self.lock_name()))?;
+        match lock.lock_shared() {
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => Err(error),
+            _ => Ok(lock),
+        }
+    }
+
     fn lock_name(&self) -> String {
         format!("{}lock", self.prefix)
     }

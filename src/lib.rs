@@ -10,6 +10,7 @@ pub mod demo;
 pub mod engine;
 pub mod experts;
 mod files;
+pub mod fingerprint;
 pub mod folders;
 pub mod generation;
 pub mod gguf;

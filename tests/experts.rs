@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 
-use hearth::experts::heat::{Fingerprint, HeatMap};
+use hearth::experts::heat::HeatMap;
+use hearth::fingerprint::Fingerprint;
 use hearth::experts::policy::{LayerCounts, PolicyConfig, PolicyKind};
 use hearth::experts::{self, CacheConfig, Capacity, Change, ChangeError, Device, ExpertCache, MAX_BLOCK_TOKENS};
 use hearth::gguf::Gguf;

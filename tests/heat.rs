@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use hearth::experts::heat::{Fingerprint, HeatMap};
+use hearth::experts::heat::{HeatMap, heat_file};
+use hearth::fingerprint::Fingerprint;
 
 const LAYERS: usize = 48;
 const EXPERTS: usize = 512;
@@ -44,7 +45,7 @@ fn unfinished(folder: &Path) -> usize {
 #[test]
 fn a_killed_writer_leaves_a_loadable_file() {
     let folder = tempfile::tempdir().unwrap();
-    let path = model().heat_file(folder.path());
+    let path = heat_file(&model(), folder.path());
     HeatMap::new(model(), LAYERS, EXPERTS).save(&path).unwrap();
     let (mut written, mut left) = (0, 0);
     for round in 0..30 {

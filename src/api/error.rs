@@ -297,6 +297,7 @@ impl From<EngineError> for ApiError {
                 error
             }
             EngineError::InvalidRequest { field, message } => Self::field(field, message),
+            EngineError::NotSupported { message } => Self::not_supported(message),
             EngineError::Compute { .. } => Self::internal(message),
             EngineError::ShuttingDown => {
                 let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", message);

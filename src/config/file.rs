@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use toml::de::DeTable;
 
 use super::diagnostic::{Diagnostic, Origin, Problems};
-use super::keys::{PartialConfig, PartialModel, PartialPreset};
+use super::keys::{PartialConfig, PartialModel, PartialPreset, PartialServer};
 use super::path::Base;
 use super::reader::Table;
 use super::sampling::PartialSampling;
@@ -20,7 +20,8 @@ pub(super) fn read(text: &str, base: &Base, problems: &Problems) -> PartialConfi
         return PartialConfig::default();
     }
     let mut root = Table::root(&document, problems);
-    let server = section(root.table("server", "[server]"));
+    let mut server: PartialServer = section(root.table("server", "[server]"));
+    base.anchor_folder(&mut server.slot_save_path, "slot_save_path", problems);
     let memory = section(root.table("memory", "[memory]"));
     let tables = root.tables("model", "[[model]]");
     // A `model` that is no list has been reported, and a misspelt one will be.

@@ -2,6 +2,7 @@
 //! flags and the tables of docs/configuration.md follow from it.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
@@ -52,6 +53,12 @@ section! {
         max_connections: usize = Value(4096), whole(1..=1_000_000), variable "HEARTH_MAX_CONNECTIONS";
         /// refuse requests for a model that is not here even where only one model is served
         strict_models: bool = Value(false), Truth, variable "HEARTH_STRICT_MODELS";
+        /// folder for what slots hold: `/slots/{id}?action=save` writes there and `restore` reads there, and what prompts go on from
+        /// (`prompt_cache`) is kept there over restarts. Relative to the folder of the configuration
+        slot_save_path: Option<PathBuf> = Value(None), Maybe(
+            Text { parse: value::folder, show: |path| path.display().to_string() },
+            "nothing is saved",
+        ), variable "HEARTH_SLOT_SAVE_PATH";
     }
 }
 

@@ -54,6 +54,19 @@ impl Base {
         }
     }
 
+    /// Makes the path of a folder absolute, like [`Self::anchor`].
+    pub fn anchor_folder(&self, folder: &mut Setting<Option<PathBuf>>, key: &str, problems: &Problems) {
+        let Some(Some(path)) = folder.get() else { return };
+        match self.absolute(path) {
+            Ok(path) => folder.value = Some(Some(path)),
+            Err(fault) => {
+                let message = format!("`{key}` {}", fault.message);
+                problems.push(Diagnostic::error(&folder.origin, message).hint(fault.hint));
+                folder.value = None;
+            }
+        }
+    }
+
     /// Reads the file that a chat template is in, if it is in one. What is wrong with it is reported, and it is then missing.
     pub fn read_template(&self, template: &mut Setting<Option<ChatTemplate>>, problems: &Problems) {
         let Some(Some(given)) = template.get().cloned() else {

@@ -375,6 +375,14 @@ pub(super) fn source(text: &str) -> Result<ModelSource, Fault> {
     Ok(ModelSource::File(PathBuf::from(text)))
 }
 
+/// A folder, which need not be there yet.
+pub(super) fn folder(text: &str) -> Result<PathBuf, Fault> {
+    if text.trim().is_empty() {
+        return Err(Fault::new("must not be empty", "name a folder"));
+    }
+    Ok(PathBuf::from(text))
+}
+
 /// The text that [`source`] reads.
 pub(super) fn source_text(source: &ModelSource) -> String {
     match source {

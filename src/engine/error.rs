@@ -46,6 +46,9 @@ pub enum EngineError {
         field: &'static str,
         message: String,
     },
+    /// What is asked for is not done here.
+    #[error("{message}")]
+    NotSupported { message: String },
     /// llama.cpp failed to compute a batch; the other requests go on.
     #[error("model `{model}` failed while computing: {reason}")]
     Compute { model: String, reason: String },

@@ -3,6 +3,7 @@
 //! [`TokenEngine`] is the one trait: the local llama.cpp engine ([`local`]) implements it, remote engines will. The types
 //! here are plain data: they know neither HTTP nor llama.cpp.
 
+mod action;
 mod embedding;
 mod error;
 mod event;
@@ -11,6 +12,7 @@ pub mod local;
 mod memory;
 mod request;
 
+pub use action::{SlotAction, SlotOutcome};
 pub use embedding::{Embeddings, Pooling};
 pub use error::EngineError;
 pub use event::{
@@ -53,6 +55,13 @@ pub trait TokenEngine: Send + Sync + 'static {
             last: None,
         };
         (0..counts.total).map(state).collect()
+    }
+
+    /// Does something with a slot as soon as it computes nothing.
+    fn act_on_slot(&self, slot: u32, action: SlotAction) -> BoxFuture<'_, Result<SlotOutcome, EngineError>> {
+        let _ = (slot, action);
+        let message = "what the slots of this model hold cannot be saved, restored or erased".to_owned();
+        Box::pin(async { Err(EngineError::NotSupported { message }) })
     }
 
     /// What the cache of experts did; `None` for a model without one.

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::policy::DecayingCounts;
 use crate::files::Staging;
+use crate::fingerprint::Fingerprint;
 
 const MAGIC: [u8; 8] = *b"HRTHHEAT";
 const VERSION: u32 = 1;
@@ -26,29 +27,10 @@ const HALF_LIFE: f64 = 100_000.0;
 /// Before the names of files that are being written.
 const UNFINISHED: &str = ".heat-";
 
-/// Tells models apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fingerprint([u8; 32]);
-
-impl Fingerprint {
-    /// Of what makes a model what it is, such as its metadata, its tensor directory and its size.
-    #[must_use]
-    pub fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut hash = Sha256::new();
-        for part in parts {
-            // With their lengths, or moving a byte from one part to the next would change nothing.
-            hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-        Self(hash.finalize().into())
-    }
-
-    /// The heat map of this model in a folder.
-    #[must_use]
-    pub fn heat_file(&self, folder: &Path) -> PathBuf {
-        let short: String = self.0.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-        folder.join(format!("{short}.heat"))
-    }
+/// The heat map of a model in a folder.
+#[must_use]
+pub fn heat_file(model: &Fingerprint, folder: &Path) -> PathBuf {
+    folder.join(format!("{model}.heat"))
 }
 
 /// Why a heat map was not loaded or saved. None of it keeps a model from running: log it, and begin with an empty one.
@@ -187,7 +169,7 @@ impl HeatMap {
         let mut bytes = Vec::with_capacity(HEADER + self.layers.len() * self.experts * 4 + CHECKSUM);
         bytes.extend(MAGIC);
         bytes.extend(VERSION.to_le_bytes());
-        bytes.extend(self.fingerprint.0);
+        bytes.extend(self.fingerprint.as_bytes());
         bytes.extend(number(self.layers.len()));
         bytes.extend(number(self.experts));
         bytes.extend(self.observed.to_le_bytes());
@@ -211,7 +193,7 @@ impl HeatMap {
         if number(&mut fields) != VERSION {
             return Err(Foreign("was written by another version of hearth"));
         }
-        if fields.split_off(..32) != Some(&fingerprint.0) {
+        if fields.split_off(..32) != Some(fingerprint.as_bytes()) {
             return Err(Foreign("belongs to another model"));
         }
         let geometry = [number(&mut fields), number(&mut fields)];
@@ -292,7 +274,7 @@ mod tests {
     #[test]
     fn comes_back_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
-        let path = model().heat_file(&folder.path().join("new"));
+        let path = heat_file(&model(), &folder.path().join("new"));
         assert!(HeatMap::load(&path, model(), 3, 8).unwrap().is_none());
         let map = map();
         map.save(&path).unwrap();
@@ -309,7 +291,7 @@ mod tests {
     #[test]
     fn what_a_killed_writer_leaves_changes_nothing_and_is_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let path = model().heat_file(folder.path());
+        let path = heat_file(&model(), folder.path());
         let map = map();
         map.save(&path).unwrap();
         let left = folder.path().join(".heat-killed");

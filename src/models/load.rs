@@ -7,11 +7,12 @@ use super::error::ModelError;
 use super::file::{Prepared, in_file, prepare};
 use super::registry::Registry;
 use crate::config::{Config, MemoryConfig, ModelConfig};
-use crate::engine::local::{self, ALL_LAYERS, EmbeddingSpec, LoadSpec, LocalEngine, Placement};
+use crate::engine::local::{self, ALL_LAYERS, EmbeddingSpec, LoadSpec, LocalEngine, Placement, SavedSequences};
 use crate::engine::{ModelInfo, Pooling, TokenEngine};
-use crate::experts::heat::{Fingerprint, HeatMap};
+use crate::experts::heat::{HeatMap, heat_file};
 use crate::experts::policy::{PolicyConfig, PolicyKind};
 use crate::experts::{CacheConfig, Capacity, Device, ExpertCache};
+use crate::fingerprint::Fingerprint;
 use crate::folders;
 use crate::gguf::Gguf;
 use crate::host::{self, GpuId, Machine};
@@ -83,6 +84,8 @@ pub fn start(model: &ModelConfig, config: &Config, experts_in_ram: Option<u32>) 
     let prepared = prepare(model)?;
     let plan = plan_one(&prepared, &config.memory)?;
     let (info, mut spec) = load_spec(prepared, config, &plan.models[0], &plan)?;
+    // What a server keeps is not for what runs once.
+    spec.saved = None;
     if let Some(layers) = experts_in_ram {
         spec.experts = None;
         spec.placement.experts_in_ram = layers;
@@ -148,6 +151,7 @@ fn load_spec(
         },
         max_pause: settings.server.max_pause,
         prompt_cache: settings.memory.prompt_cache,
+        saved: saved_sequences(config, settings, &gguf),
         placement: Placement {
             gpu,
             gpu_layers: planned.gpu_layers,
@@ -163,6 +167,25 @@ fn load_spec(
         embedding: embedding(config, &gguf, &info.architecture),
     };
     Ok((info, spec))
+}
+
+/// Where sequences of a model are written. They are of no use to another model, nor where keys and values have another type.
+fn saved_sequences(config: &ModelConfig, settings: &Config, gguf: &Gguf) -> Option<SavedSequences> {
+    let folder = settings.server.slot_save_path.clone()?;
+    let weights = |name: &str| {
+        let tensor = gguf.tensors().iter().find(|tensor| tensor.name.contains(name));
+        tensor.map_or(&[][..], |tensor| gguf.data(tensor))
+    };
+    let model = Fingerprint::of([
+        gguf.header_bytes(),
+        // Small ones, which two trainings of one architecture do not have in common.
+        weights("output_norm"),
+        weights("attn_norm"),
+        config.name.as_bytes(),
+        config.kv_type.name().as_bytes(),
+        env!("CARGO_PKG_VERSION").as_bytes(),
+    ]);
+    Some(SavedSequences { folder, model })
 }
 
 /// The role of models that do nothing but make vectors.
@@ -204,7 +227,7 @@ fn expert_cache(
     let router = tensors.find(|tensor| tensor.name.contains("ffn_gate_inp"));
     let router = router.map_or(&[][..], |tensor| gguf.data(tensor));
     let fingerprint = Fingerprint::of([gguf.header_bytes(), router]);
-    let file = fingerprint.heat_file(&folders::heat());
+    let file = heat_file(&fingerprint, &folders::heat());
     let heat = HeatMap::load(&file, fingerprint, layers, experts).unwrap_or_else(|error| {
         tracing::warn!("{error}");
         None

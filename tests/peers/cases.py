@@ -57,6 +57,11 @@ add("post /models", "/models", {})
 add("post /health", "/health", {})
 for action in ("save", "restore", "erase", "fly"):
     add(f"slot {action}", f"/slots/0?action={action}", {"filename": "x"})
+add("slot unknown", "/slots/9?action=save", {"filename": "x"})
+add("slot no number", "/slots/x?action=save", {"filename": "x"})
+add("slot no file", "/slots/0?action=restore", {"filename": "y"})
+add("slot elsewhere", "/slots/0?action=save", {"filename": "../x"})
+add("slot no name", "/slots/0?action=save", {})
 add("set adapters", "/lora-adapters", [{"id": 0, "scale": 1.0}])
 
 # Tokens.

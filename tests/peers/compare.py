@@ -29,6 +29,7 @@ from shapes import Answer, compare, parse
 CONFIG = """\
 [server]
 port = 0
+slot_save_path = "slots"
 [[model]]
 name = "demo-reasoner"
 path = "{model}"
@@ -66,7 +67,7 @@ def llama_server(binary: str, model: Path, folder: Path) -> Iterator[int]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [binary, "-m", str(model), "-a", "demo-reasoner", "-c", "4096", "-np", "2", "-t", "2", "--port", str(port)]
-    command += ["--no-webui", "--jinja", "--metrics"]
+    command += ["--no-webui", "--jinja", "--metrics", "--slot-save-path", f"{folder}/"]
     # Its threads would take the processor from hearth while they wait.
     environment = {**os.environ, "GOMP_SPINCOUNT": "1000"}
     with (folder / "llama-server.log").open("w") as log:

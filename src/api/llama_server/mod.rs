@@ -45,7 +45,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         props::props,
         props::refuse,
         slots::adapters,
-        slots::refuse_action,
+        slots::act,
         slots::refuse_adapters,
         slots::slots,
         template::apply,

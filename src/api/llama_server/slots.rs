@@ -1,20 +1,21 @@
 //! `/slots` and `/lora-adapters`.
 
 use actix_web::HttpResponse;
-use actix_web::web::{Data, Query, ServiceConfig, post};
+use actix_web::web::{Data, Path, Query, ServiceConfig, post};
 use serde::{Deserialize, Serialize};
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 use super::error::{LlamaError, LlamaErrorBody};
+use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::routing::get;
 use crate::api::state::State;
-use crate::engine::SlotState;
+use crate::engine::{SlotAction, SlotOutcome, SlotState};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
         .route("/slots", get().to(slots))
-        .route("/slots/{slot}", post().to(refuse_action))
+        .route("/slots/{slot}", post().to(act))
         .route("/lora-adapters", get().to(adapters))
         .route("/lora-adapters", post().to(refuse_adapters));
 }
@@ -97,18 +98,140 @@ pub(super) async fn slots(state: Data<State>, wanted: Query<SlotsOf>) -> Result<
     Ok(HttpResponse::Ok().json(slots.collect::<Vec<_>>()))
 }
 
-/// Refuses to save, restore or erase a slot.
+/// What to do with a slot.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ActionOf {
+    /// `save`, `restore` or `erase`.
+    action: Option<String>,
+    /// The first model if not given.
+    model: Option<String>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+struct SlotFile {
+    /// Of a file in the folder `slot_save_path`; not needed to erase.
+    filename: String,
+}
+
+/// What was done with a slot.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+enum Acted {
+    Saved {
+        id_slot: u32,
+        filename: String,
+        /// Tokens.
+        n_saved: usize,
+        /// Bytes.
+        n_written: u64,
+        timings: SaveTimings,
+    },
+    Restored {
+        id_slot: u32,
+        filename: String,
+        /// Tokens.
+        n_restored: usize,
+        /// Bytes.
+        n_read: u64,
+        timings: RestoreTimings,
+    },
+    Erased {
+        id_slot: u32,
+        /// Tokens.
+        n_erased: usize,
+    },
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct SaveTimings {
+    save_ms: f64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct RestoreTimings {
+    restore_ms: f64,
+}
+
+impl Acted {
+    fn of(id_slot: u32, action: SlotAction, outcome: SlotOutcome) -> Self {
+        let milliseconds = outcome.elapsed.as_secs_f64() * 1e3;
+        match action {
+            SlotAction::Save(filename) => Self::Saved {
+                id_slot,
+                filename,
+                n_saved: outcome.tokens,
+                n_written: outcome.bytes,
+                timings: SaveTimings { save_ms: milliseconds },
+            },
+            SlotAction::Restore(filename) => Self::Restored {
+                id_slot,
+                filename,
+                n_restored: outcome.tokens,
+                n_read: outcome.bytes,
+                timings: RestoreTimings {
+                    restore_ms: milliseconds,
+                },
+            },
+            SlotAction::Erase => Self::Erased {
+                id_slot,
+                n_erased: outcome.tokens,
+            },
+        }
+    }
+}
+
+/// Saves what a slot holds to a file, restores it from one, or erases it.
+///
+/// A slot that computes a request is waited for. The folder of the files is `slot_save_path` in `[server]`.
 #[utoipa::path(
     post,
     path = "/slots/{slot}",
-    params(("slot" = String, Path, description = "The number of a slot.")),
-    request_body(content = Value, example = json!({"filename": "x"})),
-    responses((status = 501, description = "Always.", body = LlamaErrorBody<'static>))
+    params(("slot" = String, Path, description = "The number of a slot."), ActionOf),
+    request_body(content = SlotFile, example = json!({"filename": "conversation.bin"})),
+    responses(
+        (status = 200, description = "What was done.", body = Acted),
+        (status = 501, description = "The server has no folder for slots.", body = LlamaErrorBody<'static>)
+    )
 )]
-pub(super) async fn refuse_action() -> Result<&'static str, LlamaError> {
-    Err(LlamaError::not_supported(
-        "this server does not save, restore or erase slots; they are reused by what they hold",
-    ))
+pub(super) async fn act(
+    state: Data<State>,
+    slot: Path<String>,
+    wanted: Query<ActionOf>,
+    body: Result<Body, LlamaError>,
+) -> Result<HttpResponse, LlamaError> {
+    let model = state.named(wanted.model.as_deref().unwrap_or_default())?.model;
+    let slot: u32 = slot
+        .parse()
+        .map_err(|_| ApiError::field("slot", "a slot has a number"))?;
+    let action = match wanted.action.as_deref() {
+        Some("erase") => SlotAction::Erase,
+        Some("save") => SlotAction::Save(file_name(&body?)?),
+        Some("restore") => SlotAction::Restore(file_name(&body?)?),
+        _ => return Err(ApiError::field("action", "a slot can be saved, restored or erased").into()),
+    };
+    let outcome = model.engine.act_on_slot(slot, action.clone()).await?;
+    Ok(HttpResponse::Ok().json(Acted::of(slot, action, outcome)))
+}
+
+/// The name of a file within a folder, on any system.
+fn file_name(body: &Body) -> Result<String, ApiError> {
+    const MAX_BYTES: usize = 200;
+    let SlotFile { filename } = body.read()?;
+    let forbidden = |c: char| c.is_control() || r#"/\:*?"<>|"#.contains(c);
+    let hidden = |c: char| c == '.' || c.is_whitespace();
+    let sound = !filename.is_empty()
+        && filename.len() <= MAX_BYTES
+        && !filename.contains(forbidden)
+        && !filename.starts_with(hidden)
+        && !filename.ends_with(hidden);
+    if !sound {
+        let message = format!(
+            "`filename` must be the name of a file without a folder, of 1 to {MAX_BYTES} bytes; it cannot begin or end with a dot"
+        );
+        return Err(ApiError::field("filename", message));
+    }
+    Ok(filename)
 }
 
 /// Lists LoRA adapters: there are none.

@@ -16,6 +16,9 @@ use crate::engine::{Border, Token};
 /// Beginnings that are shorter are computed again.
 const SHORTEST: usize = 32;
 
+/// Sequences that are shorter are not kept when they lose their slot.
+pub(super) const SHORTEST_KEPT: usize = 64;
+
 /// What cannot be cut back of a sequence, as it was at a length.
 #[derive(Debug, Clone)]
 pub(super) struct Checkpoint {

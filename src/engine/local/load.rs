@@ -15,6 +15,7 @@ use llama_cpp_2::{LogOptions, send_logs_to_tracing};
 
 use super::error::LoadError;
 use super::queue::Shared;
+use super::sealed::SavedSequences;
 use crate::engine::{Health, Pooling};
 use crate::experts::{self, ExpertCache};
 use crate::gguf::TensorType;
@@ -38,6 +39,8 @@ pub struct LoadSpec {
     pub max_pause: Duration,
     /// Main memory for saved states of sequences, in bytes.
     pub prompt_cache: u64,
+    /// Where sequences are written when clients ask for it, and over restarts.
+    pub saved: Option<SavedSequences>,
     pub placement: Placement,
     /// Keep copies of hot experts on a cache device.
     pub experts: Option<Arc<ExpertCache>>,

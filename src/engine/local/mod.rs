@@ -16,6 +16,7 @@ mod logprobs;
 mod queue;
 mod sampler;
 mod schedule;
+mod sealed;
 mod slot;
 pub mod text;
 mod thinking;
@@ -32,21 +33,23 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::unbounded_channel;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 pub use error::{ComputeError, LoadError};
 pub use load::{ALL_LAYERS, EmbeddingSpec, LoadSpec, Placement, initialise};
 pub use sampler::argmax;
+pub use sealed::SavedSequences;
 
 use self::embedder::{Call, Embedder};
 use self::grammar::Grammars;
-use self::queue::{QueuedRequest, Refused, Shared};
+use self::queue::{QueuedRequest, Refused, Shared, SlotJob, SlotWork};
+use self::sealed::Draft;
 use self::thinking::Thinking;
 use self::thread::{Thread, memory};
 use self::tokenize::{aside, longest_piece, split};
 use super::{
     Buffers, Embeddings, EngineError, EventStream, GenerateRequest, Health, InfillTokens, MAX_ROUTED_TOKENS, MemoryUse,
-    ModelInfo, Pooling, Prompt, SlotCounts, SlotState, Token, TokenEngine,
+    ModelInfo, Pooling, Prompt, SlotAction, SlotCounts, SlotOutcome, SlotState, Token, TokenEngine,
 };
 use crate::experts::{Change, ChangeError, ExpertCache, ExpertStats};
 use crate::telemetry::ModelMetrics;
@@ -242,6 +245,49 @@ impl LocalEngine {
         })
     }
 
+    async fn slot_action(&self, slot: u32, action: SlotAction) -> Result<SlotOutcome, EngineError> {
+        self.model()?;
+        if slot >= self.info.parallel || self.spec.embedding.is_some_and(|embedding| embedding.only) {
+            let name = &self.info.name;
+            return Err(invalid("slot", &format!("model `{name}` has no slot {slot}")));
+        }
+        let name = match action {
+            SlotAction::Erase => return self.slot_job(slot, SlotWork::Erase).await,
+            SlotAction::Save(ref name) | SlotAction::Restore(ref name) => name.clone(),
+        };
+        let Some(SavedSequences { folder, model }) = self.spec.saved.clone() else {
+            return Err(EngineError::NotSupported {
+                message: "this server saves no slots: start it with `slot_save_path` in [server]".to_owned(),
+            });
+        };
+        if action == SlotAction::Restore(name.clone()) {
+            let (path, context) = (folder.join(&name), self.info.context);
+            let checked = aside(move || sealed::check(&path, &model, context)).await?;
+            let bytes = checked.map_err(|error| invalid("filename", &format!("`{name}` {error}")))?;
+            let done = self.slot_job(slot, SlotWork::Restore(folder.join(&name))).await?;
+            return Ok(SlotOutcome { bytes, ..done });
+        }
+        let failed = |error: std::io::Error| EngineError::Compute {
+            model: self.info.name.clone(),
+            reason: format!("`{name}` cannot be written: {error}"),
+        };
+        let draft = aside(move || Draft::new(&folder)).await?.map_err(failed)?;
+        let done = self.slot_job(slot, SlotWork::Save(draft.path().to_owned())).await?;
+        let file = name.clone();
+        let bytes = aside(move || draft.publish(&file, &model)).await?.map_err(failed)?;
+        Ok(SlotOutcome { bytes, ..done })
+    }
+
+    /// Has something done by the engine's thread.
+    async fn slot_job(&self, slot: u32, work: SlotWork) -> Result<SlotOutcome, EngineError> {
+        let (done, outcome) = oneshot::channel();
+        let slot = usize::try_from(slot).unwrap_or(usize::MAX);
+        if !self.shared.push_slot_job(SlotJob { slot, work, done }) {
+            return Err(EngineError::ShuttingDown);
+        }
+        outcome.await.unwrap_or(Err(EngineError::ShuttingDown))
+    }
+
     async fn queue(&self, request: GenerateRequest) -> Result<EventStream, EngineError> {
         let submitted = Instant::now();
         let model = self.model()?;
@@ -366,6 +412,10 @@ impl TokenEngine for LocalEngine {
         self.shared.slot_states()
     }
 
+    fn act_on_slot(&self, slot: u32, action: SlotAction) -> BoxFuture<'_, Result<SlotOutcome, EngineError>> {
+        self.slot_action(slot, action).boxed()
+    }
+
     fn experts(&self) -> Option<ExpertStats> {
         self.spec.experts.as_ref().map(|cache| cache.stats())
     }
@@ -468,6 +518,11 @@ impl TokenEngine for LocalEngine {
             // The process may end before the engine's thread comes to it.
             if let Some(cache) = self.spec.experts.clone() {
                 let _ = tokio::task::spawn_blocking(move || cache.save_heat()).await;
+            }
+            // Nor before it has written what is kept over restarts.
+            let thread = self.spec.saved.as_ref().and_then(|_| self.thread.lock().take());
+            if let Some(thread) = thread {
+                let _ = tokio::task::spawn_blocking(move || thread.join()).await;
             }
         }
         .boxed()

@@ -1,16 +1,17 @@
 //! What the engine thread and its callers share: the bounded queue of requests, and the state of the engine.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::gauge::SlotGauge;
 use super::thinking::Thinking;
-use crate::engine::{Border, EngineError, Event, Health, Sampling, SlotCounts, SlotState, Token};
+use crate::engine::{Border, EngineError, Event, Health, Sampling, SlotCounts, SlotOutcome, SlotState, Token};
 use crate::grammar::Matcher;
 
 /// A request that passed every check, on its way to a slot.
@@ -39,10 +40,30 @@ pub(super) struct QueuedRequest {
     pub(super) submitted: Instant,
 }
 
+/// What a client asks to be done with a slot.
+#[derive(Debug)]
+pub(super) struct SlotJob {
+    /// There is one of this number.
+    pub(super) slot: usize,
+    pub(super) work: SlotWork,
+    pub(super) done: oneshot::Sender<Result<SlotOutcome, EngineError>>,
+}
+
+#[derive(Debug)]
+pub(super) enum SlotWork {
+    /// To a file that llama.cpp writes anew.
+    Save(PathBuf),
+    /// From a file that was checked.
+    Restore(PathBuf),
+    Erase,
+}
+
 /// State that is read from any thread. The engine thread takes the lock only when a request waits or it has nothing to do.
 #[derive(Debug)]
 pub(super) struct Shared {
     requests: Mutex<VecDeque<QueuedRequest>>,
+    jobs: Mutex<Vec<SlotJob>>,
+    has_jobs: AtomicBool,
     wake: Condvar,
     health: watch::Sender<Health>,
     /// For who waits for another health without an async runtime.
@@ -71,6 +92,8 @@ impl Shared {
     pub(super) fn new(slots: u32, limit: usize) -> Self {
         Self {
             requests: Mutex::new(VecDeque::new()),
+            jobs: Mutex::new(Vec::new()),
+            has_jobs: AtomicBool::new(false),
             wake: Condvar::new(),
             health: watch::Sender::new(Health::Loading { progress: 0.0 }),
             blocking: Mutex::new(()),
@@ -109,6 +132,35 @@ impl Shared {
         Ok(())
     }
 
+    /// Queues something to be done with a slot; false if the engine does nothing any more.
+    pub(super) fn push_slot_job(&self, job: SlotJob) -> bool {
+        let mut jobs = self.jobs.lock();
+        // Within the lock: none comes after the last were dropped.
+        if self.stopping() {
+            return false;
+        }
+        jobs.push(job);
+        self.has_jobs.store(true, Ordering::Release);
+        drop(jobs);
+        // Not between the look and the sleep of `wait`.
+        drop(self.requests.lock());
+        self.wake.notify_one();
+        true
+    }
+
+    /// Takes what can be done now, for slots that are free.
+    pub(super) fn slot_jobs(&self, is_free: impl Fn(usize) -> bool) -> Vec<SlotJob> {
+        if !self.has_jobs.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut jobs = self.jobs.lock();
+        // Their clients may be gone.
+        jobs.retain(|job| !job.done.is_closed());
+        let taken = jobs.extract_if(.., |job| is_free(job.slot)).collect();
+        self.has_jobs.store(!jobs.is_empty(), Ordering::Release);
+        taken
+    }
+
     /// Where a slot's work is written down.
     pub(super) fn gauge(&self, slot: usize) -> &SlotGauge {
         &self.gauges[slot]
@@ -133,13 +185,15 @@ impl Shared {
     /// Sleeps until there is a request, or the engine is to stop.
     pub(super) fn wait(&self) {
         let mut requests = self.requests.lock();
-        while requests.is_empty() && !self.stopping() {
+        while requests.is_empty() && !self.has_jobs.load(Ordering::Acquire) && !self.stopping() {
             self.wake.wait(&mut requests);
         }
     }
 
     /// Empties the queue, for an engine that will not answer any more.
     pub(super) fn drain(&self) -> Vec<QueuedRequest> {
+        // Who waits for them hears that nobody is left to do them.
+        self.jobs.lock().clear();
         let requests: Vec<QueuedRequest> = self.requests.lock().drain(..).collect();
         self.waiting.store(0, Ordering::Release);
         self.in_flight.fetch_sub(count(requests.len()), Ordering::Relaxed);

@@ -95,8 +95,10 @@ impl Thread {
         drop(loading);
         let beside = |embedding| embedder::start_beside(&self.name, self.spec.clone(), embedding, model.clone());
         let embedder = embedding.map(beside).transpose()?;
+        worker.recall();
         self.ready(&model, buffers, embedder, started);
         worker.run();
+        worker.store();
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! sample and send events. It never waits for a client: the channels are unbounded, and a receiver that is gone frees its
 //! slot before the next step.
 
+mod files;
 mod reuse;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::engine::local::load::LoadSpec;
 use crate::engine::local::logprobs::token_logprob;
 use crate::engine::local::queue::{QueuedRequest, Shared, fail};
 use crate::engine::local::sampler::{Choice, Sampled, Sampler};
+use crate::engine::local::sealed::SavedSequences;
 use crate::engine::local::schedule::{BATCH, Pacer, Waiting, choose_prompts};
 use crate::engine::local::slot::{self, Sequence, Slot};
 use crate::engine::{EngineError, Event, FinishReason, Token};
@@ -48,6 +50,8 @@ pub(super) struct Worker<'m> {
     /// The memory cannot drop last tokens: states are saved, up to so many bytes.
     saves: bool,
     prompt_cache: u64,
+    /// Where sequences are written, if they are.
+    saved: Option<SavedSequences>,
     /// Sequences that have no slot.
     kept: Vec<Kept>,
     /// Counts admissions, to know which slot was not used for longest.
@@ -98,6 +102,7 @@ impl<'m> Worker<'m> {
                 .collect(),
             saves: spec.prompt_cache > 0 && (model.is_recurrent() || model.is_hybrid()),
             prompt_cache: spec.prompt_cache,
+            saved: spec.saved.clone(),
             kept: Vec::new(),
             clock: 0,
             prefilled: 0,
@@ -131,6 +136,7 @@ impl<'m> Worker<'m> {
     pub(super) fn run(&mut self) {
         while !self.shared.stopping() {
             self.drop_cancelled();
+            self.act();
             self.admit();
             self.publish();
             if self.slots.iter().all(|slot| slot.active.is_none()) {

@@ -6,15 +6,12 @@ use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 
 use super::Worker;
 use crate::engine::Token;
-use crate::engine::local::checkpoints::{Checkpoint, Kept, bytes, reusable};
+use crate::engine::local::checkpoints::{Checkpoint, Kept, SHORTEST_KEPT, bytes, reusable};
 use crate::engine::local::queue::QueuedRequest;
 use crate::engine::local::slot::Slot;
 
 /// A prompt is taken over from another slot if it is not less than this part of the context.
 const SHORTEST_SHARED: usize = 64;
-
-/// Sequences that are shorter are not kept when they lose their slot.
-const SHORTEST_KEPT: usize = 64;
 
 /// Larger sequences are not kept while streams run: copying them takes longer than about a tenth of a second.
 const LARGEST_BESIDE_STREAMS: usize = 256 << 20;
@@ -226,7 +223,7 @@ impl Worker<'_> {
     }
 
     /// Bytes of all saved states.
-    fn saved_bytes(&self) -> u64 {
+    pub(super) fn saved_bytes(&self) -> u64 {
         let of_slots: u64 = self.slots.iter().map(|slot| bytes(&slot.checkpoints)).sum();
         of_slots + self.kept.iter().map(Kept::bytes).sum::<u64>()
     }
