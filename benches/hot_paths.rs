@@ -36,6 +36,7 @@ static ENGINE: LazyLock<LocalEngine> = LazyLock::new(|| {
         path,
         context: 1024,
         parallel: 1,
+        batch: 512,
         threads: 1.into(),
         max_pause: std::time::Duration::from_millis(500),
         prompt_cache: 0,

@@ -9,9 +9,9 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 
 use hearth::experts::heat::HeatMap;
-use hearth::fingerprint::Fingerprint;
 use hearth::experts::policy::{LayerCounts, PolicyConfig, PolicyKind};
 use hearth::experts::{self, CacheConfig, Capacity, Change, ChangeError, Device, ExpertCache, MAX_BLOCK_TOKENS};
+use hearth::fingerprint::Fingerprint;
 use hearth::gguf::Gguf;
 use hearth::synthetic::{Arch, Mix, Shape, Synthetic};
 use llama_cpp_2::context::LlamaContext;

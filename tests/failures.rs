@@ -50,7 +50,7 @@ fn logits_that_are_no_numbers_are_an_error() {
         let data = gguf.data(norm);
         // The data are a part of the map of the same bytes.
         let start = bytes.windows(data.len()).rposition(|window| window == data).unwrap();
-        for weight in bytes[start..start + data.len()].chunks_exact_mut(4) {
+        for weight in bytes[start..start + data.len()].as_chunks_mut::<4>().0 {
             weight.copy_from_slice(&f32::NAN.to_le_bytes());
         }
     });

@@ -68,12 +68,13 @@ fn random_models_take_what_is_planned() {
         (Arch::Llama, "f16"),
     ] {
         let path = model(folder.path(), arch, mix);
-        for experts in ["", "experts = { placement = \"cache\", cache = \"50%\" }"] {
-            if arch == Arch::Llama && !experts.is_empty() {
+        let cache = "experts = { placement = \"cache\", cache = \"50%\" }";
+        for more in ["", "ubatch = 1024\nkv_type = \"q8_0\"", "ubatch = 128", cache] {
+            if arch == Arch::Llama && more == cache {
                 continue;
             }
             let text = format!(
-                "[server]\nport = 0\n[[model]]\nname = \"{}\"\npath = {path:?}\ncontext = 4096\nparallel = 2\n{experts}\n",
+                "[server]\nport = 0\n[[model]]\nname = \"{}\"\npath = {path:?}\ncontext = 4096\nparallel = 2\n{more}\n",
                 arch.as_str()
             );
             let server = Server::configured(&text, 1, None);

@@ -74,7 +74,8 @@ fn a_24_gib_card() {
 
 #[test]
 fn a_24_gib_card_with_long_contexts() {
-    insta::assert_snapshot!(planned(&["--vram", "24GiB", "--ram", "100GiB"]));
+    let long = ["--context", "32768", "--parallel", "4"];
+    insta::assert_snapshot!(planned(&[&["--vram", "24GiB", "--ram", "100GiB"][..], &long].concat()));
 }
 
 #[test]
@@ -101,8 +102,8 @@ fn a_card_for_everything() {
 fn what_does_not_fit() {
     let cases = [
         &["--vram", "16GiB", "--ram", "32GiB"][..],
-        &["--vram", "0", "--ram", "64GiB"],
-        &["--unified", "--ram", "64GiB"],
+        &["--vram", "0", "--ram", "64GiB", "--context", "32768", "--parallel", "4"],
+        &["--unified", "--ram", "64GiB", "--context", "32768", "--parallel", "4"],
         &[
             "--vram",
             "16GiB",
@@ -121,6 +122,58 @@ fn what_does_not_fit() {
     insta::assert_snapshot!(told.join("\n"));
 }
 
+/// models.toml with these models, as a stranger would begin.
+fn shipped() -> String {
+    let [mixture, dense] = models();
+    let text = include_str!("../models.toml")
+        .replace("models/Qwen3-Next-80B-A3B-Instruct-Q4_K_M.gguf", &mixture)
+        .replace("models/MN-12B-Mag-Mell-R1-Q4_K_M.gguf", &dense);
+    assert!(text.contains(&mixture) && text.contains(&dense));
+    let path = Path::new(&mixture).with_file_name("models.toml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_shipped_configuration() {
+    let config = shipped();
+    for vram in ["24GiB", "16GiB", "12GiB"] {
+        let output = hearth(&["--config", &config, "--vram", vram, "--ram", "100GiB", "--why"]);
+        assert!(output.status.success(), "{output:?}");
+        let told = String::from_utf8(output.stdout).unwrap();
+        insta::assert_snapshot!(format!("the_shipped_configuration_on_{vram}"), told);
+    }
+}
+
+#[test]
+fn the_large_model_alone_on_an_8_gib_card() {
+    let [mixture, _] = models();
+    let output = hearth(&["--gguf", &mixture, "--vram", "8GiB", "--ram", "100GiB", "--why"]);
+    assert!(output.status.success(), "{output:?}");
+    insta::assert_snapshot!(String::from_utf8(output.stdout).unwrap());
+}
+
+/// For programs: what `--why` tells, too.
+#[test]
+fn why_as_json() {
+    let args = ["--config", &shipped(), "--vram", "24GiB", "--ram", "100GiB", "--json"];
+    let told = |more: &[&str]| -> serde_json::Value {
+        let output = hearth(&[&args[..], more].concat());
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    assert!(told(&[]).get("why").is_none());
+    let why = &told(&["--why"])["why"];
+    let alternatives = why["alternatives"].as_array().unwrap();
+    assert!(alternatives.len() > 5, "{why}");
+    // Nothing would be better; what does not fit comes last.
+    let better: Vec<Option<f64>> = alternatives.iter().map(|other| other["better"].as_f64()).collect();
+    assert!(better.iter().flatten().all(|better| *better < 0.01), "{why}");
+    assert!(
+        better.is_sorted_by(|a, b| a.unwrap_or(f64::MIN) >= b.unwrap_or(f64::MIN)),
+        "{why}"
+    );
+}
+
 #[test]
 fn settings_come_from_the_configuration() {
     let [mixture, dense] = models();
@@ -128,7 +181,8 @@ fn settings_come_from_the_configuration() {
     let config = folder.path().join("models.toml");
     let text = format!(
         "[memory]\nvram = \"20GiB\"\n\n[[model]]\nname = \"reasoner\"\npath = {mixture:?}\nkv_type = \"q8_0\"\n\
-         experts = {{ cache = \"10%\" }}\n\n[[model]]\nname = \"narrator\"\npath = {dense:?}\ngpu_layers = 10\n"
+         context = 32768\nparallel = 4\nexperts = {{ cache = \"10%\" }}\n\n[[model]]\nname = \"narrator\"\npath = {dense:?}\n\
+         context = 32768\nparallel = \"auto\"\ngpu_layers = 10\n"
     );
     std::fs::write(&config, text).unwrap();
     let config = config.to_str().unwrap();

@@ -200,3 +200,18 @@ fn whatever_was_kept_answers_are_the_same() {
         conversations[which] = turns;
     }
 }
+
+/// However many tokens are computed in one pass, the answer is the same, and so is what a slot takes over.
+#[test]
+fn passes_may_be_small_or_large() {
+    let servers = ["ubatch = 64", "ubatch = 512", "ubatch = 2048"].map(Server::start);
+    let system = json!({"role": "system", "content": "You are a helpful assistant. Answer briefly. ".repeat(100)});
+    let answers = servers.each_ref().map(|server| {
+        let answer = ask(server, &[system.clone(), user("What is the weather in Rome?")], true);
+        assert!(answer.prompt > 700, "{}", answer.prompt);
+        let again = ask(server, &[system.clone(), user("What is the weather in Oslo?")], true);
+        assert!(again.cached > 700, "{}", again.cached);
+        (answer.message, again.message)
+    });
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+}

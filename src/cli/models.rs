@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{engines, output};
 use crate::config::{Overrides, PresetConfig};
 use crate::models;
+use crate::plan::{self, ModelRequest};
 
 /// Arguments of `hearth models`.
 #[derive(Debug, clap::Args)]
@@ -21,10 +22,17 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let loaded = engines::load_config(&args.overrides)?;
+    let prepared = loaded.config.models.iter().map(models::prepare);
+    let prepared = prepared.collect::<Result<Vec<_>, _>>()?;
+    let requests: Vec<ModelRequest> = prepared.iter().map(|model| model.request.clone()).collect();
+    // What does not fit is listed as it is configured.
+    let plan = plan::plan(&models::machine(), &loaded.config.memory, &requests).ok();
     let mut listed = Vec::new();
-    for model in &loaded.config.models {
-        let prepared = models::prepare(model)?;
-        listed.push((prepared.info, prepared.path, model.port));
+    for (index, mut model) in prepared.into_iter().enumerate() {
+        let planned = plan.as_ref().map(|plan| plan.models[index].context);
+        let context = planned.unwrap_or(model.request.context);
+        (model.info.context, model.info.parallel) = (context.tokens, context.parallel);
+        listed.push((model.info, model.path, model.config.port));
     }
     let presets = &loaded.config.presets;
     if args.json {

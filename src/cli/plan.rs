@@ -4,12 +4,13 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::bail;
+use serde::Serialize;
 
 use super::{engines, output};
 use crate::config::{self, Overrides};
 use crate::host::Described;
 use crate::models;
-use crate::plan;
+use crate::plan::{self, Plan, Why};
 
 /// Arguments of `hearth plan`.
 #[derive(Debug, clap::Args)]
@@ -46,9 +47,22 @@ pub(super) struct Args {
     #[arg(long, value_name = "SLOTS")]
     parallel: Option<u32>,
 
+    /// Also tell what single changes of the plan would bring.
+    #[arg(long)]
+    why: bool,
+
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Planned<'p> {
+    #[serde(flatten)]
+    plan: &'p Plan,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<Why>,
 }
 
 fn size(text: &str) -> Result<u64, String> {
@@ -85,9 +99,14 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         bail!("this system does not tell how much memory it has; say it with --ram");
     }
     let plan = plan::plan(&machine, &config.memory, &requests)?;
+    let why = args.why.then(|| Why::of(&plan, &config.memory, &requests));
     if args.json {
-        return output::print_json(&plan);
+        return output::print_json(&Planned { plan: &plan, why });
     }
-    write!(std::io::stdout().lock(), "{plan}")?;
+    let mut out = std::io::stdout().lock();
+    write!(out, "{plan}")?;
+    if let Some(why) = why {
+        write!(out, "\n{why}")?;
+    }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json};
 
 use super::diagnostic::Origin;
-use super::kind::{Choice, Kind, List, Maybe, Object, Text, Truth, whole};
+use super::kind::{Auto, Choice, Kind, List, Maybe, Object, Text, Truth, whole};
 use super::reader::Table;
 use super::sampling::PartialSampling;
 use super::section::{Entry, Fallback, Key, Section, default_text, doc_text, entry, first, key_name, section};
@@ -115,11 +115,13 @@ section! {
             Text { parse: value::source, show: value::source_text };
         /// a second listener that serves only this model; 0 lets the system choose
         port: Option<u16> = Value(None), Maybe(whole(0..=65535), "none of its own");
-        /// tokens per sequence, prompt and completion together
-        context: Option<u32> = Value(None), Maybe(whole(32..=4_194_304), "what the model was trained for, 32768 at most"),
+        /// tokens per sequence, prompt and completion together. `"auto"` is what the model was trained for, 65536 at most (32768
+        /// without a GPU), and less where the memory is worth more for experts and layers on the GPU
+        context: Option<u32> = Value(None), Auto(whole(32..=4_194_304)),
             variable "HEARTH_CONTEXT", flag "--context" "TOKENS";
-        /// sequences that are computed at once; each has its own `context`
-        parallel: u32 = Value(4), whole(1..=64), variable "HEARTH_PARALLEL", flag "--parallel" "SLOTS";
+        /// sequences that are computed at once; each has its own `context`. `"auto"` is 4, or fewer where the memory is worth more
+        /// for something else
+        parallel: Option<u32> = Value(None), Auto(whole(1..=64)), variable "HEARTH_PARALLEL", flag "--parallel" "SLOTS";
         /// threads that compute. By default one per physical core; small models (under 128 MiB of weights per token) that are
         /// served beside others share the cores, and tiny ones take fewer for single tokens
         threads: Option<u32> = Value(None), Maybe(whole(1..=1024), "one per physical core, fewer for small models"),
@@ -127,8 +129,15 @@ section! {
         /// requests that may wait for a slot
         queue: usize = Value(64), whole(0..=100_000), variable "HEARTH_QUEUE";
         /// data type of keys and values. `"q8_0"` needs about half of the memory of `"f16"`; quantised ones need flash attention,
-        /// which llama.cpp then turns on, and heads of a multiple of 32 elements
-        kv_type: KvType = Value(KvType::F16), Choice { words: KvType::ALL.map(|kind| (kind.name(), kind)), hint: None };
+        /// which llama.cpp then turns on, and heads of a multiple of 32 elements. `"auto"` is `"f16"`, or `"q8_0"` where half of the
+        /// memory is worth more for something else
+        kv_type: Option<KvType> = Value(None),
+            Auto(Choice { words: KvType::ALL.map(|kind| (kind.name(), kind)), hint: None });
+        /// tokens of prompts that are computed in one pass at most. Larger passes fetch the weights that lie in main memory less often,
+        /// and take more memory for buffers. `"auto"` is 512, up to 2048 where that is worth it
+        ubatch: Option<u32> = Value(None), Auto(whole(64..=8192)), variable "HEARTH_UBATCH";
+        /// how much the speed of this model counts beside that of the others, where memory is shared out
+        importance: u32 = Value(1), whole(1..=100);
         /// the chat template: a file, relative to the folder of the configuration, or the text of one. By default that of the
         /// model's file
         chat_template: Option<ChatTemplate> = Value(None),

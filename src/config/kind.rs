@@ -435,6 +435,44 @@ impl<K: Kind> Kind for Maybe<K> {
     }
 }
 
+/// A key that hearth chooses a value for unless one is given: `"auto"`.
+pub(super) struct Auto<K>(pub K);
+
+const AUTO: &str = "auto";
+
+impl<K: Kind> Kind for Auto<K> {
+    type Value = Option<K::Value>;
+
+    fn read(&self, key: &str, value: &Spanned<DeValue<'_>>, report: Report<'_>) -> Option<Setting<Self::Value>> {
+        match value.get_ref() {
+            DeValue::String(text) if text == AUTO => Some(Setting::new(None, &Origin::File(value.span()))),
+            _ => Some(self.0.read(key, value, report)?.map(Some)),
+        }
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, Fault> {
+        if text == AUTO {
+            return Ok(None);
+        }
+        self.0.parse(text).map(Some)
+    }
+
+    fn show(&self, value: &Self::Value) -> Option<Json> {
+        match value {
+            Some(value) => self.0.show(value),
+            None => Some(AUTO.into()),
+        }
+    }
+
+    fn schema(&self) -> Json {
+        json!({"anyOf": [{"const": AUTO}, self.0.schema()]})
+    }
+
+    fn range(&self) -> Option<String> {
+        self.0.range()
+    }
+}
+
 fn read_text<T>(value: &DeValue<'_>, parse: impl Fn(&str) -> Result<T, Fault>) -> Result<T, Fault> {
     let number = match value {
         DeValue::String(text) => return parse(text),

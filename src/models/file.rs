@@ -7,7 +7,7 @@ use super::info::describe;
 use crate::config::{ModelConfig, ModelSource};
 use crate::engine::ModelInfo;
 use crate::gguf::{Gguf, GgufError};
-use crate::plan::{Context, ModelRequest, ModelShape};
+use crate::plan::{BATCH, Choices, Context, ModelRequest, ModelShape};
 
 /// A model of the configuration with what its file says.
 #[derive(Debug)]
@@ -54,8 +54,16 @@ pub fn prepare(config: &ModelConfig) -> Result<Prepared<'_>, ModelError> {
         context: Context {
             tokens: info.context,
             parallel: info.parallel,
-            kv_type: config.kv_type,
+            kv_type: config.kv_type.unwrap_or_default(),
+            batch: config.ubatch.unwrap_or(BATCH),
         },
+        choices: Choices {
+            tokens: config.context.is_none(),
+            parallel: config.parallel.is_none(),
+            kv_type: config.kv_type.is_none(),
+            batch: config.ubatch.is_none(),
+        },
+        importance: config.importance,
         experts: config.experts,
         gpu_layers: config.gpu_layers,
     };

@@ -6,17 +6,20 @@ use crate::config::ModelConfig;
 use crate::engine::{ModelFile, ModelInfo};
 use crate::gguf::{Gguf, GgufError, file_type_name};
 
-/// Without a configured context a model gets what it was trained for, but no more than this: long contexts cost memory
-/// that nobody asked for.
-const DEFAULT_CONTEXT: u32 = 32_768;
+/// The most that a model gets without a configured context, beside what it was trained for: long contexts cost memory that
+/// nobody asked for.
+const LONGEST_CONTEXT: u32 = 65_536;
+/// The most slots that it gets without a number.
+const MOST_SLOTS: u32 = 4;
 
-/// Puts together what the configuration and the header say.
+/// Puts together what the configuration and the header say. The context and its slots are the most that there may be; the plan
+/// decides.
 ///
 /// # Errors
 /// [`GgufError::Model`] when the header does not describe a model.
 pub fn describe(config: &ModelConfig, gguf: &Gguf) -> Result<ModelInfo, GgufError> {
     let geometry = gguf.geometry()?;
-    let context = config.context.unwrap_or_else(|| geometry.context.min(DEFAULT_CONTEXT));
+    let context = config.context.unwrap_or_else(|| geometry.context.min(LONGEST_CONTEXT));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(ModelInfo {
         name: config.name.clone(),
@@ -25,7 +28,7 @@ pub fn describe(config: &ModelConfig, gguf: &Gguf) -> Result<ModelInfo, GgufErro
         architecture: geometry.architecture,
         context,
         context_train: geometry.context,
-        parallel: config.parallel,
+        parallel: config.parallel.unwrap_or(MOST_SLOTS),
         vocabulary: geometry.tokenizer.vocabulary,
         parameters: gguf.parameters(),
         size_bytes: gguf.size_bytes(),

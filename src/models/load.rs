@@ -16,7 +16,7 @@ use crate::fingerprint::Fingerprint;
 use crate::folders;
 use crate::gguf::Gguf;
 use crate::host::{self, GpuId, Machine};
-use crate::memory::{Kind, Tier};
+use crate::memory::{Kind, KvType, Tier};
 use crate::plan::{self, Experts, ModelPlan, ModelRequest, Plan, Threads};
 use crate::telemetry::Metrics;
 
@@ -126,9 +126,11 @@ fn load_spec(
         config,
         path,
         gguf,
-        info,
+        mut info,
         request,
     } = model;
+    let chosen = planned.context;
+    (info.context, info.parallel) = (chosen.tokens, chosen.parallel);
     if info.context > info.context_train {
         tracing::warn!(
             model = info.name,
@@ -145,13 +147,14 @@ fn load_spec(
         path,
         context: info.context,
         parallel: info.parallel,
+        batch: chosen.batch,
         threads: match config.threads {
             Some(threads) => threads.into(),
             None => plan::threads(&request.shape, plan.machine.cores, plan.on_cpu()),
         },
         max_pause: settings.server.max_pause,
         prompt_cache: settings.memory.prompt_cache,
-        saved: saved_sequences(config, settings, &gguf),
+        saved: saved_sequences(config, settings, &gguf, chosen.kv_type),
         placement: Placement {
             gpu,
             gpu_layers: planned.gpu_layers,
@@ -160,7 +163,7 @@ fn load_spec(
                 _ => 0,
             },
             no_mmap: !plan.mmap,
-            kv_type: config.kv_type,
+            kv_type: chosen.kv_type,
             planned: planned.rows.clone(),
         },
         experts: expert_cache(config, &gguf, planned, gpu)?,
@@ -170,7 +173,7 @@ fn load_spec(
 }
 
 /// Where sequences of a model are written. They are of no use to another model, nor where keys and values have another type.
-fn saved_sequences(config: &ModelConfig, settings: &Config, gguf: &Gguf) -> Option<SavedSequences> {
+fn saved_sequences(config: &ModelConfig, settings: &Config, gguf: &Gguf, kv_type: KvType) -> Option<SavedSequences> {
     let folder = settings.server.slot_save_path.clone()?;
     let weights = |name: &str| {
         let tensor = gguf.tensors().iter().find(|tensor| tensor.name.contains(name));
@@ -182,7 +185,7 @@ fn saved_sequences(config: &ModelConfig, settings: &Config, gguf: &Gguf) -> Opti
         weights("output_norm"),
         weights("attn_norm"),
         config.name.as_bytes(),
-        config.kv_type.name().as_bytes(),
+        kv_type.name().as_bytes(),
         env!("CARGO_PKG_VERSION").as_bytes(),
     ]);
     Some(SavedSequences { folder, model })

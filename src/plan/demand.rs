@@ -148,7 +148,7 @@ fn buffers(shape: &ModelShape, context: Context, layout: Layout, gpu: bool) -> [
     let host = if output {
         // Embeddings that may be given, those that are looked up, and what becomes of them on the way: four rows per token,
         // whatever the architecture (llama.cpp's own report, Vulkan).
-        let embedded = 4 * shape.width * u64::from(super::BATCH) * 4;
+        let embedded = 4 * shape.width * u64::from(context.batch) * 4;
         context.masks(shape) + embedded
     } else {
         context.compute(shape, on(Tier::Ram).map(|(_, layer)| layer), true, 0)

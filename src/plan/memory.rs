@@ -11,8 +11,8 @@ use super::shape::{LayerShape, ModelShape};
 use crate::gguf::TensorType;
 use crate::memory::KvType;
 
-/// Tokens that are computed in one pass at most, llama.cpp's default: it reserves its buffers for as many, and a batch of the
-/// engine is one pass over the weights.
+/// Tokens that are computed in one pass at most where nothing else is said, llama.cpp's default: it reserves its buffers for as
+/// many, and a batch of the engine is one pass over the weights.
 pub const BATCH: u32 = 512;
 /// Bytes of an F32, the type of all that is computed.
 const F32: u64 = 4;
@@ -29,6 +29,8 @@ pub struct Context {
     /// Sequences.
     pub parallel: u32,
     pub kv_type: KvType,
+    /// Tokens that are computed in one pass at most.
+    pub batch: u32,
 }
 
 /// What a model takes, by kind, in bytes: all of it in one place, as on a machine without a GPU.
@@ -131,7 +133,7 @@ impl Context {
 
     /// Tokens of the largest batch.
     fn batch(&self) -> u64 {
-        let tokens = u64::from(BATCH).min(self.cells());
+        let tokens = u64::from(self.batch).min(self.cells());
         tokens.next_multiple_of(u64::from(self.parallel.max(1)))
     }
 

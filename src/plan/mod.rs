@@ -5,6 +5,7 @@
 
 mod budget;
 mod caches;
+mod choose;
 mod demand;
 mod memory;
 mod outcome;
@@ -19,12 +20,14 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod why;
 
 pub use memory::{BATCH, Context, Prediction, predict};
 pub use outcome::{Estimate, Experts, ModelPlan, Plan, PlanError, TierUse};
-pub use request::ModelRequest;
+pub use request::{Choices, ModelRequest};
 pub use shape::{Component, LayerShape, ModelShape};
 pub use threads::{Threads, threads};
+pub use why::Why;
 
 use crate::config::MemoryConfig;
 use crate::host::Machine;
@@ -33,13 +36,15 @@ use crate::host::Machine;
 ///
 /// Without a GPU all is in main memory. With unified memory all is on the GPU. If everything fits onto the GPU it goes there.
 /// Otherwise the routed experts of mixtures stay in main memory; if the rest still does not fit, layers follow them, those
-/// of dense models first; and what is left on the GPU holds copies of hot experts. What is configured is not changed.
+/// of dense models first; and what is left on the GPU holds copies of hot experts. What is configured is not changed;
+/// contexts, slots and the type of keys and values are chosen where they are left to hearth.
 ///
 /// # Errors
 /// [`PlanError`] where the models do not fit, or settings contradict each other or the machine, with what would fit.
 pub fn plan(machine: &Machine, limits: &MemoryConfig, models: &[ModelRequest]) -> Result<Plan, PlanError> {
-    match place::attempt(machine, limits, models) {
-        Ok(plan) => Ok(suggest::advise(plan, limits, models)),
-        Err(error) => Err(suggest::hints(error, machine, limits, models)),
+    let models = choose::choose(machine, limits, models);
+    match place::attempt(machine, limits, &models) {
+        Ok(plan) => Ok(suggest::advise(plan, limits, &models)),
+        Err(error) => Err(suggest::hints(error, machine, limits, &models)),
     }
 }

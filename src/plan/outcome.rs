@@ -51,6 +51,8 @@ pub struct ModelPlan {
     pub reasons: Vec<String>,
     /// Decoding of a single stream.
     pub decode: Estimate,
+    /// Seconds to the first token of a prompt of 2,048 tokens, a rough estimate for comparing plans.
+    pub first_token: f64,
 }
 
 impl ModelPlan {

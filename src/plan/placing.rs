@@ -43,6 +43,7 @@ impl Placed<'_> {
 
     pub fn plan(&self, machine: &Machine, device: Option<usize>) -> ModelPlan {
         let shape = &self.request.shape;
+        let gpu = device.map(|device| &machine.devices[device]);
         ModelPlan {
             name: self.request.name.clone(),
             context: self.request.context,
@@ -51,7 +52,8 @@ impl Placed<'_> {
             experts: self.layout.experts,
             rows: self.rows(),
             reasons: self.reasons.clone(),
-            decode: speed::estimate(shape, self.layout, device.map(|device| &machine.devices[device])),
+            decode: speed::estimate(shape, self.layout, gpu),
+            first_token: speed::first_token(shape, self.request.context, self.layout, gpu),
         }
     }
 }

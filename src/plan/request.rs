@@ -4,12 +4,31 @@ use super::memory::Context;
 use super::shape::ModelShape;
 use crate::config::{CacheDevice, CacheSize, ExpertPlacement, ExpertsConfig};
 
+/// What of a context is left to the plan.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Choices {
+    pub tokens: bool,
+    pub parallel: bool,
+    pub kv_type: bool,
+    pub batch: bool,
+}
+
+impl Choices {
+    pub(super) fn any(self) -> bool {
+        self.tokens || self.parallel || self.kv_type || self.batch
+    }
+}
+
 /// A model to be planned.
 #[derive(Debug, Clone)]
 pub struct ModelRequest {
     pub name: String,
     pub shape: ModelShape,
+    /// What is configured; the most where it is a choice.
     pub context: Context,
+    pub choices: Choices,
+    /// How much its speed counts beside that of others.
+    pub importance: u32,
     pub experts: ExpertsConfig,
     /// Layers on the GPU, as llama.cpp counts them; `None` leaves them to the plan.
     pub gpu_layers: Option<u32>,

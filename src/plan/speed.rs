@@ -3,6 +3,7 @@
 //! An estimate, no measurement: with one stream at the start of its context, and every number that it assumes beside it.
 
 use super::demand::Layout;
+use super::memory::Context;
 use super::outcome::{Estimate, Experts};
 use super::shape::ModelShape;
 use crate::host::Gpu;
@@ -15,6 +16,14 @@ const GPU_BANDWIDTH: f64 = 500e9;
 const UNIFIED_BANDWIDTH: f64 = 273e9;
 /// What decoding reaches of a bandwidth.
 const REACHED: f64 = 0.7;
+/// Bytes per second from main memory to a GPU of its own: PCIe 4.0 with 16 lanes.
+const BUS_BANDWIDTH: f64 = 25e9;
+/// Operations per second that a prompt reaches, on a GPU and on a CPU: guesses, which only say what else there is to a prompt than
+/// the bytes it needs.
+const GPU_OPERATIONS: f64 = 30e12;
+const CPU_OPERATIONS: f64 = 0.5e12;
+/// The prompt whose first token is estimated.
+const PROMPT: u32 = 2048;
 
 /// Bandwidths in GB/s from the makers' data sheets; the first name that a device's name contains counts.
 const GPUS: [(&str, f64); 22] = [
@@ -124,6 +133,34 @@ pub(super) fn estimate(shape: &ModelShape, layout: Layout, device: Option<&Gpu>)
         ram_bytes: ram,
         hit_rate,
         assumptions,
+    }
+}
+
+/// Seconds to the first token of a prompt of [`PROMPT`] tokens that nothing else delays. In each of its passes a GPU reads its own
+/// weights, and fetches those that lie in main memory.
+#[expect(clippy::cast_precision_loss, reason = "an estimate of two digits")]
+pub(super) fn first_token(shape: &ModelShape, context: Context, layout: Layout, device: Option<&Gpu>) -> f64 {
+    let (mut own, mut fetched, mut used) = (shape.output(), 0, shape.output());
+    for (number, layer) in shape.layers.iter().enumerate() {
+        let dense = layer.bytes() - layer.experts();
+        used += dense + layer.expert * u64::from(shape.experts_per_token);
+        let mut add = |tier: Tier, bytes: u64| match tier {
+            Tier::Gpu => own += bytes,
+            Tier::Ram => fetched += bytes,
+        };
+        add(layout.tier(shape, number), dense);
+        add(layout.experts(shape, number), layer.experts());
+    }
+    let passes = f64::from(PROMPT.div_ceil(context.batch.max(1)));
+    // A weight is about half a byte, and takes two operations.
+    let operations = 4.0 * used as f64 * f64::from(PROMPT);
+    match device {
+        Some(device) => {
+            let (bandwidth, _) = gpu_bandwidth(Some(device));
+            let bytes = own as f64 / (bandwidth * REACHED) + fetched as f64 / BUS_BANDWIDTH;
+            passes * bytes + operations / GPU_OPERATIONS
+        }
+        None => passes * (own + fetched) as f64 / (RAM_BANDWIDTH * REACHED) + operations / CPU_OPERATIONS,
     }
 }
 

@@ -119,7 +119,12 @@ fn shorten(model: &mut ModelRequest, tokens: u32) {
 
 /// Adds to a plan that left layers or all copies of experts off the GPU what would bring them there.
 pub(super) fn advise(mut plan: Plan, limits: &MemoryConfig, models: &[ModelRequest]) -> Plan {
-    if plan.device.is_none() || !cramped(&plan, models) {
+    if plan.device.is_some() && !cramped(&plan, models) {
+        let advice = few_copies(&plan, limits, models);
+        plan.advice.extend(advice);
+        return plan;
+    }
+    if plan.device.is_none() {
         return plan;
     }
     let outcome = |change: &dyn Fn(&mut ModelRequest)| {
@@ -172,6 +177,43 @@ pub(super) fn advise(mut plan: Plan, limits: &MemoryConfig, models: &[ModelReque
     }
     plan.advice = advice;
     plan
+}
+
+/// Percent of the experts that should have a copy: with fewer most of what a token selects is computed on the CPU.
+const FEW: u32 = 10;
+
+/// Where fewer experts have a copy, how many layers of a dense model would have to make room.
+fn few_copies(plan: &Plan, limits: &MemoryConfig, models: &[ModelRequest]) -> Option<String> {
+    let few = |plan: &Plan| {
+        plan.models.iter().any(|model| match model.experts {
+            Experts::Cache {
+                device: Tier::Gpu,
+                capacity,
+                of,
+            } => capacity * 100 < of * FEW,
+            _ => false,
+        })
+    };
+    if !few(plan) {
+        return None;
+    }
+    models.iter().enumerate().find_map(|(index, model)| {
+        let free = model.shape.routed_experts() == 0 && model.gpu_layers.is_none();
+        let layers = (0..plan.models[index].all_layers).rev().filter(|_| free);
+        layers.into_iter().find_map(|layers| {
+            let mut changed = models.to_vec();
+            changed[index].gpu_layers = Some(layers);
+            let better = attempt(&plan.machine, limits, &changed).ok().filter(|plan| !few(plan))?;
+            let (now, then) = (&plan.models[index].decode, &better.models[index].decode);
+            Some(format!(
+                "with `gpu_layers` of {layers} for {} the GPU holds copies of {}, but {0} makes about {} instead of {} tokens/s",
+                model.name,
+                copies(&better)?,
+                then.tokens_per_second,
+                now.tokens_per_second
+            ))
+        })
+    })
 }
 
 /// Whether layers, or all copies of experts, did not fit on the GPU.

@@ -53,11 +53,12 @@ impl Plan {
         let sequences = if context.parallel == 1 { "sequence" } else { "sequences" };
         writeln!(
             out,
-            "{}: {} {sequences} of {} tokens, keys and values in {}",
+            "{}: {} {sequences} of {} tokens, keys and values in {}, passes of {} tokens",
             model.name,
             context.parallel,
             context.tokens,
-            context.kv_type.name()
+            context.kv_type.name(),
+            context.batch
         )?;
         write!(out, "{:NAME$}", "")?;
         for tier in columns {

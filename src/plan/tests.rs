@@ -34,11 +34,12 @@ fn dense() -> &'static ModelShape {
     SHAPE.get_or_init(|| shape(Arch::Llama, "mag-mell-12b", false))
 }
 
-fn context(tokens: u32, parallel: u32, kv_type: KvType) -> Context {
+pub(super) fn context(tokens: u32, parallel: u32, kv_type: KvType) -> Context {
     Context {
         tokens,
         parallel,
         kv_type,
+        batch: BATCH,
     }
 }
 
@@ -47,16 +48,18 @@ fn request(name: &str, shape: &ModelShape) -> ModelRequest {
         name: name.to_owned(),
         shape: shape.clone(),
         context: context(16_384, 1, KvType::F16),
+        choices: Choices::default(),
+        importance: 1,
         experts: ExpertsConfig::default(),
         gpu_layers: None,
     }
 }
 
-fn pair() -> Vec<ModelRequest> {
+pub(super) fn pair() -> Vec<ModelRequest> {
     vec![request("mixture", mixture()), request("dense", dense())]
 }
 
-fn machine(vram: u64, ram: u64) -> Machine {
+pub(super) fn machine(vram: u64, ram: u64) -> Machine {
     let bare = Machine {
         devices: Vec::new(),
         ram_total: 0,

@@ -44,7 +44,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
     assert_eq!(memory.vram, MemoryLimit::Bytes(14 << 30));
     assert_eq!(
         (models[0].parallel, models[0].context, models[0].threads),
-        (2, Some(200), Some(5))
+        (Some(2), Some(200), Some(5))
     );
     insta::assert_snapshot!("show", loaded.to_toml());
 }
@@ -134,7 +134,7 @@ fn memory_keys_of_a_model() {
     let text = model("kv_type = \"q8_0\"\ngpu_layers = 20\nexperts = { placement = \"gpu\", policy = \"lru\" }");
     let loaded = parse(&text).expect("a configuration");
     let config = &loaded.config.models[0];
-    assert_eq!((config.kv_type, config.gpu_layers), (KvType::Q8_0, Some(20)));
+    assert_eq!((config.kv_type, config.gpu_layers), (Some(KvType::Q8_0), Some(20)));
     assert_eq!(config.experts.placement, ExpertPlacement::Gpu);
     assert_eq!(config.experts.policy, Some(PolicyKind::Lru));
     let errors = parse(&model(

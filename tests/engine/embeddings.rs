@@ -37,9 +37,7 @@ fn base64(text: &str) -> Vec<f64> {
         .chunks(8)
         .map(|bits| bits.iter().fold(0, |byte, bit| byte << 1 | bit))
         .collect();
-    let floats = bytes
-        .chunks_exact(4)
-        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()));
+    let floats = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
     floats.map(f64::from).collect()
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use anyhow::bail;
 use serde::Serialize;
 
+use crate::config::ModelConfig;
 use crate::engine::ModelInfo;
 
 /// One combination.
@@ -72,6 +73,17 @@ pub(super) fn check(cases: &[Case], info: &ModelInfo) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Gives a model the context and the slots that the cases need, where it is left to hearth how much that is.
+pub(super) fn fit(cases: &[Case], model: &mut ModelConfig) {
+    let tokens = cases
+        .iter()
+        .map(|case| case.prompt_tokens.saturating_add(case.generate));
+    let tokens = tokens.max().map(|tokens| tokens.next_multiple_of(256));
+    let streams = cases.iter().map(|case| case.concurrency).max();
+    model.context = model.context.or(tokens);
+    model.parallel = model.parallel.or(streams);
 }
 
 #[cfg(test)]

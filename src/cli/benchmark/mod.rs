@@ -122,10 +122,12 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         return servers::run(&args, &cases);
     }
     let loaded = engines::load_config(&args.overrides)?;
-    let config = engines::choose(&loaded.config.models, args.one_model()?)?;
+    let mut config = engines::choose(&loaded.config.models, args.one_model()?)?.clone();
     // Finds everything that can go wrong before minutes of loading and measuring.
-    let file = models::open(config)?;
-    case::check(&cases, &models::describe(config, &file)?)?;
+    let file = models::open(&config)?;
+    case::check(&cases, &models::describe(&config, &file)?)?;
+    case::fit(&cases, &mut config);
+    let config = &config;
     if args.placements {
         return placements::run(&args, config, &loaded.config, &cases);
     }

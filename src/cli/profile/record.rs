@@ -38,7 +38,7 @@ pub(super) fn with_cache(model: &ModelConfig) -> anyhow::Result<ModelConfig> {
         );
     }
     let mut model = model.clone();
-    model.parallel = 1;
+    model.parallel = Some(1);
     let experts = &mut model.experts;
     if experts.placement != ExpertPlacement::Cache {
         experts.placement = ExpertPlacement::Cache;

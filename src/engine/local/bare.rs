@@ -8,7 +8,6 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::load::{LoadSpec, new_context};
 use super::sampler::argmax;
-use super::schedule::BATCH;
 use crate::llama::log::Listener;
 
 /// Computes `prompt` (at most one batch) and then `steps` greedy tokens, one by one; returns the time of the steps.
@@ -16,7 +15,7 @@ use crate::llama::log::Listener;
 /// A context of its own is created as the engine's is, so that both compute the same graphs.
 pub(super) fn decode(spec: &LoadSpec, model: &LlamaModel, prompt: &[i32], steps: u32) -> anyhow::Result<Duration> {
     let mut context = new_context(spec, model, &Listener::start())?;
-    let mut batch = LlamaBatch::new(BATCH, 1);
+    let mut batch = LlamaBatch::new(spec.batch as usize, 1);
     let mut position = 0;
     for token in prompt {
         let last = position + 1 == i32::try_from(prompt.len()).unwrap_or(i32::MAX);

@@ -22,7 +22,7 @@ use crate::gguf::TensorType;
 use crate::host::{self, GpuId};
 use crate::llama::log::Listener;
 use crate::memory::{KvType, Row};
-use crate::plan::{BATCH, Threads};
+use crate::plan::Threads;
 
 /// Everything the engine thread needs to load a model.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ pub struct LoadSpec {
     pub context: u32,
     /// Number of slots.
     pub parallel: u32,
+    /// Tokens that are computed in one pass at most; not fewer than slots.
+    pub batch: u32,
     /// Threads that compute.
     pub threads: Threads,
     /// The longest pause that the prompts of others may cause in a running stream.
@@ -157,8 +159,8 @@ pub(super) fn new_context<'m>(
     let kv_type = kv_type.map_or(KvCacheType::F16, |kind| KvCacheType::Unknown(kind.id));
     let params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(total))
-        .with_n_batch(BATCH)
-        .with_n_ubatch(BATCH)
+        .with_n_batch(spec.batch)
+        .with_n_ubatch(spec.batch)
         .with_n_seq_max(spec.parallel)
         .with_kv_unified(false)
         .with_type_k(kv_type)

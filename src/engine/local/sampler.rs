@@ -342,16 +342,13 @@ pub fn argmax(logits: &[f32]) -> Token {
     // Two passes over independent lanes: the compiler vectorises both, which it cannot do for a running index.
     const LANES: usize = 16;
     let mut best = [f32::NEG_INFINITY; LANES];
-    let mut chunks = logits.chunks_exact(LANES);
-    for chunk in &mut chunks {
+    let (chunks, rest) = logits.as_chunks::<LANES>();
+    for chunk in chunks {
         for (best, logit) in best.iter_mut().zip(chunk) {
             *best = if *logit > *best { *logit } else { *best };
         }
     }
-    let best = best
-        .iter()
-        .chain(chunks.remainder())
-        .fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    let best = best.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| a.max(*b));
     let index = logits.iter().position(|logit| *logit >= best).unwrap_or(0);
     Token::try_from(index).unwrap_or(0)
 }

@@ -6,9 +6,6 @@
 
 use std::time::Duration;
 
-/// Tokens of one `llama_decode` call at most.
-pub(super) const BATCH: usize = crate::plan::BATCH as usize;
-
 /// While nobody decodes, a pass should not take much longer than this where that costs little: a client that leaves is
 /// only noticed between two passes.
 const LONE_PASS: Duration = Duration::from_millis(100);
@@ -30,6 +27,8 @@ const MEMORY: f64 = 0.9;
 pub(super) struct Pacer {
     /// The longest pause that prompts may cause in a running stream.
     max_pause: Duration,
+    /// Tokens of one `llama_decode` call at most.
+    batch: usize,
     // Weighted sums over the passes that were observed: their number, tokens, seconds, and products.
     weight: f64,
     tokens: f64,
@@ -39,9 +38,10 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    pub(super) fn new(max_pause: Duration) -> Self {
+    pub(super) fn new(max_pause: Duration, batch: usize) -> Self {
         Self {
             max_pause,
+            batch,
             weight: 0.0,
             tokens: 0.0,
             seconds: 0.0,
@@ -59,7 +59,7 @@ impl Pacer {
     /// the batch is full.
     pub(super) fn budget(&self, decoding: usize, waiting: usize) -> usize {
         let Some((fixed, per_token)) = self.price() else {
-            return BATCH;
+            return self.batch;
         };
         let affordable = |pause: Duration| {
             let left = pause.as_secs_f64() - fixed;
@@ -70,15 +70,15 @@ impl Pacer {
         };
         if decoding == 0 {
             return match affordable(LONE_PASS) {
-                Some(tokens) if tokens >= BATCH / 2 => tokens.min(BATCH),
-                _ => BATCH,
+                Some(tokens) if tokens >= self.batch / 2 => tokens.min(self.batch),
+                _ => self.batch,
             };
         }
         #[expect(clippy::cast_precision_loss, reason = "as many as slots")]
         let share = waiting as f64 / (waiting + 1) as f64;
         match affordable(self.max_pause.mul_f64(share)) {
-            Some(tokens) => tokens.clamp(MIN_CHUNK, BATCH),
-            None => BATCH,
+            Some(tokens) => tokens.clamp(MIN_CHUNK.min(self.batch), self.batch),
+            None => self.batch,
         }
     }
 
@@ -104,7 +104,7 @@ impl Pacer {
         if tokens == 0 {
             return;
         }
-        #[expect(clippy::cast_precision_loss, reason = "at most BATCH")]
+        #[expect(clippy::cast_precision_loss, reason = "at most a batch")]
         let (tokens, seconds) = (tokens as f64, took.as_secs_f64());
         let add = |sum: &mut f64, value: f64| *sum = *sum * MEMORY + value;
         add(&mut self.weight, 1.0);
@@ -171,11 +171,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const BATCH: usize = 512;
     const PAUSE: Duration = Duration::from_millis(500);
 
     /// A machine whose passes cost `fixed` and `per_token` milliseconds.
     fn machine(fixed: f64, per_token: f64) -> Pacer {
-        let mut pacer = Pacer::new(PAUSE);
+        let mut pacer = Pacer::new(PAUSE, BATCH);
         for tokens in [32_u16, 512, 100, 256, 480] {
             let took = Duration::from_secs_f64((fixed + per_token * f64::from(tokens)) / 1000.0);
             pacer.observe(usize::from(tokens), took);
@@ -185,8 +186,8 @@ mod tests {
 
     #[test]
     fn nothing_known_takes_the_whole_batch() {
-        assert_eq!(Pacer::new(PAUSE).budget(0, 1), BATCH);
-        assert_eq!(Pacer::new(PAUSE).budget(3, 1), BATCH);
+        assert_eq!(Pacer::new(PAUSE, BATCH).budget(0, 1), BATCH);
+        assert_eq!(Pacer::new(PAUSE, BATCH).budget(3, 1), BATCH);
     }
 
     #[test]
@@ -201,7 +202,7 @@ mod tests {
 
     #[test]
     fn passes_of_one_size_are_a_price_per_token() {
-        let mut pacer = Pacer::new(PAUSE);
+        let mut pacer = Pacer::new(PAUSE, BATCH);
         for _ in 0..20 {
             pacer.observe(512, Duration::from_millis(1024));
         }

@@ -90,7 +90,7 @@ impl Cold {
 /// The scales of the pairs' experts.
 fn gather(factor: Factor, pairs: &[Pair]) -> Option<Vec<u8>> {
     let mut scales = vec![0; pairs.len() * 4];
-    for (pair, scale) in pairs.iter().zip(scales.chunks_exact_mut(4)) {
+    for (pair, scale) in pairs.iter().zip(scales.as_chunks_mut::<4>().0) {
         factor
             .all
             .read(usize::try_from(pair.expert).ok()?.checked_mul(4)?, scale)?;

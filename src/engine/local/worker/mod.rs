@@ -22,8 +22,8 @@ use crate::engine::local::load::LoadSpec;
 use crate::engine::local::logprobs::token_logprob;
 use crate::engine::local::queue::{QueuedRequest, Shared, fail};
 use crate::engine::local::sampler::{Choice, Sampled, Sampler};
+use crate::engine::local::schedule::{Pacer, Waiting, choose_prompts};
 use crate::engine::local::sealed::SavedSequences;
-use crate::engine::local::schedule::{BATCH, Pacer, Waiting, choose_prompts};
 use crate::engine::local::slot::{self, Sequence, Slot};
 use crate::engine::{EngineError, Event, FinishReason, Token};
 use crate::experts::{ExpertCache, Phase, Routing};
@@ -84,16 +84,17 @@ impl<'m> Worker<'m> {
         log: Listener,
     ) -> Self {
         let vocab = model.vocab();
+        let batch = usize::try_from(spec.batch).unwrap_or(usize::MAX);
         Self {
             name,
             context,
-            batch: LlamaBatch::new(BATCH, 1),
+            batch: LlamaBatch::new(batch, 1),
             slots: (0..i32::try_from(spec.parallel).unwrap_or(1)).map(Slot::new).collect(),
             shared,
             experts: spec.experts.clone(),
             metrics,
             log,
-            pacer: Pacer::new(spec.max_pause),
+            pacer: Pacer::new(spec.max_pause, batch),
             context_length: spec.context,
             end_tokens: vocab
                 .tokens()
@@ -299,7 +300,7 @@ impl<'m> Worker<'m> {
         for (offset, token) in tokens.iter().enumerate() {
             let position = i32::try_from(start + offset).unwrap_or(i32::MAX);
             let logits = wants_logits && offset + 1 == tokens.len();
-            // The batch holds BATCH tokens; the schedule gives no more, and there are fewer slots.
+            // The batch holds `spec.batch` tokens; the schedule gives no more, and there are fewer slots.
             let added = self.batch.add(LlamaToken(*token), position, &[slot.sequence], logits);
             debug_assert!(added.is_ok());
         }

@@ -1,0 +1,212 @@
+//! What a plan could have been: single changes of it, and what each would buy.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::choose::{Step, takes_blocks, worth};
+use super::memory::Context;
+use super::outcome::{Experts, ModelPlan, Plan};
+use super::place::attempt;
+use super::request::ModelRequest;
+use crate::config::{MemoryConfig, MemoryLimit};
+use crate::memory::{Kind, Tier, bytes};
+
+/// A plan beside others that differ from it in one thing.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Why {
+    /// Names of the models, in the order of all numbers here.
+    models: Vec<String>,
+    planned: Outcome,
+    /// The best first; those that do not fit last.
+    alternatives: Vec<Alternative>,
+}
+
+/// What each model would get.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Outcome {
+    tokens_per_second: Vec<f64>,
+    /// Seconds.
+    first_token: Vec<f64>,
+    /// Copies of experts of each layer.
+    copies: Vec<u32>,
+    /// Layers in main memory.
+    layers_in_ram: Vec<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Alternative {
+    change: String,
+    /// Bytes of contexts and buffers that it frees; negative if it takes more, 0 if it does not fit.
+    frees: i64,
+    /// `None` if it does not fit.
+    outcome: Option<Outcome>,
+    /// How much better the plan would be, as the choice of contexts weighs speed, length and slots.
+    better: Option<f64>,
+}
+
+/// What of the GPU is taken away to see what the last of it is good for.
+const LAST: u64 = 1 << 30;
+
+impl Why {
+    /// Looks around a plan of these models.
+    #[must_use]
+    pub fn of(plan: &Plan, limits: &MemoryConfig, models: &[ModelRequest]) -> Self {
+        let mut requests = models.to_vec();
+        for (request, planned) in requests.iter_mut().zip(&plan.models) {
+            request.context = planned.context;
+        }
+        let now = worth(plan, &requests);
+        let mut alternatives = Vec::new();
+        for (index, planned) in plan.models.iter().enumerate() {
+            for step in Step::ALL {
+                let Some(context) = step.from(planned.context, takes_blocks(&requests[index])) else {
+                    continue;
+                };
+                let mut changed = requests.clone();
+                changed[index].context = context;
+                let other = attempt(&plan.machine, limits, &changed).ok();
+                alternatives.push(Alternative {
+                    change: format!("{}: {}", planned.name, described(planned.context, context)),
+                    frees: other.as_ref().map_or(0, |other| freed(plan, other)),
+                    better: other.as_ref().map(|other| worth(other, &changed) - now),
+                    outcome: other.as_ref().map(Outcome::of),
+                });
+            }
+        }
+        if let Some(budget) = gpu(plan).filter(|budget| *budget > LAST) {
+            let less = MemoryConfig {
+                vram: MemoryLimit::Bytes(budget - LAST),
+                ..*limits
+            };
+            let other = attempt(&plan.machine, &less, &requests).ok();
+            alternatives.push(Alternative {
+                change: format!("a GPU with {} less", bytes(LAST)),
+                frees: 0,
+                better: other.as_ref().map(|other| worth(other, &requests) - now),
+                outcome: other.as_ref().map(Outcome::of),
+            });
+        }
+        alternatives.sort_by(|a, b| {
+            let key = |alternative: &Alternative| alternative.better.unwrap_or(f64::NEG_INFINITY);
+            key(b).total_cmp(&key(a))
+        });
+        Self {
+            models: plan.models.iter().map(|model| model.name.clone()).collect(),
+            planned: Outcome::of(plan),
+            alternatives,
+        }
+    }
+}
+
+/// The budget of a GPU with memory of its own.
+fn gpu(plan: &Plan) -> Option<u64> {
+    let tier = plan.tiers.iter().find(|tier| tier.tier == Tier::Gpu)?;
+    (!plan.unified).then_some(tier.budget)
+}
+
+/// Bytes of contexts and buffers on the GPU, or in main memory without one, that another plan does not take.
+fn freed(plan: &Plan, other: &Plan) -> i64 {
+    let tier = if plan.device.is_some() { Tier::Gpu } else { Tier::Ram };
+    let taken = |plan: &Plan| {
+        let of_model = |model: &ModelPlan| -> u64 {
+            let kinds = [Kind::Kv, Kind::Recurrent, Kind::Compute];
+            kinds.into_iter().map(|kind| model.kind(tier, kind)).sum()
+        };
+        i64::try_from(plan.models.iter().map(of_model).sum::<u64>()).unwrap_or(i64::MAX)
+    };
+    taken(plan) - taken(other)
+}
+
+fn described(now: Context, then: Context) -> String {
+    if now.tokens != then.tokens {
+        format!("{} tokens instead of {}", then.tokens, now.tokens)
+    } else if now.parallel != then.parallel {
+        format!("{} instead of {}", slots(then.parallel), now.parallel)
+    } else if now.batch != then.batch {
+        format!("passes of {} tokens instead of {}", then.batch, now.batch)
+    } else {
+        format!("{} instead of {}", then.kv_type.name(), now.kv_type.name())
+    }
+}
+
+fn slots(number: u32) -> String {
+    format!("{number} slot{}", if number == 1 { "" } else { "s" })
+}
+
+impl Outcome {
+    fn of(plan: &Plan) -> Self {
+        let copies = |model: &ModelPlan| match model.experts {
+            Experts::Cache {
+                device: Tier::Gpu,
+                capacity,
+                ..
+            } => capacity,
+            _ => 0,
+        };
+        let in_ram = |model: &ModelPlan| model.gpu_layers.map_or(0, |layers| model.all_layers - layers);
+        Self {
+            tokens_per_second: plan.models.iter().map(|model| model.decode.tokens_per_second).collect(),
+            first_token: plan.models.iter().map(|model| model.first_token).collect(),
+            copies: plan.models.iter().map(copies).collect(),
+            layers_in_ram: plan.models.iter().map(in_ram).collect(),
+        }
+    }
+
+    /// What is otherwise than planned, in words.
+    fn differences(&self, planned: &Self, names: &[String]) -> String {
+        let of_model = |(index, name): (usize, &String)| {
+            let mut words = Vec::new();
+            let (then, now) = (self.tokens_per_second[index], planned.tokens_per_second[index]);
+            if (then - now).abs() >= 0.1 {
+                words.push(format!("{then:.1} instead of {now:.1} tokens/s"));
+            }
+            let (then, now) = (self.first_token[index], planned.first_token[index]);
+            if (then - now).abs() >= 0.1 * now {
+                words.push(format!("{then:.1} instead of {now:.1} s to the first token of 2,048"));
+            }
+            let (then, now) = (self.copies[index], planned.copies[index]);
+            if then != now {
+                let more = if then > now { "more" } else { "fewer" };
+                words.push(format!("copies of {} {more} experts per layer", then.abs_diff(now)));
+            }
+            let (then, now) = (self.layers_in_ram[index], planned.layers_in_ram[index]);
+            if then != now {
+                words.push(format!("{then} layers in RAM instead of {now}"));
+            }
+            (!words.is_empty()).then(|| format!("{name} with {}", words.join(" and ")))
+        };
+        let all: Vec<String> = names.iter().enumerate().filter_map(of_model).collect();
+        if all.is_empty() {
+            "no other speed".to_owned()
+        } else {
+            all.join("; ")
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "why: what one change would make of this plan (estimates), the best first"
+        )?;
+        for alternative in &self.alternatives {
+            let amount = bytes(alternative.frees.unsigned_abs());
+            let memory = match alternative.frees {
+                0 => String::new(),
+                1.. => format!(" frees {amount}"),
+                _ => format!(" takes {amount} more"),
+            };
+            let change = &alternative.change;
+            match &alternative.outcome {
+                None => writeln!(out, "* {change}{memory}: does not fit")?,
+                Some(outcome) => {
+                    let differences = outcome.differences(&self.planned, &self.models);
+                    writeln!(out, "* {change}{memory}: {differences}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
