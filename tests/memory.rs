@@ -69,7 +69,14 @@ fn random_models_take_what_is_planned() {
     ] {
         let path = model(folder.path(), arch, mix);
         let cache = "experts = { placement = \"cache\", cache = \"50%\" }";
-        for more in ["", "ubatch = 1024\nkv_type = \"q8_0\"", "ubatch = 128", cache] {
+        for more in [
+            "",
+            "ubatch = 1024\nkv_type = \"q8_0\"",
+            "ubatch = 128",
+            "embeddings = true",
+            "role = \"embedding\"",
+            cache,
+        ] {
             if arch == Arch::Llama && more == cache {
                 continue;
             }

@@ -7,7 +7,7 @@ use super::info::describe;
 use crate::config::{ModelConfig, ModelSource};
 use crate::engine::ModelInfo;
 use crate::gguf::{Gguf, GgufError};
-use crate::plan::{BATCH, Choices, Context, ModelRequest, ModelShape};
+use crate::plan::{BATCH, Choices, Context, Embeddings, ModelRequest, ModelShape};
 
 /// A model of the configuration with what its file says.
 #[derive(Debug)]
@@ -57,6 +57,7 @@ pub fn prepare(config: &ModelConfig) -> Result<Prepared<'_>, ModelError> {
             kv_type: config.kv_type.unwrap_or_default(),
             batch: config.ubatch.unwrap_or(BATCH),
         },
+        embeddings: embeddings(config),
         choices: Choices {
             tokens: config.context.is_none(),
             parallel: config.parallel.is_none(),
@@ -74,6 +75,20 @@ pub fn prepare(config: &ModelConfig) -> Result<Prepared<'_>, ModelError> {
         info,
         request,
     })
+}
+
+/// The role of models that do nothing but make vectors.
+const EMBEDDING_ROLE: &str = "embedding";
+
+/// Whether a model makes vectors.
+fn embeddings(config: &ModelConfig) -> Embeddings {
+    if config.role.as_deref() == Some(EMBEDDING_ROLE) {
+        Embeddings::Only
+    } else if config.embeddings {
+        Embeddings::Beside
+    } else {
+        Embeddings::None
+    }
 }
 
 pub(super) fn in_file(config: &ModelConfig, source: GgufError) -> ModelError {

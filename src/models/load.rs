@@ -17,7 +17,7 @@ use crate::folders;
 use crate::gguf::Gguf;
 use crate::host::{self, GpuId, Machine};
 use crate::memory::{Kind, KvType, Tier};
-use crate::plan::{self, Experts, ModelPlan, ModelRequest, Plan, Threads};
+use crate::plan::{self, Context, Embeddings, Experts, ModelPlan, ModelRequest, Plan, Threads};
 use crate::telemetry::Metrics;
 
 /// One engine whose model loads, for commands that work without a server.
@@ -167,7 +167,7 @@ fn load_spec(
             planned: planned.rows.clone(),
         },
         experts: expert_cache(config, &gguf, planned, gpu)?,
-        embedding: embedding(config, &gguf, &info.architecture),
+        embedding: embedding(request.embeddings, chosen, config.pooling, &gguf, &info.architecture),
     };
     Ok((info, spec))
 }
@@ -191,20 +191,25 @@ fn saved_sequences(config: &ModelConfig, settings: &Config, gguf: &Gguf, kv_type
     Some(SavedSequences { folder, model })
 }
 
-/// The role of models that do nothing but make vectors.
-const EMBEDDING_ROLE: &str = "embedding";
-
 /// What the model does with texts, beside generating or instead.
-fn embedding(config: &ModelConfig, gguf: &Gguf, architecture: &str) -> Option<EmbeddingSpec> {
-    let only = config.role.as_deref() == Some(EMBEDDING_ROLE);
-    if !only && !config.embeddings {
-        return None;
-    }
+fn embedding(
+    wanted: Embeddings,
+    context: Context,
+    pooling: Option<Pooling>,
+    gguf: &Gguf,
+    architecture: &str,
+) -> Option<EmbeddingSpec> {
+    let only = match wanted {
+        Embeddings::None => return None,
+        Embeddings::Beside => false,
+        Embeddings::Only => true,
+    };
     let in_file = gguf.get(&format!("{architecture}.pooling_type"));
     let in_file = in_file.and_then(|number| Pooling::from_number(number.as_u64()?));
     Some(EmbeddingSpec {
-        pooling: config.pooling.or(in_file).unwrap_or(Pooling::Mean),
+        pooling: pooling.or(in_file).unwrap_or(Pooling::Mean),
         only,
+        max_tokens: context.of_embeddings(only).tokens,
     })
 }
 

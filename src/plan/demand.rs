@@ -56,8 +56,8 @@ pub(super) struct Host {
     pub mapped: bool,
 }
 
-/// The rows of a model.
-pub(super) fn rows(shape: &ModelShape, context: Context, layout: Layout, host: Host) -> Vec<Row> {
+/// The rows of a model with these contexts.
+pub(super) fn rows(shape: &ModelShape, contexts: &[Context], layout: Layout, host: Host) -> Vec<Row> {
     let mut weights: BTreeMap<(Component, Tier), u64> = BTreeMap::new();
     let mut memory: BTreeMap<(Kind, Tier), u64> = BTreeMap::new();
     for (number, layer) in shape.layers.iter().enumerate() {
@@ -69,16 +69,20 @@ pub(super) fn rows(shape: &ModelShape, context: Context, layout: Layout, host: H
             };
             *weights.entry((*component, tier)).or_default() += bytes;
         }
-        *memory.entry((Kind::Kv, tier)).or_default() += context.kv(layer);
-        *memory.entry((Kind::Recurrent, tier)).or_default() += context.state(shape, layer);
+        for context in contexts {
+            *memory.entry((Kind::Kv, tier)).or_default() += context.kv(layer);
+            *memory.entry((Kind::Recurrent, tier)).or_default() += context.state(shape, layer);
+        }
     }
     outer(shape, layout, host, &mut weights);
     if let Experts::Cache { device, capacity, .. } = layout.experts {
         let entries = allocated_entries(capacity as usize, shape.experts_per_token as usize);
         memory.insert((Kind::ExpertCache, device), shape.cache_entry() * entries as u64);
     }
-    for (tier, bytes) in buffers(shape, context, layout, host.gpu) {
-        memory.insert((Kind::Compute, tier), bytes);
+    for context in contexts {
+        for (tier, bytes) in buffers(shape, *context, layout, host.gpu) {
+            *memory.entry((Kind::Compute, tier)).or_default() += bytes;
+        }
     }
     let weights = weights.into_iter().map(|((component, tier), bytes)| Row {
         component: component.name(),

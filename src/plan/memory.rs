@@ -80,7 +80,24 @@ fn tensor_type(kind: KvType) -> Option<TensorType> {
     TensorType::from_name(kind.name())
 }
 
+/// Tokens of a text that becomes a vector at most, unless the context is shorter: llama.cpp computes it in one pass. Beside a
+/// context for generation, which has most of the memory, it is less.
+const EMBEDDED: u32 = 8192;
+const EMBEDDED_BESIDE: u32 = 2048;
+
 impl Context {
+    /// The context in which a model with this one makes vectors of texts, `only` that or beside it.
+    #[must_use]
+    pub fn of_embeddings(self, only: bool) -> Self {
+        let tokens = self.tokens.min(if only { EMBEDDED } else { EMBEDDED_BESIDE });
+        Self {
+            tokens,
+            parallel: 1,
+            kv_type: KvType::F16,
+            batch: tokens,
+        }
+    }
+
     /// Tokens that all streams together may hold.
     #[must_use]
     pub fn cells(&self) -> u64 {

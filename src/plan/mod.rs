@@ -24,7 +24,7 @@ mod why;
 
 pub use memory::{BATCH, Context, Prediction, predict};
 pub use outcome::{Estimate, Experts, ModelPlan, Plan, PlanError, TierUse};
-pub use request::{Choices, ModelRequest};
+pub use request::{Choices, Embeddings, ModelRequest};
 pub use shape::{Component, LayerShape, ModelShape};
 pub use threads::{Threads, threads};
 pub use why::Why;

@@ -25,7 +25,7 @@ pub(super) struct Placed<'a> {
 
 impl Placed<'_> {
     pub fn rows(&self) -> Vec<Row> {
-        rows(&self.request.shape, self.request.context, self.layout, self.host)
+        rows(&self.request.shape, &self.request.contexts(), self.layout, self.host)
     }
 
     pub fn bytes(&self, tier: Tier) -> u64 {

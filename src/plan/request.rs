@@ -13,6 +13,17 @@ pub struct Choices {
     pub batch: bool,
 }
 
+/// Whether a model makes vectors of texts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Embeddings {
+    #[default]
+    None,
+    /// In a second context.
+    Beside,
+    /// It does nothing else.
+    Only,
+}
+
 impl Choices {
     pub(super) fn any(self) -> bool {
         self.tokens || self.parallel || self.kv_type || self.batch
@@ -27,6 +38,7 @@ pub struct ModelRequest {
     /// What is configured; the most where it is a choice.
     pub context: Context,
     pub choices: Choices,
+    pub embeddings: Embeddings,
     /// How much its speed counts beside that of others.
     pub importance: u32,
     pub experts: ExpertsConfig,
@@ -35,6 +47,15 @@ pub struct ModelRequest {
 }
 
 impl ModelRequest {
+    /// The contexts of the model.
+    pub(super) fn contexts(&self) -> Vec<Context> {
+        match self.embeddings {
+            Embeddings::None => vec![self.context],
+            Embeddings::Beside => vec![self.context, self.context.of_embeddings(false)],
+            Embeddings::Only => vec![self.context.of_embeddings(true)],
+        }
+    }
+
     /// Whether its settings make no sense without a GPU.
     pub(super) fn needs_gpu(&self) -> bool {
         let cached = self.experts.placement == ExpertPlacement::Cache && self.experts.device == CacheDevice::Auto;

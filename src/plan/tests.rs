@@ -49,6 +49,7 @@ fn request(name: &str, shape: &ModelShape) -> ModelRequest {
         shape: shape.clone(),
         context: context(16_384, 1, KvType::F16),
         choices: Choices::default(),
+        embeddings: Embeddings::None,
         importance: 1,
         experts: ExpertsConfig::default(),
         gpu_layers: None,

@@ -11,16 +11,13 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use tokio::sync::{mpsc, oneshot};
 
+use super::allocated;
 use super::error::{ComputeError, LoadError};
 use super::load::{EmbeddingSpec, LoadSpec, backend};
 use super::tokenize::split;
-use crate::engine::{self, EngineError, Pooling, Token};
+use crate::engine::{self, Buffers, EngineError, Pooling, Token};
 use crate::llama::log::Listener;
 
-/// Tokens of a text at most, unless the context is shorter; llama.cpp computes a text in one pass.
-pub(super) const MAX_TOKENS: u32 = 8192;
-/// The same beside a context for generation, which has most of the memory.
-const MAX_TOKENS_BESIDE: u32 = 2048;
 /// Texts that are computed in one pass at most.
 const MAX_TEXTS: u32 = 16;
 /// Jobs that may wait.
@@ -50,12 +47,6 @@ pub(super) struct Embedder {
 }
 
 impl Embedder {
-    /// Tokens that a text may have.
-    pub(super) fn max_tokens(spec: &LoadSpec, embedding: EmbeddingSpec) -> u32 {
-        let most = if embedding.only { MAX_TOKENS } else { MAX_TOKENS_BESIDE };
-        spec.context.min(most)
-    }
-
     pub(super) fn new() -> (Self, mpsc::Receiver<Job>) {
         let (jobs, receiver) = mpsc::channel(QUEUE);
         (Self { jobs }, receiver)
@@ -86,7 +77,7 @@ impl<'m> Embeddings<'m> {
         model: &'m LlamaModel,
         log: &Listener,
     ) -> Result<Self, LoadError> {
-        let max_tokens = Embedder::max_tokens(spec, embedding);
+        let max_tokens = embedding.max_tokens;
         // Each sequence has a state of its own, which may be large.
         let max_texts = if model.is_recurrent() || model.is_hybrid() {
             1
@@ -176,20 +167,21 @@ impl<'m> Embeddings<'m> {
     }
 }
 
-/// A thread for the second context of a model that also generates.
+/// A thread for the second context of a model that also generates, and what that context takes.
 pub(super) fn start_beside(
     name: &str,
     spec: LoadSpec,
     embedding: EmbeddingSpec,
     model: Arc<LlamaModel>,
-) -> Result<Embedder, LoadError> {
+) -> Result<(Embedder, Vec<Buffers>), LoadError> {
     let (embedder, jobs) = Embedder::new();
     let (ready, is_ready) = std::sync::mpsc::channel();
     let work = move || {
         let log = Listener::start();
         match Embeddings::new(&spec, embedding, &model, &log) {
             Ok(mut embeddings) => {
-                let _ = ready.send(Ok(()));
+                let mapped = !spec.placement.no_mmap;
+                let _ = ready.send(Ok(allocated::buffers(&log, mapped)));
                 embeddings.run(jobs, &log);
             }
             Err(error) => {
@@ -199,8 +191,8 @@ pub(super) fn start_beside(
     };
     let thread = std::thread::Builder::new().name(format!("embed {name}")).spawn(work);
     thread.map_err(|error| LoadError::Embeddings(error.to_string()))?;
-    is_ready.recv().map_err(|_| LoadError::Panic)??;
-    Ok(embedder)
+    let buffers = is_ready.recv().map_err(|_| LoadError::Panic)??;
+    Ok((embedder, buffers))
 }
 
 /// What a client's call needs of an engine.

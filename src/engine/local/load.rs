@@ -56,6 +56,8 @@ pub struct EmbeddingSpec {
     pub pooling: Pooling,
     /// The model does nothing else.
     pub only: bool,
+    /// Tokens of a text at most, and of all texts that are computed in one pass.
+    pub max_tokens: u32,
 }
 
 /// Where the parts of a model go, as its plan says.

@@ -241,7 +241,7 @@ impl LocalEngine {
             name,
             model,
             embedder: self.embedder.get().ok_or_else(none)?,
-            max_tokens: Embedder::max_tokens(&self.spec, spec),
+            max_tokens: spec.max_tokens,
         })
     }
 

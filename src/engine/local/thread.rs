@@ -81,7 +81,7 @@ impl Thread {
             return Ok(());
         }
         let context = load::new_context(&self.spec, &model, &log)?;
-        let buffers = allocated::buffers(&log, mapped);
+        let mut buffers = allocated::buffers(&log, mapped);
         let mut worker = Worker::new(
             self.name.clone(),
             &model,
@@ -94,7 +94,13 @@ impl Thread {
         worker.warm_up()?;
         drop(loading);
         let beside = |embedding| embedder::start_beside(&self.name, self.spec.clone(), embedding, model.clone());
-        let embedder = embedding.map(beside).transpose()?;
+        let embedder = match embedding.map(beside).transpose()? {
+            Some((embedder, more)) => {
+                buffers.extend(more);
+                Some(embedder)
+            }
+            None => None,
+        };
         worker.recall();
         self.ready(&model, buffers, embedder, started);
         worker.run();
