@@ -36,6 +36,8 @@ struct Outcome {
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Alternative {
+    /// The model that is changed; `None` for the machine.
+    model: Option<String>,
     change: String,
     /// Bytes of contexts and buffers that it frees; negative if it takes more, 0 if it does not fit.
     frees: i64,
@@ -67,7 +69,8 @@ impl Why {
                 changed[index].context = context;
                 let other = attempt(&plan.machine, limits, &changed).ok();
                 alternatives.push(Alternative {
-                    change: format!("{}: {}", planned.name, described(planned.context, context)),
+                    model: Some(planned.name.clone()),
+                    change: described(planned.context, context),
                     frees: other.as_ref().map_or(0, |other| freed(plan, other)),
                     better: other.as_ref().map(|other| worth(other, &changed) - now),
                     outcome: other.as_ref().map(Outcome::of),
@@ -81,6 +84,7 @@ impl Why {
             };
             let other = attempt(&plan.machine, &less, &requests).ok();
             alternatives.push(Alternative {
+                model: None,
                 change: format!("a GPU with {} less", bytes(LAST)),
                 frees: 0,
                 better: other.as_ref().map(|other| worth(other, &requests) - now),
@@ -174,7 +178,12 @@ impl Outcome {
             if then != now {
                 words.push(format!("{then} layers in RAM instead of {now}"));
             }
-            (!words.is_empty()).then(|| format!("{name} with {}", words.join(" and ")))
+            let words = (!words.is_empty()).then(|| words.join(" and "))?;
+            Some(if names.len() == 1 {
+                words
+            } else {
+                format!("{name} with {words}")
+            })
         };
         let all: Vec<String> = names.iter().enumerate().filter_map(of_model).collect();
         if all.is_empty() {
@@ -198,7 +207,10 @@ impl fmt::Display for Why {
                 1.. => format!(" frees {amount}"),
                 _ => format!(" takes {amount} more"),
             };
-            let change = &alternative.change;
+            let change = match &alternative.model {
+                Some(model) if self.models.len() > 1 => format!("{model}: {}", alternative.change),
+                _ => alternative.change.clone(),
+            };
             match &alternative.outcome {
                 None => writeln!(out, "* {change}{memory}: does not fit")?,
                 Some(outcome) => {
