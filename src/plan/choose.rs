@@ -118,6 +118,11 @@ pub(super) fn choose(machine: &Machine, limits: &MemoryConfig, models: &[ModelRe
     };
     let most: Vec<Context> = search.models.iter().map(|model| model.context).collect();
     let least = search.least();
+    // Each step looks at all models, and a server may have thousands. Without a GPU nothing is won by less.
+    let fits = search.worth(&most).is_some();
+    if search.models.len() > MOST_MODELS || (machine.devices.is_empty() && fits) {
+        return search.with(if fits { &most } else { &least });
+    }
     let found = [most, least].map(|start| search.climb(start));
     let [large, small] = found;
     let best = match (large, small) {
@@ -129,6 +134,9 @@ pub(super) fn choose(machine: &Machine, limits: &MemoryConfig, models: &[ModelRe
     };
     search.with(&best)
 }
+
+/// With more models than this there is no search: all get the most, or the least where that does not fit.
+const MOST_MODELS: usize = 8;
 
 /// Plans whose worth differs by less are equally good.
 const SAME: f64 = 1e-3;
@@ -293,6 +301,14 @@ mod tests {
             contexts.collect::<Vec<_>>(),
             [65_536, 32_768].map(|tokens| (tokens, 4, KvType::F16))
         );
+    }
+
+    #[test]
+    fn thousands_of_models_are_not_searched_through() {
+        let many: Vec<ModelRequest> = (0..100).flat_map(|_| free()[1..].to_vec()).collect();
+        let limits = MemoryConfig::default();
+        let chosen = choose(&machine(0, 100), &limits, &many);
+        assert!(chosen.iter().all(|model| model.context.parallel == 1), "all do not fit");
     }
 
     #[test]
