@@ -220,7 +220,7 @@ def repeat(words: Words) -> Item:
 
 MIX: dict[Callable[[Words], Item], float] = {
     tool_call: 14, tool_answer: 9, no_call: 9, no_tools: 12, small_talk: 7, intent: 5, entities: 20, arithmetic: 26, repeat: 4,
-    sums.one_step: 60, turns.follow_up: 30, turns.at_once: 18, turns.in_a_row: 16, turns.about_tools: 14,
+    sums.one_step: 60, turns.follow_up: 30, turns.at_once: 12, turns.in_a_row: 12, turns.about_tools: 7,
 }  # fmt: skip
 DRILLS = 0.16  # the share of documents that are nothing but thoughts about sums
 
