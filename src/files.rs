@@ -8,6 +8,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 /// One kind of files in a folder.
 #[derive(Debug)]
 pub struct Staging<'f> {
@@ -118,13 +120,21 @@ impl Locked<'_> {
         let Staging { folder, prefix } = self.staging;
         let mut file = tempfile::Builder::new().prefix(prefix).tempfile_in(folder)?;
         file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(folder.join(name)).map_err(|error| error.error)?;
-        // The new name survives a power cut only once the folder is on the disk too; folders cannot be opened on Windows.
-        #[cfg(unix)]
-        File::open(folder)?.sync_all()?;
-        Ok(())
+        publish(file, folder, name)
     }
+}
+
+/// Gives a temporary file of a folder its name there, durably, in the place of whatever has it.
+///
+/// # Errors
+/// When it cannot be done; what was there is left as it was.
+pub fn publish(file: NamedTempFile, folder: &Path, name: &Path) -> io::Result<()> {
+    file.as_file().sync_all()?;
+    file.persist(folder.join(name)).map_err(|error| error.error)?;
+    // The new name survives a power cut only once the folder is on the disk too; folders cannot be opened on Windows.
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use super::outcome::{ModelPlan, Plan};
 use super::place::attempt;
 use super::request::ModelRequest;
 use crate::config::MemoryConfig;
-use crate::gguf::TensorType;
 use crate::host::Machine;
 use crate::memory::{Kind, KvType, Tier};
 
@@ -61,8 +60,8 @@ impl Step {
         Self::SmallerBatch,
     ];
 
-    /// The context after this step, if there is such a step.
-    pub(super) fn from(self, context: Context, shape_takes_blocks: bool) -> Option<Context> {
+    /// What a context of this model is after this step, if there is such a step.
+    pub(super) fn from(self, context: Context, model: &ModelRequest) -> Option<Context> {
         let mut next = context;
         match self {
             Self::Shorter => next.tokens = (context.tokens / 2).max(SHORTEST).min(context.tokens),
@@ -71,18 +70,14 @@ impl Step {
             Self::MoreSlots => next.parallel = context.parallel.saturating_mul(2),
             Self::SmallerBatch => next.batch = (context.batch / 2).max(BATCH).min(context.batch),
             Self::LargerBatch => next.batch = (context.batch * 2).min(LARGEST_BATCH).max(context.batch),
-            Self::Quantised if context.kv_type == KvType::F16 && shape_takes_blocks => next.kv_type = QUANTISED,
+            Self::Quantised if context.kv_type == KvType::F16 && model.takes(QUANTISED).is_ok() => {
+                next.kv_type = QUANTISED
+            }
             Self::Exact if context.kv_type == QUANTISED => next.kv_type = KvType::F16,
             Self::Quantised | Self::Exact => return None,
         }
         (next != context).then_some(next)
     }
-}
-
-/// Whether keys of this model can be made of whole blocks.
-pub(super) fn takes_blocks(model: &ModelRequest) -> bool {
-    let block = TensorType::from_name(QUANTISED.name()).map_or(1, |kind| kind.block);
-    model.shape.key_length.is_multiple_of(block)
 }
 
 /// The contexts of all models, each within what its request allows.
@@ -172,7 +167,7 @@ impl Search<'_> {
             Step::Quantised | Step::Exact => model.choices.kv_type,
             Step::SmallerBatch | Step::LargerBatch => model.choices.batch,
         };
-        let mut next = step.from(context, takes_blocks(model)).filter(|_| free)?;
+        let mut next = step.from(context, model).filter(|_| free)?;
         next.tokens = next.tokens.min(model.context.tokens);
         next.parallel = next.parallel.min(model.context.parallel);
         (next != context).then_some(next)
@@ -368,7 +363,7 @@ mod tests {
             for index in 0..chosen.len() {
                 for step in Step::ALL {
                     let mut other = chosen.clone();
-                    let Some(next) = step.from(other[index].context, true) else {
+                    let Some(next) = step.from(other[index].context, &other[index]) else {
                         continue;
                     };
                     if next.tokens > 65_536 || next.parallel > 4 {

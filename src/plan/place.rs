@@ -7,7 +7,6 @@ use super::outcome::{Experts, Plan, PlanError, TierUse};
 use super::placing::Placing;
 use super::request::ModelRequest;
 use crate::config::{CacheDevice, ExpertPlacement, MemoryConfig};
-use crate::gguf::TensorType;
 use crate::host::Machine;
 use crate::memory::{KvType, Tier, bytes};
 
@@ -179,8 +178,7 @@ fn check(models: &[ModelRequest], budget: Budget) -> Result<(), PlanError> {
         let (shape, experts) = (&model.shape, &model.experts);
         let all = all_layers(shape);
         let name = &model.name;
-        let block = TensorType::from_name(model.context.kv_type.name()).map_or(1, |kind| kind.block);
-        if !shape.key_length.is_multiple_of(block) {
+        if let Err(block) = model.takes(model.context.kv_type) {
             return Err(PlanError::new(format!(
                 "`kv_type` of {name} is \"{}\", which is made of blocks of {block}, but a head has {} elements",
                 model.context.kv_type.name(),

@@ -3,6 +3,8 @@
 use super::memory::Context;
 use super::shape::ModelShape;
 use crate::config::{CacheDevice, CacheSize, ExpertPlacement, ExpertsConfig};
+use crate::gguf::TensorType;
+use crate::memory::KvType;
 
 /// What of a context is left to the plan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,6 +55,16 @@ impl ModelRequest {
             Embeddings::None => vec![self.context],
             Embeddings::Beside => vec![self.context, self.context.of_embeddings(false)],
             Embeddings::Only => vec![self.context.of_embeddings(true)],
+        }
+    }
+
+    /// Whether its keys can be made of whole blocks of this type; else how many elements a block has.
+    pub(super) fn takes(&self, kv_type: KvType) -> Result<(), u64> {
+        let block = TensorType::from_name(kv_type.name()).map_or(1, |kind| kind.block);
+        if self.shape.key_length.is_multiple_of(block) {
+            Ok(())
+        } else {
+            Err(block)
         }
     }
 

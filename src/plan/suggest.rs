@@ -119,12 +119,12 @@ fn shorten(model: &mut ModelRequest, tokens: u32) {
 
 /// Adds to a plan that left layers or all copies of experts off the GPU what would bring them there.
 pub(super) fn advise(mut plan: Plan, limits: &MemoryConfig, models: &[ModelRequest]) -> Plan {
-    if plan.device.is_some() && !cramped(&plan, models) {
-        let advice = few_copies(&plan, limits, models);
-        plan.advice.extend(advice);
+    if plan.device.is_none() {
         return plan;
     }
-    if plan.device.is_none() {
+    if !cramped(&plan, models) {
+        let advice = few_copies(&plan, limits, models);
+        plan.advice.extend(advice);
         return plan;
     }
     let outcome = |change: &dyn Fn(&mut ModelRequest)| {

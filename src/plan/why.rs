@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::choose::{Step, takes_blocks, worth};
+use super::choose::{Step, worth};
 use super::memory::Context;
 use super::outcome::{Experts, ModelPlan, Plan};
 use super::place::attempt;
@@ -62,7 +62,7 @@ impl Why {
         let mut alternatives = Vec::new();
         for (index, planned) in plan.models.iter().enumerate() {
             for step in Step::ALL {
-                let Some(context) = step.from(planned.context, takes_blocks(&requests[index])) else {
+                let Some(context) = step.from(planned.context, &requests[index]) else {
                     continue;
                 };
                 let mut changed = requests.clone();

@@ -251,22 +251,27 @@ impl LocalEngine {
             let name = &self.info.name;
             return Err(invalid("slot", &format!("model `{name}` has no slot {slot}")));
         }
-        let name = match action {
-            SlotAction::Erase => return self.slot_job(slot, SlotWork::Erase).await,
-            SlotAction::Save(ref name) | SlotAction::Restore(ref name) => name.clone(),
-        };
-        let Some(SavedSequences { folder, model }) = self.spec.saved.clone() else {
-            return Err(EngineError::NotSupported {
-                message: "this server saves no slots: start it with `slot_save_path` in [server]".to_owned(),
-            });
-        };
-        if action == SlotAction::Restore(name.clone()) {
-            let (path, context) = (folder.join(&name), self.info.context);
-            let checked = aside(move || sealed::check(&path, &model, context)).await?;
-            let bytes = checked.map_err(|error| invalid("filename", &format!("`{name}` {error}")))?;
-            let done = self.slot_job(slot, SlotWork::Restore(folder.join(&name))).await?;
-            return Ok(SlotOutcome { bytes, ..done });
+        let saved = self.spec.saved.clone().ok_or_else(|| EngineError::NotSupported {
+            message: "this server saves no slots: start it with `slot_save_path` in [server]".to_owned(),
+        });
+        match action {
+            SlotAction::Erase => self.slot_job(slot, SlotWork::Erase).await,
+            SlotAction::Save(name) => self.save_slot(slot, name, saved?).await,
+            SlotAction::Restore(name) => self.restore_slot(slot, &name, saved?).await,
         }
+    }
+
+    async fn restore_slot(&self, slot: u32, name: &str, saved: SavedSequences) -> Result<SlotOutcome, EngineError> {
+        let path = saved.folder.join(name);
+        let (file, context) = (path.clone(), self.info.context);
+        let checked = aside(move || sealed::check(&file, &saved.model, context)).await?;
+        let bytes = checked.map_err(|error| invalid("filename", &format!("`{name}` {error}")))?;
+        let done = self.slot_job(slot, SlotWork::Restore(path)).await?;
+        Ok(SlotOutcome { bytes, ..done })
+    }
+
+    async fn save_slot(&self, slot: u32, name: String, saved: SavedSequences) -> Result<SlotOutcome, EngineError> {
+        let SavedSequences { folder, model } = saved;
         let failed = |error: std::io::Error| EngineError::Compute {
             model: self.info.name.clone(),
             reason: format!("`{name}` cannot be written: {error}"),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-use crate::files::Staging;
+use crate::files::{self, Staging};
 use crate::fingerprint::Fingerprint;
 
 const MAGIC: [u8; 8] = *b"HRTHSEQS";
@@ -81,10 +81,8 @@ impl Draft {
         file.write_all(&hash.finalize())?;
         file.write_all(&VERSION.to_le_bytes())?;
         file.write_all(&MAGIC)?;
-        file.sync_all()?;
-        self.file.persist(self.folder.join(name)).map_err(|error| error.error)?;
-        #[cfg(unix)]
-        File::open(&self.folder)?.sync_all()?;
+        drop(file);
+        files::publish(self.file, &self.folder, Path::new(name))?;
         Ok(length + SEAL as u64)
     }
 }

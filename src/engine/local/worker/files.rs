@@ -105,7 +105,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Reads one file into memory; false if there is no room for it, or it cannot be used.
+    /// Reads one file into memory, unless it cannot be used; false if there is no room for it.
     fn recall_one(&mut self, saved: &SavedSequences, path: &Path) -> bool {
         let checked = sealed::check(path, &saved.model, self.context_length);
         let checked = checked.map_err(|error| error.to_string());
@@ -113,7 +113,7 @@ impl Worker<'_> {
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(model = self.name, path = %path.display(), error, "a saved sequence cannot be used");
-                return false;
+                return true;
             }
         }
         let sequence = self.slots[0].sequence;
@@ -125,7 +125,7 @@ impl Worker<'_> {
         }
         let can_trim = self.can_trim(sequence);
         let Ok(state) = self.context.state_seq_get(sequence, LlamaStateSeqFlags::empty()) else {
-            return false;
+            return true;
         };
         self.kept.push(Kept {
             tokens: self.slots[0].cached.clone(),
