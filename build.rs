@@ -20,20 +20,22 @@ fn main() {
     }
     let source = crate_source();
     bindings(&source);
-    chat(&source.join("llama.cpp"));
+    beside_llama(&source.join("llama.cpp"));
 }
 
-/// Compiles `src/llama/chat/common.cpp`. llama-cpp-sys-2 links what it calls.
-fn chat(llama: &Path) {
-    const SOURCE: &str = "src/llama/chat/common.cpp";
-    println!("cargo:rerun-if-changed={SOURCE}");
+/// Compiles what calls functions of llama.cpp that only C++ knows. llama-cpp-sys-2 links what it calls.
+fn beside_llama(llama: &Path) {
+    const SOURCES: [&str; 2] = ["src/llama/chat/common.cpp", "src/llama/mtp.cpp"];
     let mut build = cc::Build::new();
     // The warnings are mostly those of llama.cpp's headers.
-    build.cpp(true).std("c++17").warnings(false).file(SOURCE);
-    for folder in ["common", "include", "ggml/include", "vendor"] {
+    build.cpp(true).std("c++17").warnings(false).files(SOURCES);
+    for source in SOURCES {
+        println!("cargo:rerun-if-changed={source}");
+    }
+    for folder in ["common", "include", "src", "ggml/include", "vendor"] {
         build.include(llama.join(folder));
     }
-    build.compile("hearth_chat");
+    build.compile("hearth_llama");
 }
 
 /// Puts llama.cpp's libraries and modules beside the program, which looks for them there, so that all can be copied.

@@ -44,6 +44,7 @@ static ENGINE: LazyLock<LocalEngine> = LazyLock::new(|| {
         placement: Placement::default(),
         experts: None,
         embedding: None,
+        draft: None,
     };
     let engine = LocalEngine::start(info, spec, 8, Metrics::new().model("bench")).expect("a thread");
     engine.wait_until_loaded(|_| ()).expect("the model loads");

@@ -14,7 +14,8 @@ use serde_json::Value;
 const ROUNDING: u64 = 4 * 10_486;
 
 fn model(folder: &Path, arch: Arch, mix: &str) -> String {
-    let shape = Shape::preset(arch, "tiny").unwrap();
+    let mut shape = Shape::preset(arch, "tiny").unwrap();
+    shape.mtp = arch == Arch::Qwen3next;
     let path = folder.join(format!("{}.gguf", arch.as_str()));
     let mix = Mix::from_name(mix).unwrap();
     Synthetic::new(shape, mix).write(&path, |_, _| ()).unwrap();
@@ -69,6 +70,10 @@ fn random_models_take_what_is_planned() {
     ] {
         let path = model(folder.path(), arch, mix);
         let cache = "experts = { placement = \"cache\", cache = \"50%\" }";
+        let (head, both) = (
+            "draft = { kind = \"mtp\" }",
+            format!("{cache}\ndraft = {{ kind = \"mtp\" }}"),
+        );
         for more in [
             "",
             "ubatch = 1024\nkv_type = \"q8_0\"",
@@ -76,8 +81,12 @@ fn random_models_take_what_is_planned() {
             "embeddings = true",
             "role = \"embedding\"",
             cache,
+            head,
+            &both,
         ] {
-            if arch == Arch::Llama && more == cache {
+            let has_experts = arch != Arch::Llama;
+            let has_head = arch == Arch::Qwen3next;
+            if !has_experts && more == cache || !has_head && (more == head || more == both) {
                 continue;
             }
             let text = format!(
@@ -85,6 +94,13 @@ fn random_models_take_what_is_planned() {
                 arch.as_str()
             );
             let server = Server::configured(&text, 1, None);
+            // The copies of a layer are allocated when it computes.
+            let model = arch.as_str();
+            let (status, answer) = server.post(
+                "/completion",
+                &serde_json::json!({"model": model, "prompt": [1, 2, 3], "n_predict": 4}),
+            );
+            assert!(status == 200 || more.contains("embedding"), "{answer}");
             check(&server.get("/api/v1/memory").1["models"][0]);
         }
     }

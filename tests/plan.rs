@@ -10,7 +10,9 @@ use std::sync::OnceLock;
 use hearth::synthetic::{Arch, Mix, Shape, Synthetic};
 
 fn header(path: &Path, arch: Arch, preset: &str) {
-    let shape = Shape::preset(arch, preset).unwrap();
+    let mut shape = Shape::preset(arch, preset).unwrap();
+    // As the published files have it.
+    shape.mtp = arch == Arch::Qwen3next;
     let synthetic = Synthetic {
         header_only: true,
         ..Synthetic::new(shape, Mix::from_name("q4_k_m").unwrap())

@@ -81,6 +81,11 @@ pub(super) struct Timings {
     predicted_ms: f64,
     predicted_per_token_ms: f64,
     predicted_per_second: f64,
+    /// Guesses for tokens that were computed, and those that were right; left out where none were made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draft_n: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draft_n_accepted: Option<u32>,
 }
 
 impl From<&Totals> for Timings {
@@ -91,6 +96,7 @@ impl From<&Totals> for Timings {
         let (prompt, predicted) = (timings.prefill.as_secs_f64(), timings.decode.as_secs_f64());
         // The first token belongs to the prefill: the decode rate counts the steps after it.
         let steps = usage.completion_tokens.saturating_sub(1);
+        let drafted = usage.draft_tokens > 0;
         Self {
             cache_n: usage.cached_tokens,
             prompt_n: computed,
@@ -101,6 +107,8 @@ impl From<&Totals> for Timings {
             predicted_ms: predicted * 1e3,
             predicted_per_token_ms: per_token(predicted, steps),
             predicted_per_second: per_second(steps, predicted),
+            draft_n: drafted.then_some(usage.draft_tokens),
+            draft_n_accepted: drafted.then_some(usage.accepted_tokens),
         }
     }
 }

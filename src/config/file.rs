@@ -76,6 +76,7 @@ fn model(mut table: Table<'_, '_>, base: &Base, problems: &Problems) -> PartialM
     base.anchor(&mut model.source, "path", problems);
     base.read_template(&mut model.chat_template, problems);
     model.experts = section(table.table("experts", "[model.experts]"));
+    model.draft = section(table.table("draft", "[model.draft]"));
     if let Some(sampling) = table.table("sampling", "[model.sampling]") {
         model.sampling = PartialSampling::read(sampling, problems);
     }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json};
 
 use super::diagnostic::Origin;
-use super::kind::{Auto, Choice, Kind, List, Maybe, Object, Text, Truth, whole};
+use super::kind::{Auto, Choice, Kind, List, Maybe, Object, Probability, Text, Truth, whole};
 use super::reader::Table;
 use super::sampling::PartialSampling;
 use super::section::{Entry, Fallback, Key, Section, default_text, doc_text, entry, first, key_name, section};
 use super::setting::Setting;
-use super::types::{CacheDevice, CacheSize, ChatTemplate, ExpertPlacement, MemoryLimit, ModelSource};
+use super::types::{CacheDevice, CacheSize, ChatTemplate, DraftKind, ExpertPlacement, MemoryLimit, ModelSource};
 use super::value::{self, Fault};
 use crate::experts::policy::PolicyKind;
 use crate::memory::KvType;
@@ -159,6 +159,8 @@ section! {
     } below {
         /// Where the routed experts are computed.
         experts: ExpertsConfig = PartialExperts;
+        /// Guesses for the tokens that come next.
+        draft: DraftConfig = PartialDraft;
         /// Sampling where a request says nothing.
         sampling: SamplingOverrides = PartialSampling;
     }
@@ -191,6 +193,30 @@ section! {
         /// which experts have a copy ([compared](expert-policies.md)). `"auto"` is `"lfu-decay"`, and `"predictive"` for small
         /// experts, where two uploads per layer and token are less than 16 MiB together
         policy: Option<PolicyKind> = Value(None), Choice { words: policies(), hint: None };
+    }
+}
+
+section! {
+    /// Guesses for the tokens that come next, which are computed together with the one that is sure. The answers have the
+    /// distribution that they have without: a guess counts only if the model samples the same token.
+    #[derive(Copy)]
+    "[model.draft]" DraftConfig, PartialDraft {
+        /// `"mtp"`: by the model's own head for multi-token prediction; `"ngram"`: what followed the same three tokens before in the
+        /// text; `"none"`; `"auto"`: by the head if the file has one, else by the text, and only where it is measured to be
+        /// faster
+        kind: DraftKind = Value(DraftKind::Auto), Choice {
+            words: [
+                ("auto", DraftKind::Auto),
+                ("mtp", DraftKind::Mtp),
+                ("ngram", DraftKind::Ngram),
+                ("none", DraftKind::None),
+            ],
+            hint: Some("\"auto\" makes guesses where they pay, \"none\" makes none"),
+        }, variable "HEARTH_DRAFT", flag "--draft" "KIND";
+        /// guesses for each stream in a pass at most
+        max: u32 = Value(2), whole(1..=16);
+        /// a guess of the head that is less likely than this is not made
+        min_probability: f32 = Value(0.0), Probability;
     }
 }
 
@@ -251,6 +277,12 @@ impl Default for ExpertsConfig {
     }
 }
 
+impl Default for DraftConfig {
+    fn default() -> Self {
+        PartialDraft::default().build().expect("no key of it is required")
+    }
+}
+
 impl ModelConfig {
     /// A model with the defaults of everything but its name and source.
     #[must_use]
@@ -304,6 +336,11 @@ impl PartialConfig {
                 let mut models = self.models.iter_mut();
                 models.try_for_each(|model| model.set(key.name, text, origin))
             }
+            PartialDraft::TITLE => {
+                PartialDraft::default().set(key.name, text, origin)?;
+                let mut models = self.models.iter_mut();
+                models.try_for_each(|model| model.draft.set(key.name, text, origin))
+            }
             _ => {
                 PartialExperts::default().set(key.name, text, origin)?;
                 let mut models = self.models.iter_mut();
@@ -331,6 +368,7 @@ pub fn keys() -> Vec<Key> {
         PartialMemory::keys(),
         PartialModel::keys(),
         PartialExperts::keys(),
+        PartialDraft::keys(),
         PartialPreset::keys(),
     ]
     .concat()

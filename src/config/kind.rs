@@ -286,6 +286,46 @@ impl Kind for Number {
     }
 }
 
+/// A number from 0 to 1.
+pub(super) struct Probability;
+
+impl Probability {
+    fn check(number: f32) -> Result<f32, Fault> {
+        if (0.0..=1.0).contains(&number) {
+            return Ok(number);
+        }
+        Err(Fault {
+            message: format!("must be from 0 to 1, but is {number}"),
+            hint: None,
+        })
+    }
+}
+
+impl Kind for Probability {
+    type Value = f32;
+
+    fn read(&self, key: &str, value: &Spanned<DeValue<'_>>, report: Report<'_>) -> Option<Setting<f32>> {
+        let number = Number.read(key, value, report)?.get().copied()?;
+        settle(Self::check(number), value, report)
+    }
+
+    fn parse(&self, text: &str) -> Result<f32, Fault> {
+        Number.parse(text).and_then(Self::check)
+    }
+
+    fn show(&self, value: &f32) -> Option<Json> {
+        Number.show(value)
+    }
+
+    fn schema(&self) -> Json {
+        json!({"type": "number", "minimum": 0, "maximum": 1})
+    }
+
+    fn range(&self) -> Option<String> {
+        Some("0 to 1".to_owned())
+    }
+}
+
 /// `true` or `false`.
 pub(super) struct Truth;
 

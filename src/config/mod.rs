@@ -32,11 +32,13 @@ use std::path::{Path, PathBuf};
 pub use crate::memory::KvType;
 pub use diagnostic::{ConfigErrors, Diagnostic, Origin, Severity, SourceFile};
 pub use docs::keys_as_markdown;
-pub use keys::{Config, ExpertsConfig, MemoryConfig, ModelConfig, PresetConfig, ServerConfig, keys};
+pub use keys::{Config, DraftConfig, ExpertsConfig, MemoryConfig, ModelConfig, PresetConfig, ServerConfig, keys};
 pub use overrides::{OTHER_VARIABLES, Overrides};
 pub use schema::schema;
 pub use section::Key;
-pub use types::{CacheDevice, CacheSize, Environment, ExpertPlacement, MemoryLimit, ModelSource, STOP_BYTES, STOPS};
+pub use types::{
+    CacheDevice, CacheSize, DraftKind, Environment, ExpertPlacement, MemoryLimit, ModelSource, STOP_BYTES, STOPS,
+};
 
 use diagnostic::Problems;
 use keys::PartialConfig;

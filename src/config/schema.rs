@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{PartialExperts, PartialMemory, PartialModel, PartialPreset, PartialServer};
+use super::keys::{PartialDraft, PartialExperts, PartialMemory, PartialModel, PartialPreset, PartialServer};
 use super::sampling;
 use super::section::Section;
 
@@ -19,6 +19,7 @@ pub fn schema() -> Value {
     let below = |name: &str| json!({"$ref": format!("#/$defs/{name}")});
     let mut of_model = Map::new();
     of_model.insert("experts".to_owned(), below("Experts"));
+    of_model.insert("draft".to_owned(), below("Draft"));
     of_model.insert("sampling".to_owned(), below("SamplingOverrides"));
     let mut of_preset = Map::new();
     of_preset.insert("sampling".to_owned(), below("SamplingOverrides"));
@@ -40,6 +41,7 @@ pub fn schema() -> Value {
             "Model": PartialModel::schema(of_model),
             "Preset": PartialPreset::schema(of_preset),
             "Experts": PartialExperts::schema(Map::new()),
+            "Draft": PartialDraft::schema(Map::new()),
             "SamplingOverrides": sampling,
         },
     });

@@ -28,6 +28,7 @@ impl Loaded {
         for model in &self.partial.models {
             self.write_section(&mut out, "[[model]]", &model.entries());
             self.write_section(&mut out, "[model.experts]", &model.experts.entries());
+            self.write_section(&mut out, "[model.draft]", &model.draft.entries());
             let sampling = model.sampling.entries();
             if !sampling.is_empty() {
                 self.write_section(&mut out, "[model.sampling]", &sampling);
@@ -48,6 +49,7 @@ impl Loaded {
         let models = self.partial.models.iter().map(|model| {
             let mut table = object(model.entries());
             table.insert("experts".to_owned(), object(model.experts.entries()).into());
+            table.insert("draft".to_owned(), object(model.draft.entries()).into());
             table.insert("sampling".to_owned(), object(model.sampling.entries()).into());
             Value::Object(table)
         });

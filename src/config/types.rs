@@ -42,6 +42,18 @@ pub enum CacheDevice {
     Cpu,
 }
 
+/// What guesses the tokens that come next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DraftKind {
+    /// The model's head for multi-token prediction, else look-up, as far as it pays.
+    Auto,
+    /// The model's head for multi-token prediction.
+    Mtp,
+    /// Look-up in the text.
+    Ngram,
+    None,
+}
+
 /// How much of the experts has a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheSize {

@@ -78,6 +78,9 @@ pub struct Usage {
     pub completion_tokens: u32,
     /// Prompt tokens that were not computed again, as a slot or a saved state had them.
     pub cached_tokens: u32,
+    /// Guesses for tokens of the answer that were computed, and those that were right.
+    pub draft_tokens: u32,
+    pub accepted_tokens: u32,
 }
 
 /// Where the time of one answer went, measured at engine steps.

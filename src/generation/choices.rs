@@ -85,6 +85,8 @@ impl Stream for Choices {
 impl Totals {
     fn add(&mut self, end: &End, with_prompt: bool) {
         self.usage.completion_tokens += end.usage.completion_tokens;
+        self.usage.draft_tokens += end.usage.draft_tokens;
+        self.usage.accepted_tokens += end.usage.accepted_tokens;
         if with_prompt {
             self.usage.prompt_tokens += end.usage.prompt_tokens;
             self.usage.cached_tokens += end.usage.cached_tokens;
@@ -123,6 +125,7 @@ mod tests {
                 prompt_tokens: 5,
                 completion_tokens,
                 cached_tokens: 2,
+                ..Usage::default()
             },
             timings: Timings {
                 decode: Duration::from_secs(seconds),

@@ -5,4 +5,5 @@ pub(crate) mod cpu;
 pub mod log;
 #[cfg(feature = "dynamic-backends")]
 pub(crate) mod modules;
+pub mod mtp;
 pub mod openmp;

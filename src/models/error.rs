@@ -15,6 +15,10 @@ pub enum ModelError {
     /// A built-in model that cannot be made a file.
     #[error("model `{model}` cannot be used")]
     Unpack { model: String, source: UnpackError },
+    #[error(
+        "model `{0}` has no head for multi-token prediction that hearth can use; `draft = {{ kind = \"auto\" }}` does without"
+    )]
+    NoHead(String),
     #[error("the model does not fit this machine")]
     DoesNotFit(#[source] PlanError),
     #[error("the models do not fit this machine")]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::error::ModelError;
 use super::info::describe;
-use crate::config::{ModelConfig, ModelSource};
+use crate::config::{DraftKind, ModelConfig, ModelSource};
 use crate::engine::ModelInfo;
 use crate::gguf::{Gguf, GgufError};
 use crate::plan::{BATCH, Choices, Context, Embeddings, ModelRequest, ModelShape};
@@ -58,6 +58,7 @@ pub fn prepare(config: &ModelConfig) -> Result<Prepared<'_>, ModelError> {
             batch: config.ubatch.unwrap_or(BATCH),
         },
         embeddings: embeddings(config),
+        head: has_head(config, &gguf, &info.architecture).map_err(broken)?,
         choices: Choices {
             tokens: config.context.is_none(),
             parallel: config.parallel.is_none(),
@@ -75,6 +76,17 @@ pub fn prepare(config: &ModelConfig) -> Result<Prepared<'_>, ModelError> {
         info,
         request,
     })
+}
+
+/// Architectures whose head for multi-token prediction hearth drives: a single block, which llama.cpp computes in a context of its
+/// own.
+const WITH_HEAD: [&str; 3] = ["qwen3next", "qwen35", "qwen35moe"];
+
+/// Whether the model's head makes drafts.
+fn has_head(config: &ModelConfig, gguf: &Gguf, architecture: &str) -> Result<bool, GgufError> {
+    let wanted = matches!(config.draft.kind, DraftKind::Auto | DraftKind::Mtp);
+    let usable = WITH_HEAD.contains(&architecture) && gguf.geometry()?.mtp_layers == 1;
+    Ok(wanted && usable && embeddings(config) != Embeddings::Only)
 }
 
 /// The role of models that do nothing but make vectors.

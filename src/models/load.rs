@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::ModelError;
 use super::file::{Prepared, in_file, prepare};
 use super::registry::Registry;
-use crate::config::{Config, MemoryConfig, ModelConfig};
-use crate::engine::local::{self, ALL_LAYERS, EmbeddingSpec, LoadSpec, LocalEngine, Placement, SavedSequences};
+use crate::config::{Config, DraftConfig, DraftKind, MemoryConfig, ModelConfig};
+use crate::engine::local::{
+    self, ALL_LAYERS, DraftSource, DraftSpec, EmbeddingSpec, LoadSpec, LocalEngine, Placement, SavedSequences,
+};
 use crate::engine::{ModelInfo, Pooling, TokenEngine};
 use crate::experts::heat::{HeatMap, heat_file};
 use crate::experts::policy::{PolicyConfig, PolicyKind};
@@ -167,6 +170,7 @@ fn load_spec(
             planned: planned.rows.clone(),
         },
         experts: expert_cache(config, &gguf, planned, gpu)?,
+        draft: draft(config, request.head)?,
         embedding: embedding(request.embeddings, chosen, config.pooling, &gguf, &info.architecture),
     };
     Ok((info, spec))
@@ -189,6 +193,29 @@ fn saved_sequences(config: &ModelConfig, settings: &Config, gguf: &Gguf, kv_type
         env!("CARGO_PKG_VERSION").as_bytes(),
     ]);
     Some(SavedSequences { folder, model })
+}
+
+/// What guesses the tokens that come next, if something does.
+fn draft(config: &ModelConfig, has_head: bool) -> Result<Option<DraftSpec>, ModelError> {
+    let DraftConfig {
+        kind,
+        max,
+        min_probability,
+    } = config.draft;
+    let source = match kind {
+        DraftKind::None => return Ok(None),
+        DraftKind::Mtp if !has_head => return Err(ModelError::NoHead(config.name.clone())),
+        DraftKind::Mtp => DraftSource::Mtp,
+        DraftKind::Auto if has_head => DraftSource::Mtp,
+        DraftKind::Auto | DraftKind::Ngram => DraftSource::Lookup,
+    };
+    Ok(Some(DraftSpec {
+        source,
+        most: max,
+        least_probability: min_probability,
+        always: kind != DraftKind::Auto,
+        pass_price: Duration::ZERO,
+    }))
 }
 
 /// What the model does with texts, beside generating or instead.

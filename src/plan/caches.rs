@@ -50,7 +50,7 @@ fn waits(model: &Placed<'_>) -> bool {
 /// Copies that so many bytes hold in each layer, beside the entries that the cache needs for itself.
 fn fitting(model: &Placed<'_>, bytes: u64) -> u32 {
     let shape = &model.request.shape;
-    let entries = usize::try_from(bytes / shape.cache_entry().max(1)).unwrap_or(usize::MAX);
+    let entries = usize::try_from(bytes / model.request.cache_entry().max(1)).unwrap_or(usize::MAX);
     let capacity = capacity_of(entries, shape.experts_per_token as usize);
     u32::try_from(capacity).unwrap_or(u32::MAX).min(shape.experts)
 }
@@ -105,7 +105,7 @@ fn settle(model: &mut Placed<'_>, device: Tier, capacity: u32, how: &str) {
     let reason = format!(
         "{how} the {} holds {capacity} of {of} experts per layer ({} for one entry in each layer)",
         device.name(),
-        bytes(shape.cache_entry())
+        bytes(model.request.cache_entry())
     );
     model.reasons.push(reason);
 }

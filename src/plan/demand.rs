@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::memory::Context;
+use super::memory::{BATCH, Context};
 use super::outcome::Experts;
+use super::request::ModelRequest;
 use super::shape::{Component, LayerShape, ModelShape};
 use crate::experts::selection::allocated_entries;
 use crate::memory::{Kind, Row, Tier};
@@ -57,7 +58,8 @@ pub(super) struct Host {
 }
 
 /// The rows of a model with these contexts.
-pub(super) fn rows(shape: &ModelShape, contexts: &[Context], layout: Layout, host: Host) -> Vec<Row> {
+pub(super) fn rows(request: &ModelRequest, layout: Layout, host: Host) -> Vec<Row> {
+    let (shape, contexts) = (&request.shape, &request.contexts());
     let mut weights: BTreeMap<(Component, Tier), u64> = BTreeMap::new();
     let mut memory: BTreeMap<(Kind, Tier), u64> = BTreeMap::new();
     for (number, layer) in shape.layers.iter().enumerate() {
@@ -74,10 +76,10 @@ pub(super) fn rows(shape: &ModelShape, contexts: &[Context], layout: Layout, hos
             *memory.entry((Kind::Recurrent, tier)).or_default() += context.state(shape, layer);
         }
     }
-    outer(shape, layout, host, &mut weights);
+    outer(request, layout, host, &mut weights);
     if let Experts::Cache { device, capacity, .. } = layout.experts {
         let entries = allocated_entries(capacity as usize, shape.experts_per_token as usize);
-        memory.insert((Kind::ExpertCache, device), shape.cache_entry() * entries as u64);
+        memory.insert((Kind::ExpertCache, device), request.cache_entry() * entries as u64);
     }
     for context in contexts {
         for (tier, bytes) in buffers(shape, *context, layout, host.gpu) {
@@ -102,10 +104,54 @@ pub(super) fn rows(shape: &ModelShape, contexts: &[Context], layout: Layout, hos
     weights.chain(memory).filter(|row| row.bytes > 0).collect()
 }
 
+/// The component of rows for drafts.
+pub const DRAFTS: &str = "drafts";
+
+/// The rows of a head that makes drafts, in a context of its own: it lies where a layer behind the last would.
+pub(super) fn of_head(request: &ModelRequest, head: &LayerShape, layout: Layout) -> Vec<Row> {
+    let shape = &request.shape;
+    let context = Context {
+        batch: request.context.batch.min(BATCH),
+        ..request.context
+    };
+    let number = shape.layers.len();
+    let (tier, experts, output) = (
+        layout.tier(shape, number),
+        layout.experts(shape, number),
+        layout.output(),
+    );
+    let of_experts = head.experts();
+    let weights = [
+        (Kind::Weights, tier, head.bytes() - of_experts),
+        (Kind::Experts, experts, of_experts),
+    ];
+    let weights = weights.map(|(kind, tier, bytes)| Row {
+        component: Component::Mtp.name(),
+        kind,
+        tier,
+        bytes,
+    });
+    let memory = [
+        (Kind::Kv, tier, context.kv(head)),
+        (Kind::Compute, output, context.compute_alone(shape, head)),
+        (Kind::Compute, Tier::Ram, context.logits(shape)),
+    ];
+    let memory = memory.into_iter().map(|(kind, tier, bytes)| Row {
+        component: DRAFTS,
+        kind,
+        tier,
+        bytes,
+    });
+    weights.into_iter().chain(memory).filter(|row| row.bytes > 0).collect()
+}
+
 /// Weights outside of the layers. The embeddings stay in main memory, where llama.cpp looks tokens up.
-fn outer(shape: &ModelShape, layout: Layout, host: Host, weights: &mut BTreeMap<(Component, Tier), u64>) {
+fn outer(request: &ModelRequest, layout: Layout, host: Host, weights: &mut BTreeMap<(Component, Tier), u64>) {
+    let shape = &request.shape;
     for (component, bytes) in &shape.outer {
         let (component, tier) = match component {
+            // Placed as a layer.
+            Component::Mtp if request.head().is_some() => continue,
             // Left in the file.
             Component::Mtp if !host.mapped => continue,
             Component::Mtp | Component::Embeddings => (*component, Tier::Ram),

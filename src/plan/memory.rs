@@ -182,14 +182,23 @@ impl Context {
                 states = self.recurrent(shape);
             }
         }
-        let stream = 5 * shape.width * self.batch() * F32;
-        let logits = if output {
-            shape.vocabulary * self.batch() * F32
-        } else {
-            0
-        };
+        let logits = if output { self.rows(shape.vocabulary) } else { 0 };
         let within = (row * self.batch() * F32).max(states) + copied;
-        self.masks(shape) + stream + logits.max(within)
+        self.masks(shape) + self.rows(5 * shape.width) + logits.max(within)
+    }
+
+    /// Bytes of the buffer in which a single layer and the output are computed: attention, the feed-forward network and the logits
+    /// of one token per sequence have the same memory, one after the other, beside three rows of the residual stream's width.
+    #[must_use]
+    pub fn compute_alone(&self, shape: &ModelShape, layer: &LayerShape) -> u64 {
+        let attention = self.masks(shape) + self.rows(layer.attention_row());
+        let network = self.rows(layer.network_row(shape));
+        self.rows(3 * shape.width) + self.logits(shape).max(attention).max(network)
+    }
+
+    /// Bytes of so many elements for each token of a batch.
+    fn rows(&self, elements: u64) -> u64 {
+        elements * self.batch() * F32
     }
 
     /// Bytes of the buffer in which the blocks of routed experts are computed apart from all else: gate, up and their product
@@ -221,6 +230,14 @@ impl Context {
 impl LayerShape {
     /// Elements that live at the same time for one token, beside the residual stream.
     fn row(&self, shape: &ModelShape) -> u64 {
+        self.network_row(shape).max(self.attention_row())
+    }
+
+    fn attention_row(&self) -> u64 {
+        2 * self.queries + self.keys + self.values
+    }
+
+    fn network_row(&self, shape: &ModelShape) -> u64 {
         let used = u64::from(shape.experts_per_token);
         let hidden = self.expert_feed_forward * used;
         // The outputs of the experts fit where gate and up were, or need memory of their own.
@@ -230,7 +247,6 @@ impl LayerShape {
             _ if 2 * hidden >= outputs => 3 * hidden,
             _ => 3 * hidden + outputs,
         };
-        let attention = 2 * self.queries + self.keys + self.values;
-        block.max(3 * self.feed_forward).max(attention)
+        block.max(3 * self.feed_forward)
     }
 }

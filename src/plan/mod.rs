@@ -22,6 +22,7 @@ mod tests;
 mod threads;
 mod why;
 
+pub use demand::DRAFTS;
 pub use memory::{BATCH, Context, Prediction, predict};
 pub use outcome::{Estimate, Experts, ModelPlan, Plan, PlanError, TierUse};
 pub use request::{Choices, Embeddings, ModelRequest};

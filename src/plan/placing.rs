@@ -1,7 +1,7 @@
 //! All models with their layouts while a plan is made.
 
 use super::budget::Budget;
-use super::demand::{Host, Layout, all_layers, rows};
+use super::demand::{Host, Layout, all_layers, of_head, rows};
 use super::outcome::{Experts, ModelPlan};
 use super::request::ModelRequest;
 use super::speed;
@@ -25,7 +25,11 @@ pub(super) struct Placed<'a> {
 
 impl Placed<'_> {
     pub fn rows(&self) -> Vec<Row> {
-        rows(&self.request.shape, &self.request.contexts(), self.layout, self.host)
+        let (request, mut rows) = (self.request, rows(self.request, self.layout, self.host));
+        if let Some(head) = request.head() {
+            rows.extend(of_head(request, head, self.layout));
+        }
+        rows
     }
 
     pub fn bytes(&self, tier: Tier) -> u64 {

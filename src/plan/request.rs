@@ -1,7 +1,7 @@
 //! What is asked of a plan.
 
 use super::memory::Context;
-use super::shape::ModelShape;
+use super::shape::{LayerShape, ModelShape};
 use crate::config::{CacheDevice, CacheSize, ExpertPlacement, ExpertsConfig};
 use crate::gguf::TensorType;
 use crate::memory::KvType;
@@ -41,6 +41,8 @@ pub struct ModelRequest {
     pub context: Context,
     pub choices: Choices,
     pub embeddings: Embeddings,
+    /// Its head for multi-token prediction makes drafts.
+    pub head: bool,
     /// How much its speed counts beside that of others.
     pub importance: u32,
     pub experts: ExpertsConfig,
@@ -56,6 +58,16 @@ impl ModelRequest {
             Embeddings::Beside => vec![self.context, self.context.of_embeddings(false)],
             Embeddings::Only => vec![self.context.of_embeddings(true)],
         }
+    }
+
+    /// The head, if it makes drafts.
+    pub(super) fn head(&self) -> Option<&LayerShape> {
+        self.shape.head.as_ref().filter(|_| self.head)
+    }
+
+    /// Bytes of one copy of an expert in every layer that has some.
+    pub(super) fn cache_entry(&self) -> u64 {
+        self.shape.cache_entry() + self.head().map_or(0, |head| head.expert)
     }
 
     /// Whether its keys can be made of whole blocks of this type; else how many elements a block has.

@@ -57,6 +57,11 @@ impl Component {
         if number >= geometry.layers {
             return Self::Mtp;
         }
+        Self::within(rest, geometry)
+    }
+
+    /// The part of a layer that a tensor belongs to.
+    fn within(rest: &str, geometry: &Geometry) -> Self {
         match rest {
             _ if rest.contains("_exps") => Self::RoutedExperts,
             _ if rest.contains("shexp") => Self::SharedExperts,
@@ -90,8 +95,11 @@ pub struct ModelShape {
     pub architecture: String,
     /// Layers that every token passes.
     pub layers: Vec<LayerShape>,
-    /// Blocks for multi-token prediction; llama.cpp leaves them in the file.
+    /// Blocks for multi-token prediction; llama.cpp leaves them in the file where they are not used.
     pub mtp_layers: u32,
+    /// The first of them.
+    #[serde(skip)]
+    pub head: Option<LayerShape>,
     /// Weights outside of the layers, those of prediction blocks among them.
     pub outer: BTreeMap<Component, u64>,
     /// The output's weights are the embeddings'.
@@ -195,8 +203,14 @@ impl ModelShape {
         let geometry = gguf.geometry()?;
         let mut layers = vec![LayerShape::default(); geometry.layers as usize];
         let mut outer = BTreeMap::new();
+        let mut head = (geometry.mtp_layers > 0).then(LayerShape::default);
         for tensor in gguf.tensors() {
             let component = Component::of(tensor, &geometry);
+            if let (Some(head), Some((number, rest))) = (&mut head, block(&tensor.name))
+                && number == geometry.layers
+            {
+                head.add(rest, tensor, Component::within(rest, &geometry), &geometry);
+            }
             let layer = block(&tensor.name)
                 .and_then(|(number, rest)| Some((layers.get_mut(usize::try_from(number).ok()?)?, rest)));
             match layer {
@@ -212,6 +226,7 @@ impl ModelShape {
         Ok(Self {
             layers,
             mtp_layers: geometry.mtp_layers,
+            head,
             tied: !outer.contains_key(&Component::Output),
             outer,
             width: geometry.embedding.into(),

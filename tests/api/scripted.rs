@@ -58,6 +58,7 @@ fn finished(reason: FinishReason) -> Event {
             prompt_tokens: 7,
             completion_tokens: 3,
             cached_tokens: 4,
+            ..Usage::default()
         },
         timings: Timings {
             queue: Duration::from_millis(1),

@@ -169,6 +169,7 @@ fn variables_and_flags_are_unique_and_keys_are_described() {
             "[memory]" => "Memory",
             "[[model]]" => "Model",
             "[[preset]]" => "Preset",
+            "[model.draft]" => "Draft",
             _ => "Experts",
         };
         assert!(schema_keys(table).contains(key.name), "{key:?}");

@@ -218,6 +218,7 @@ mod tests {
                     prompt_tokens: 10,
                     completion_tokens: 5,
                     cached_tokens: 4,
+                    ..Tokens::default()
                 },
                 reasoning_tokens: 2,
                 ..Totals::default()

@@ -9,7 +9,7 @@ use super::results::{Measured, WARM_UP};
 use crate::cli::engines;
 use crate::cli::generate::{Asker, Item};
 use crate::cli::output;
-use crate::config::{CacheDevice, CacheSize, Config, ExpertPlacement, ModelConfig};
+use crate::config::{CacheDevice, CacheSize, Config, DraftKind, ExpertPlacement, ModelConfig};
 use crate::engine::SamplingOverrides;
 use crate::experts::ExpertCache;
 use crate::experts::policy::LayerCounts;
@@ -39,6 +39,8 @@ pub(super) fn with_cache(model: &ModelConfig) -> anyhow::Result<ModelConfig> {
     }
     let mut model = model.clone();
     model.parallel = Some(1);
+    // Wrong guesses are routed, too.
+    model.draft.kind = DraftKind::None;
     let experts = &mut model.experts;
     if experts.placement != ExpertPlacement::Cache {
         experts.placement = ExpertPlacement::Cache;

@@ -34,6 +34,8 @@ pub enum LoadError {
     Embeddings(String),
     #[error("`embeddings` cannot be used together with the cache of experts; `placement = \"cpu\"` or \"gpu\" can")]
     EmbeddingsBesideCache,
+    #[error("the head for multi-token prediction cannot be used; `draft = {{ kind = \"none\" }}` goes without")]
+    Head,
     #[error("the first token cannot be computed: {0}")]
     WarmUp(#[from] ComputeError),
     #[error("the engine thread panicked; see the log")]
@@ -65,4 +67,8 @@ pub enum ComputeError {
     Grammar(#[from] crate::grammar::Exhausted),
     #[error("no token of the vocabulary goes on as the grammar wants it")]
     Stuck,
+    #[error("a wrong guess cannot be taken back")]
+    TakeBack,
+    #[error(transparent)]
+    Head(#[from] super::drafts::MtpError),
 }

@@ -21,8 +21,9 @@ use crate::experts::{self, ExpertCache};
 use crate::gguf::TensorType;
 use crate::host::{self, GpuId};
 use crate::llama::log::Listener;
+use crate::llama::mtp::{HeadParams, HiddenStates};
 use crate::memory::{KvType, Row};
-use crate::plan::Threads;
+use crate::plan::{BATCH, Threads};
 
 /// Everything the engine thread needs to load a model.
 #[derive(Debug, Clone)]
@@ -48,6 +49,15 @@ pub struct LoadSpec {
     pub experts: Option<Arc<ExpertCache>>,
     /// Turn texts into vectors.
     pub embedding: Option<EmbeddingSpec>,
+    /// Guess the tokens that come next.
+    pub draft: Option<DraftSpec>,
+}
+
+impl LoadSpec {
+    /// Whether the model's head for multi-token prediction is used.
+    fn has_head(&self) -> bool {
+        self.draft.is_some_and(|draft| draft.source == DraftSource::Mtp)
+    }
 }
 
 /// What a model does with texts, beside generating or instead.
@@ -58,6 +68,28 @@ pub struct EmbeddingSpec {
     pub only: bool,
     /// Tokens of a text at most, and of all texts that are computed in one pass.
     pub max_tokens: u32,
+}
+
+/// How a model makes drafts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DraftSpec {
+    pub source: DraftSource,
+    /// Guesses for each stream in a pass at most; at least 1.
+    pub most: u32,
+    /// A guess that is less likely than this is not made.
+    pub least_probability: f32,
+    /// As many guesses as possible are made in every pass; else as many as pay, which may be none.
+    pub always: bool,
+    /// What each pass takes longer than it does, as if a device had to be waited for: to try drafts where they do not pay.
+    pub pass_price: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DraftSource {
+    /// The model's head for multi-token prediction.
+    Mtp,
+    /// What followed the same tokens before.
+    Lookup,
 }
 
 /// Where the parts of a model go, as its plan says.
@@ -100,6 +132,9 @@ pub(crate) fn backend() -> &'static LlamaBackend {
     })
 }
 
+/// ggml's number of half precision.
+const F16: u32 = 1;
+
 /// More layers than any model has.
 pub const ALL_LAYERS: u32 = 9999;
 
@@ -114,7 +149,8 @@ pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>, log: &Listener) 
     };
     let mut params = LlamaModelParams::default()
         .with_n_gpu_layers(layers)
-        .with_use_mmap(!placement.no_mmap);
+        .with_use_mmap(!placement.no_mmap)
+        .with_load_mtp(spec.has_head());
     // Without this llama.cpp would spread layers over all GPUs.
     if let Some(gpu) = placement.gpu {
         params = params
@@ -156,9 +192,7 @@ pub(super) fn new_context<'m>(
     let total = context
         .checked_mul(parallel)
         .ok_or(LoadError::TooLarge { context, parallel })?;
-    let threads = |count: u32| i32::try_from(count).unwrap_or(1);
-    let kv_type = TensorType::from_name(spec.placement.kv_type.name());
-    let kv_type = kv_type.map_or(KvCacheType::F16, |kind| KvCacheType::Unknown(kind.id));
+    let kv_type = kv_type(spec).map_or(KvCacheType::F16, KvCacheType::Unknown);
     let params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(total))
         .with_n_batch(spec.batch)
@@ -170,11 +204,34 @@ pub(super) fn new_context<'m>(
         .with_n_threads(threads(spec.threads.decode))
         .with_n_threads_batch(threads(spec.threads.prefill))
         .with_no_perf(true);
-    model
-        .new_context(backend(), params)
-        .map_err(|error| LoadError::Context {
-            context,
-            parallel,
-            reason: log.explain(&error),
-        })
+    let created = model.new_context(backend(), params);
+    let created = created.map_err(|error| LoadError::Context {
+        context,
+        parallel,
+        reason: log.explain(&error),
+    })?;
+    if let Some(states) = HiddenStates::of(&created) {
+        states.want(false);
+    }
+    Ok(created)
+}
+
+fn threads(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(1)
+}
+
+/// ggml's number of the type of keys and values.
+fn kv_type(spec: &LoadSpec) -> Option<u32> {
+    TensorType::from_name(spec.placement.kv_type.name()).map(|kind| kind.id)
+}
+
+/// What the context of the model's head for multi-token prediction is like.
+pub(super) fn head_params(spec: &LoadSpec) -> HeadParams {
+    HeadParams {
+        context: spec.context,
+        sequences: spec.parallel,
+        batch: spec.batch.min(BATCH),
+        kv_type: kv_type(spec).unwrap_or(F16),
+        threads: (threads(spec.threads.decode), threads(spec.threads.prefill)),
+    }
 }

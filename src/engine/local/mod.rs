@@ -6,6 +6,7 @@
 mod allocated;
 mod bare;
 mod checkpoints;
+mod drafts;
 mod embedder;
 mod error;
 mod gauge;
@@ -36,7 +37,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::{oneshot, watch};
 
 pub use error::{ComputeError, LoadError};
-pub use load::{ALL_LAYERS, EmbeddingSpec, LoadSpec, Placement, initialise};
+pub use load::{ALL_LAYERS, DraftSource, DraftSpec, EmbeddingSpec, LoadSpec, Placement, initialise};
 pub use sampler::argmax;
 pub use sealed::SavedSequences;
 
@@ -48,7 +49,7 @@ use self::thinking::Thinking;
 use self::thread::{Thread, memory};
 use self::tokenize::{aside, longest_piece, split};
 use super::{
-    Buffers, Embeddings, EngineError, EventStream, GenerateRequest, Health, InfillTokens, MAX_ROUTED_TOKENS, MemoryUse,
+    Embeddings, EngineError, EventStream, GenerateRequest, Health, InfillTokens, MAX_ROUTED_TOKENS, MemoryUse,
     ModelInfo, Pooling, Prompt, SlotAction, SlotCounts, SlotOutcome, SlotState, Token, TokenEngine,
 };
 use crate::experts::{Change, ChangeError, ExpertCache, ExpertStats};
@@ -66,8 +67,8 @@ pub struct LocalEngine {
     grammars: Arc<Grammars>,
     /// There is one when the model is loaded and makes embeddings.
     embedder: Arc<OnceLock<Embedder>>,
-    /// Buffers that llama.cpp has allocated.
-    buffers: Arc<OnceLock<Vec<Buffers>>>,
+    /// What it takes, when it is loaded, without the cache of experts.
+    memory: Arc<OnceLock<MemoryUse>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -81,7 +82,7 @@ impl LocalEngine {
     pub fn start(info: ModelInfo, spec: LoadSpec, queue: usize, metrics: ModelMetrics) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::new(spec.parallel, queue));
         let model = Arc::new(OnceLock::new());
-        let buffers = Arc::new(OnceLock::new());
+        let memory = Arc::new(OnceLock::new());
         let embedder = Arc::new(OnceLock::new());
         metrics.slots.set(i64::from(spec.parallel));
         let thread = Thread {
@@ -89,7 +90,7 @@ impl LocalEngine {
             spec: spec.clone(),
             shared: shared.clone(),
             model: model.clone(),
-            buffers: buffers.clone(),
+            memory: memory.clone(),
             embedder: Arc::downgrade(&embedder),
             metrics,
         };
@@ -104,7 +105,7 @@ impl LocalEngine {
             longest_piece: OnceLock::new(),
             grammars: Arc::default(),
             embedder,
-            buffers,
+            memory,
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -426,7 +427,7 @@ impl TokenEngine for LocalEngine {
     }
 
     fn memory(&self) -> Option<MemoryUse> {
-        memory(&self.spec, &self.buffers)
+        memory(&self.spec, &self.memory)
     }
 
     fn change_experts(&self, change: Change) -> Option<Result<(), ChangeError>> {

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use llama_cpp_2::context::session::SeqState;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::checkpoints::{Checkpoint, reusable};
@@ -23,6 +24,8 @@ pub(super) struct Slot {
     pub(super) cached: Vec<Token>,
     /// States of beginnings of `cached`, shorter ones first; only where the memory cannot drop its last tokens.
     pub(super) checkpoints: Vec<Checkpoint>,
+    /// What cannot be cut back, as it was before the last pass, if that had guesses.
+    pub(super) undo: Option<SeqState>,
     /// Value of the worker's clock when the slot was last used; the smallest is given away first.
     pub(super) last_used: u64,
     pub(super) active: Option<Sequence>,
@@ -52,8 +55,13 @@ pub(super) struct Sequence {
     pub(super) keeps: bool,
     /// Lengths of the prompt at which a state is to be saved, the next one last.
     pub(super) saves_at: Vec<usize>,
-    /// The token that was sampled and has not been computed yet; `None` during prefill.
-    pub(super) next: Option<Token>,
+    /// Tokens that were sampled and are not computed, or must be computed again; none during prefill.
+    pub(super) pending: Vec<Token>,
+    /// Guesses for what follows them, for the next pass.
+    pub(super) guesses: Vec<Token>,
+    /// Guesses that were made so far, and those that were right.
+    pub(super) drafted: u32,
+    pub(super) accepted: u32,
     /// The slot that computes the same prompt; this one takes it over when it is done.
     pub(super) follows: Option<usize>,
     pub(super) generated: u32,
@@ -88,7 +96,10 @@ impl Sequence {
             max_tokens: request.max_tokens,
             keeps: request.cache_prompt,
             saves_at: Vec::new(),
-            next: None,
+            pending: Vec::new(),
+            guesses: Vec::new(),
+            drafted: 0,
+            accepted: 0,
             follows: None,
             generated: 0,
             reused,
@@ -159,6 +170,8 @@ impl Sequence {
             prompt_tokens: count(self.prompt.len()),
             completion_tokens: self.generated,
             cached_tokens: count(self.reused),
+            draft_tokens: self.drafted,
+            accepted_tokens: self.accepted,
         }
     }
 
@@ -198,6 +211,7 @@ impl Slot {
             sequence,
             cached: Vec::new(),
             checkpoints: Vec::new(),
+            undo: None,
             last_used: 0,
             active: None,
         }
@@ -219,14 +233,14 @@ impl Slot {
     /// are told: only in passes of single tokens is it known which ones are whose.
     pub(super) fn decodes(&self) -> bool {
         let decodes = |active: &Sequence| {
-            active.next.is_some() || (active.routed.is_some() && self.cached.len() + 1 == active.prompt.len())
+            !active.pending.is_empty() || (active.routed.is_some() && self.cached.len() + 1 == active.prompt.len())
         };
         self.active.as_ref().is_some_and(decodes)
     }
 
     /// The prompt that is not computed yet, if there is one; `prefilled` counts all prompt tokens that the engine computed.
     pub(super) fn waiting(&self, index: usize, prefilled: u64) -> Option<Waiting> {
-        let computes = |active: &&Sequence| active.next.is_none() && active.follows.is_none();
+        let computes = |active: &&Sequence| active.pending.is_empty() && active.follows.is_none();
         let active = self.active.as_ref().filter(computes)?;
         let own = self.cached.len() - active.reused;
         let left = active.prompt.len() - self.cached.len() - usize::from(active.routed.is_some());

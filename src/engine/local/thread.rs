@@ -7,6 +7,7 @@ use llama_cpp_2::model::LlamaModel;
 use parking_lot::Mutex;
 
 use super::allocated;
+use super::drafts::Drafts;
 use super::embedder::{self, Embedder};
 use super::error::LoadError;
 use super::load::{self, LoadSpec};
@@ -16,6 +17,7 @@ use crate::engine::{Buffers, EngineError, Health, MemoryUse};
 use crate::experts::Device;
 use crate::llama::log::Listener;
 use crate::memory::{Kind, Tier, bytes};
+use crate::plan::DRAFTS;
 use crate::telemetry::ModelMetrics;
 
 /// What the engine thread takes with it.
@@ -24,7 +26,7 @@ pub(super) struct Thread {
     pub(super) spec: LoadSpec,
     pub(super) shared: Arc<Shared>,
     pub(super) model: Arc<OnceLock<Arc<LlamaModel>>>,
-    pub(super) buffers: Arc<OnceLock<Vec<Buffers>>>,
+    pub(super) memory: Arc<OnceLock<MemoryUse>>,
     /// Weak: when the engine is dropped no job can come any more, and the thread ends.
     pub(super) embedder: Weak<OnceLock<Embedder>>,
     pub(super) metrics: ModelMetrics,
@@ -76,12 +78,21 @@ impl Thread {
             let mut embeddings = embedder::Embeddings::new(&self.spec, embedding, &model, &log)?;
             let (embedder, jobs) = Embedder::new();
             drop(loading);
-            self.ready(&model, allocated::buffers(&log, mapped), Some(embedder), started);
+            let memory = MemoryUse {
+                planned: self.spec.placement.planned.clone(),
+                actual: allocated::buffers(&log, mapped),
+            };
+            self.ready(&model, memory, Some(embedder), started);
             embeddings.run(jobs, &log);
             return Ok(());
         }
         let context = load::new_context(&self.spec, &model, &log)?;
-        let mut buffers = allocated::buffers(&log, mapped);
+        let mut memory = MemoryUse {
+            planned: self.spec.placement.planned.clone(),
+            actual: allocated::buffers(&log, mapped),
+        };
+        let drafts = Drafts::of(&self.spec, &model, &context)?;
+        let of_drafts = allocated::buffers(&log, mapped);
         let mut worker = Worker::new(
             self.name.clone(),
             &model,
@@ -92,27 +103,32 @@ impl Thread {
             log,
         );
         worker.warm_up()?;
+        if worker.draft(drafts)? {
+            memory.actual.extend(of_drafts);
+        } else {
+            memory.planned.retain(|row| row.component != DRAFTS);
+        }
         drop(loading);
         let beside = |embedding| embedder::start_beside(&self.name, self.spec.clone(), embedding, model.clone());
         let embedder = match embedding.map(beside).transpose()? {
             Some((embedder, more)) => {
-                buffers.extend(more);
+                memory.actual.extend(more);
                 Some(embedder)
             }
             None => None,
         };
         worker.recall();
-        self.ready(&model, buffers, embedder, started);
+        self.ready(&model, memory, embedder, started);
         worker.run();
         worker.store();
         Ok(())
     }
 
     /// Lets requests in.
-    fn ready(&self, model: &Arc<LlamaModel>, buffers: Vec<Buffers>, embedder: Option<Embedder>, started: Instant) {
+    fn ready(&self, model: &Arc<LlamaModel>, memory: MemoryUse, embedder: Option<Embedder>, started: Instant) {
         // Set once, here.
         let _ = self.model.set(model.clone());
-        let _ = self.buffers.set(buffers);
+        let _ = self.memory.set(memory);
         if let (Some(embedder), Some(place)) = (embedder, self.embedder.upgrade()) {
             let _ = place.set(embedder);
         }
@@ -130,7 +146,7 @@ impl Thread {
 
     /// Warns where much more or less was allocated than planned.
     fn compare(&self) {
-        let Some(memory) = memory(&self.spec, &self.buffers) else {
+        let Some(memory) = memory(&self.spec, &self.memory) else {
             return;
         };
         if memory.planned.is_empty() {
@@ -158,14 +174,14 @@ static LOADING: Mutex<()> = Mutex::new(());
 const NEGLIGIBLE: u64 = 16 << 20;
 
 /// What a loaded model takes.
-pub(super) fn memory(spec: &LoadSpec, buffers: &OnceLock<Vec<Buffers>>) -> Option<MemoryUse> {
-    let mut actual = buffers.get()?.clone();
+pub(super) fn memory(spec: &LoadSpec, loaded: &OnceLock<MemoryUse>) -> Option<MemoryUse> {
+    let mut memory = loaded.get()?.clone();
     if let Some(cache) = &spec.experts {
         let (device, tier) = match cache.device() {
             Device::Gpu(_) => ("GPU", Tier::Gpu),
             Device::Cpu => ("CPU", Tier::Ram),
         };
-        actual.push(Buffers {
+        memory.actual.push(Buffers {
             device: device.to_owned(),
             kind: Kind::ExpertCache,
             tier,
@@ -173,8 +189,5 @@ pub(super) fn memory(spec: &LoadSpec, buffers: &OnceLock<Vec<Buffers>>) -> Optio
             mapped: false,
         });
     }
-    Some(MemoryUse {
-        planned: spec.placement.planned.clone(),
-        actual,
-    })
+    Some(memory)
 }

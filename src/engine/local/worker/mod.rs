@@ -4,11 +4,12 @@
 //! sample and send events. It never waits for a client: the channels are unbounded, and a receiver that is gone frees its
 //! slot before the next step.
 
+mod drafting;
 mod files;
 mod reuse;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::llama_batch::LlamaBatch;
@@ -17,6 +18,7 @@ use llama_cpp_2::token::LlamaToken;
 
 use self::reuse::Leader;
 use crate::engine::local::checkpoints::{self, Kept};
+use crate::engine::local::drafts::Drafts;
 use crate::engine::local::error::ComputeError;
 use crate::engine::local::load::LoadSpec;
 use crate::engine::local::logprobs::token_logprob;
@@ -43,6 +45,14 @@ pub(super) struct Worker<'m> {
     /// llama.cpp's log on this thread, which says why it fails.
     log: Listener,
     pacer: Pacer,
+    /// What guesses the tokens that come next, if something does.
+    drafts: Option<Drafts<'m>>,
+    /// After a wrong guess the memory must be put back to before the pass.
+    replays: bool,
+    /// What a pass takes longer than it does.
+    pass_price: Duration,
+    /// Tokens of a pass at most.
+    batch_tokens: usize,
     /// Tokens per slot.
     context_length: u32,
     /// The model's end-of-generation tokens.
@@ -69,7 +79,9 @@ pub(super) struct Worker<'m> {
 struct Part {
     slot: usize,
     tokens: usize,
-    /// Index in the batch of the token whose logits are wanted.
+    /// Index of the first of them in the batch.
+    first: i32,
+    /// Index of the first token whose logits are wanted: the last one that is sure.
     logits: Option<i32>,
 }
 
@@ -85,6 +97,7 @@ impl<'m> Worker<'m> {
     ) -> Self {
         let vocab = model.vocab();
         let batch = usize::try_from(spec.batch).unwrap_or(usize::MAX);
+        let replays = model.is_recurrent() || model.is_hybrid();
         Self {
             name,
             context,
@@ -101,7 +114,11 @@ impl<'m> Worker<'m> {
                 .filter(|token| vocab.is_eog(*token))
                 .map(|token| token.0)
                 .collect(),
-            saves: spec.prompt_cache > 0 && (model.is_recurrent() || model.is_hybrid()),
+            saves: spec.prompt_cache > 0 && replays,
+            drafts: None,
+            replays,
+            pass_price: spec.draft.map_or(Duration::ZERO, |draft| draft.pass_price),
+            batch_tokens: batch,
             prompt_cache: spec.prompt_cache,
             saved: spec.saved.clone(),
             kept: Vec::new(),
@@ -129,6 +146,9 @@ impl<'m> Worker<'m> {
     }
 
     fn decode(&mut self) -> Result<(), ComputeError> {
+        if !self.pass_price.is_zero() {
+            std::thread::sleep(self.pass_price);
+        }
         let decoded = self.context.decode(&mut self.batch);
         decoded.map_err(|error| ComputeError::Decode(self.log.explain(&error)))
     }
@@ -200,6 +220,9 @@ impl<'m> Worker<'m> {
             reused = 0;
         }
         self.slots[index].truncate(reused);
+        if let Some(drafts) = &mut self.drafts {
+            drafts.begin(index, &self.slots[index].cached);
+        }
         self.tell_bytes();
 
         let now = Instant::now();
@@ -239,17 +262,11 @@ impl<'m> Worker<'m> {
         slot.active = Some(active);
     }
 
-    /// Decodes a token of every running sequence, then computes a part of the prompts that wait.
+    /// Decodes tokens of every running sequence, then computes a part of the prompts that wait.
     fn step(&mut self) {
-        self.begin_batch();
-        for index in 0..self.slots.len() {
-            if self.slots[index].decodes() {
-                self.add(index, 1);
-            }
-        }
-        let decoding = self.parts.len();
+        let decoding = self.slots.iter().filter(|slot| slot.decodes()).count();
         if decoding > 0 {
-            self.compute(Phase::Decode);
+            self.decode_streams(decoding);
         }
 
         self.waiting.clear();
@@ -281,40 +298,46 @@ impl<'m> Worker<'m> {
         self.parts.clear();
     }
 
-    /// Adds the next tokens of a slot to the batch: the token that was sampled last, or the next ones of its prompt.
+    /// Adds the next tokens of a slot to the batch: those that were sampled last and guesses, or the next ones of its prompt.
     fn add(&mut self, index: usize, tokens: usize) {
         let slot = &self.slots[index];
         let Some(active) = &slot.active else { return };
         let start = slot.cached.len();
-        let (tokens, wants_logits) = match &active.next {
-            Some(token) => (std::slice::from_ref(token), true),
-            None => {
-                // A state is saved between two passes.
-                let end = active
-                    .saves_at
-                    .last()
-                    .map_or(start + tokens, |length| (start + tokens).min(*length));
-                (&active.prompt[start..end], end == active.prompt.len())
-            }
+        let (tokens, guesses, wants_logits) = if active.pending.is_empty() {
+            // A state is saved between two passes.
+            let end = active
+                .saves_at
+                .last()
+                .map_or(start + tokens, |length| (start + tokens).min(*length));
+            (&active.prompt[start..end], &[][..], end == active.prompt.len())
+        } else {
+            (&active.pending[..], &active.guesses[..], true)
         };
-        for (offset, token) in tokens.iter().enumerate() {
+        let first = self.batch.n_tokens();
+        for (offset, token) in tokens.iter().chain(guesses).enumerate() {
             let position = i32::try_from(start + offset).unwrap_or(i32::MAX);
-            let logits = wants_logits && offset + 1 == tokens.len();
+            let logits = wants_logits && offset + 1 >= tokens.len();
             // The batch holds `spec.batch` tokens; the schedule gives no more, and there are fewer slots.
             let added = self.batch.add(LlamaToken(*token), position, &[slot.sequence], logits);
             debug_assert!(added.is_ok());
         }
+        let last_sure = first + i32::try_from(tokens.len()).unwrap_or(i32::MAX) - 1;
         self.parts.push(Part {
             slot: index,
-            tokens: tokens.len(),
-            logits: wants_logits.then_some(self.batch.n_tokens() - 1),
+            tokens: tokens.len() + guesses.len(),
+            first,
+            logits: wants_logits.then_some(last_sure),
         });
     }
 
     /// Computes the batch, and samples for every slot whose turn it is; false if it failed.
     fn compute(&mut self, phase: Phase) -> bool {
         if let Some(experts) = &self.experts {
-            experts.begin(if phase == Phase::Decode { self.parts.len() } else { 0 });
+            let decoded = match phase {
+                Phase::Decode => self.batch.n_tokens(),
+                Phase::Prefill => 0,
+            };
+            experts.begin(usize::try_from(decoded).unwrap_or(0));
         }
         let active = |part: &Part| self.slots[part.slot].active.as_ref();
         let routed = phase == Phase::Decode
@@ -370,41 +393,51 @@ impl<'m> Worker<'m> {
     fn computed(&mut self, part: &Part) {
         let slot = &mut self.slots[part.slot];
         let Some(active) = &mut slot.active else { return };
-        match active.next.take() {
-            Some(token) => slot.cached.push(token),
-            None => {
-                let from = slot.cached.len();
-                slot.cached.extend_from_slice(&active.prompt[from..from + part.tokens]);
-                self.shared.gauge(part.slot).processed(slot::count(slot.cached.len()));
-                if active.progress {
-                    let progress = active.prefill_progress(slot::count(part.slot), slot.cached.len(), Instant::now());
-                    let _ = active.events.send(Event::Progress(progress));
-                }
-                if active.saves_at.last() == Some(&slot.cached.len()) {
-                    active.saves_at.pop();
-                    self.save(part.slot);
-                }
-            }
+        if !active.pending.is_empty() {
+            return self.decoded(part);
+        }
+        let from = slot.cached.len();
+        slot.cached.extend_from_slice(&active.prompt[from..from + part.tokens]);
+        self.shared.gauge(part.slot).processed(slot::count(slot.cached.len()));
+        if active.progress {
+            let progress = active.prefill_progress(slot::count(part.slot), slot.cached.len(), Instant::now());
+            let _ = active.events.send(Event::Progress(progress));
+        }
+        let saves = active.saves_at.pop_if(|length| *length == slot.cached.len()).is_some();
+        self.observe(part, from, part.tokens, true);
+        if saves {
+            self.save(part.slot);
         }
         let Some(logits) = part.logits else { return };
         let active = self.slots[part.slot].active.as_ref();
         if active.is_some_and(|active| active.generated == 0) {
             self.share_prompt(part.slot, logits);
         }
-        self.sample(part.slot, logits);
+        self.sample(part.slot, logits, None);
     }
 
-    /// Chooses the next token of a slot, and sends what it completes.
-    fn sample(&mut self, index: usize, logits: i32) {
+    /// Chooses the next token of a slot, and sends what it completes. Returns whether it is what was guessed.
+    fn sample(&mut self, index: usize, logits: i32, guess: Option<Token>) -> bool {
         let Some(active) = &mut self.slots[index].active else {
-            return;
+            return false;
         };
         let within_character = active.text.is_within_character();
         let token = match active.sampler.sample(&self.context, logits, within_character) {
             Ok(Sampled::Token(token)) => token,
-            Ok(Sampled::End) => return self.end(index, Ok(FinishReason::EndOfText), "stop"),
-            Err(error) => return self.fail(index, &error),
+            Ok(Sampled::End) => {
+                self.end(index, Ok(FinishReason::EndOfText), "stop");
+                return false;
+            }
+            Err(error) => {
+                self.fail(index, &error);
+                return false;
+            }
         };
+        let right = guess == Some(token);
+        if right {
+            active.accepted += 1;
+            self.metrics.accepted_tokens.inc();
+        }
         let now = Instant::now();
         match active.token_sampled(now) {
             Some(since) => self.metrics.inter_token.observe(since.as_secs_f64()),
@@ -419,7 +452,7 @@ impl<'m> Worker<'m> {
         let ends = (!active.ignore_eos && self.end_tokens.contains(&token)) || active.stop_tokens.contains(&token);
         if ends {
             self.end(index, Ok(FinishReason::EndOfText), "stop");
-            return;
+            return right;
         }
         self.piece.clear();
         self.model
@@ -437,8 +470,9 @@ impl<'m> Worker<'m> {
         } else if active.generated >= active.max_tokens {
             self.end(index, Ok(FinishReason::Length), "length");
         } else {
-            active.next = Some(token);
+            active.pending.push(token);
         }
+        right
     }
 
     /// Ends the request of a slot, if there is one, and tells its client.

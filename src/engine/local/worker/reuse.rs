@@ -83,7 +83,7 @@ impl Worker<'_> {
             if self.copy(from, index) {
                 self.metrics.cached_tokens.inc_by(prompt.len() as u64);
                 self.slots[index].cached = prompt;
-                self.sample(index, logits);
+                self.sample(index, logits, None);
             } else if let Some(active) = &mut self.slots[index].active {
                 // It computes the prompt itself.
                 active.reused = 0;

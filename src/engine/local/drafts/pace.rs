@@ -1,0 +1,272 @@
+//! How many tokens of each stream a pass computes: one that is sure, and guesses behind it.
+//!
+//! A pass over more tokens takes longer, on some machines hardly and on others as many times as long; a guess is only of use if
+//! it is right. What passes take is measured when the model is loaded, and from then on; how often guesses are right is
+//! measured as they are made.
+
+use std::time::Duration;
+
+/// Guesses are made where they promise so much more speed than none: below it they are noise, or a loss.
+const WORTHWHILE: f64 = 1.03;
+
+/// How much the newest measurement counts.
+const NEWEST: f64 = 0.1;
+
+/// How much the newest guess counts.
+const OF_GUESSES: f64 = 0.03;
+
+/// Passes over which the average is taken that guesses bring.
+const PASSES: u32 = 32;
+
+/// The chance of a guess where guesses are good.
+const GOOD: f64 = 0.9;
+
+/// What is thought of guesses before any was made.
+const HOPE: f64 = 0.8;
+
+/// The part of the time that may be lost by passes that only find out what they take.
+const CURIOSITY: f64 = 0.005;
+
+/// Tokens of each stream in a pass, counted from one.
+type Width = usize;
+
+/// Chooses the width of passes.
+#[derive(Debug)]
+pub struct Pace {
+    longest: Width,
+    /// The width is not chosen: it is always the longest.
+    fixed: bool,
+    /// After a wrong guess the right ones before it are computed again.
+    replays: bool,
+    /// Seconds of a pass, by the logarithm of the number of streams and by width.
+    seconds: Vec<Vec<Option<f64>>>,
+    /// The chance that the first guess is right, that the second is if the first was, and so on.
+    chances: Vec<f64>,
+    /// Seconds that may be spent on finding out.
+    credit: f64,
+}
+
+impl Pace {
+    /// Passes of up to `most` guesses for each stream, of which there are up to `streams`.
+    pub fn new(most: usize, streams: usize, replays: bool, fixed: bool) -> Self {
+        Self {
+            longest: most + 1,
+            fixed,
+            replays,
+            seconds: vec![vec![None; most + 1]; bucket(streams) + 1],
+            chances: vec![HOPE; most],
+            credit: 0.0,
+        }
+    }
+
+    pub fn longest(&self) -> Width {
+        self.longest
+    }
+
+    pub fn is_fixed(&self) -> bool {
+        self.fixed
+    }
+
+    /// The width of the next pass of so many streams.
+    pub fn choose(&mut self, streams: usize) -> Width {
+        if self.fixed {
+            return self.longest;
+        }
+        let chosen = self.best(streams, &self.chances);
+        let Some(other) = self.unsure(streams, chosen) else {
+            return chosen;
+        };
+        // It may turn out to be as good as hoped; what is lost then is less than this.
+        let lost = self.seconds(streams, other).unwrap_or(0.0);
+        if self.credit < lost {
+            return chosen;
+        }
+        self.credit -= lost;
+        other
+    }
+
+    /// The width with the most tokens per second if guesses are right with such chances.
+    fn best(&self, streams: usize, chances: &[f64]) -> Width {
+        let plain = self.seconds(streams, 1);
+        let speed = |width: Width| {
+            let seconds = self.seconds(streams, width)?;
+            Some(expected(width, chances, self.replays) / seconds)
+        };
+        let Some(plain) = plain else {
+            // Nothing is known.
+            return self.longest;
+        };
+        let mut best = (1, WORTHWHILE / plain);
+        for width in 2..=self.longest {
+            if let Some(speed) = speed(width)
+                && speed > best.1
+            {
+                best = (width, speed);
+            }
+        }
+        best.0
+    }
+
+    /// What would be tried to learn more: guesses where none are made, and a pass without where some are.
+    fn unsure(&self, streams: usize, chosen: Width) -> Option<Width> {
+        if chosen > 1 {
+            return Some(1);
+        }
+        let other = self.best(streams, &vec![GOOD; self.chances.len()]);
+        (other > 1).then_some(other)
+    }
+
+    /// Whether guesses can pay at all, if nearly every one is right.
+    pub fn has_hope(&self) -> bool {
+        self.fixed || (0..self.seconds.len()).any(|bucket| self.best(1 << bucket, &vec![GOOD; self.chances.len()]) > 1)
+    }
+
+    /// How much longer the longest pass of one stream takes than one without guesses.
+    pub fn price(&self) -> Option<f64> {
+        Some(self.seconds(1, self.longest)? / self.seconds(1, 1)?)
+    }
+
+    fn seconds(&self, streams: usize, width: Width) -> Option<f64> {
+        *self.seconds.get(bucket(streams))?.get(width - 1)?
+    }
+
+    /// Takes note of what a pass took, with what made its guesses.
+    pub fn took(&mut self, streams: usize, width: Width, time: Duration) {
+        let seconds = time.as_secs_f64();
+        self.credit += seconds * CURIOSITY;
+        let place = self
+            .seconds
+            .get_mut(bucket(streams))
+            .and_then(|row| row.get_mut(width - 1));
+        if let Some(place) = place {
+            *place = Some(place.map_or(seconds, |known| known + NEWEST * (seconds - known)));
+        }
+    }
+
+    /// Takes note of guesses: how many were right, and whether a wrong one followed.
+    pub fn guessed(&mut self, right: usize, wrong: bool) {
+        for (place, chance) in self.chances.iter_mut().enumerate().take(right + usize::from(wrong)) {
+            let was = if place < right { 1.0 } else { 0.0 };
+            *chance += OF_GUESSES * (was - *chance);
+        }
+    }
+}
+
+/// Streams whose passes take about as long: from one to two, from there to four, and so on.
+fn bucket(streams: usize) -> usize {
+    streams.max(1).next_power_of_two().trailing_zeros() as usize
+}
+
+/// Tokens that a pass of this width gives each stream on average.
+///
+/// A pass has the tokens that are sure but not computed yet, at least one, and guesses. Without replays there is always one
+/// sure token. With them, a wrong guess after `a` right ones makes `a` more tokens sure: the next pass has fewer guesses.
+fn expected(width: Width, chances: &[f64], replays: bool) -> f64 {
+    // The chance that the first guesses are right, so many of them.
+    let all_right = |guesses: usize| chances[..guesses].iter().product::<f64>();
+    // Tokens of a pass after so many guesses.
+    let tokens = |guesses: usize| (0..=guesses).map(all_right).sum::<f64>();
+    if !replays {
+        return tokens(width - 1);
+    }
+    // The share of passes by their guesses, by repetition.
+    let mut share = vec![0.0; width];
+    share[width - 1] = 1.0;
+    let mut sum = 0.0;
+    for _ in 0..PASSES {
+        let mut next = vec![0.0; width];
+        for (guesses, part) in share.iter().enumerate() {
+            sum += part * tokens(guesses);
+            for (right, chance) in chances.iter().enumerate().take(guesses) {
+                // The sure tokens of this pass, those that were right, and the one that was not.
+                let sure = (width - guesses) + right + 1;
+                next[width - sure] += part * all_right(right) * (1.0 - chance);
+            }
+            next[width - 1] += part * all_right(guesses);
+        }
+        share = next;
+    }
+    sum / f64::from(PASSES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine on which a pass takes a price, and more for each token.
+    fn machine(pace: &mut Pace, streams: usize, fixed: f64, each: f64) {
+        for width in 1..=pace.longest() {
+            let tokens = u32::try_from(streams * width).unwrap();
+            pace.took(
+                streams,
+                width,
+                Duration::from_secs_f64((fixed + each * f64::from(tokens)) / 1000.0),
+            );
+        }
+    }
+
+    #[test]
+    fn tokens_of_a_pass() {
+        let near = |value: f64, expect: f64| assert!((value - expect).abs() < 1e-6, "{value}");
+        near(expected(1, &[], true), 1.0);
+        near(expected(3, &[1.0, 1.0], true), 3.0);
+        near(expected(3, &[0.0, 1.0], false), 1.0);
+        near(expected(3, &[0.5, 0.5], false), 1.75);
+        near(expected(3, &[0.9, 0.5], false), 1.0 + 0.9 + 0.45);
+        // Half of the guesses are wrong, after each of which a pass replays: 2/3 of the passes guess.
+        let replayed = expected(2, &[0.5], true);
+        assert!((replayed - (2.0 / 3.0 * 1.5 + 1.0 / 3.0)).abs() < 0.01, "{replayed}");
+        assert!(expected(4, &[0.7; 3], true) < expected(4, &[0.7; 3], false));
+    }
+
+    #[test]
+    fn guesses_where_a_pass_has_a_fixed_price() {
+        let mut pace = Pace::new(2, 8, true, false);
+        machine(&mut pace, 1, 20.0, 1.0);
+        machine(&mut pace, 8, 1.0, 5.0);
+        assert!(pace.has_hope());
+        assert_eq!(pace.choose(1), 3);
+        assert_eq!(pace.choose(8), 1);
+    }
+
+    #[test]
+    fn none_where_tokens_cost_alike() {
+        let mut pace = Pace::new(2, 1, true, false);
+        machine(&mut pace, 1, 0.05, 2.0);
+        assert!(!pace.has_hope());
+        assert_eq!(pace.choose(1), 1);
+        // Unless they are asked for.
+        assert_eq!(Pace::new(2, 1, true, true).choose(1), 3);
+    }
+
+    #[test]
+    fn wrong_guesses_end_it_and_right_ones_bring_it_back() {
+        let mut pace = Pace::new(2, 1, true, false);
+        machine(&mut pace, 1, 2.0, 1.0);
+        assert_eq!(pace.choose(1), 3);
+        for _ in 0..200 {
+            pace.guessed(0, true);
+        }
+        let passes = 4000;
+        let mut tried = 0;
+        for _ in 0..passes {
+            let width = pace.choose(1);
+            tried += usize::from(width > 1);
+            pace.took(
+                1,
+                width,
+                Duration::from_secs_f64((2.0 + f64::from(u32::try_from(width).unwrap())) / 1000.0),
+            );
+        }
+        assert!(tried > 0 && tried < passes / 100, "{tried}");
+        for _ in 0..200 {
+            pace.guessed(2, false);
+        }
+        assert_eq!(pace.choose(1), 3);
+    }
+
+    #[test]
+    fn streams_share_prices_with_their_like() {
+        assert_eq!([1, 2, 3, 4, 5, 8].map(bucket), [0, 1, 2, 2, 3, 3]);
+    }
+}
