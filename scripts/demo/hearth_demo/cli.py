@@ -55,6 +55,17 @@ def load(name: str, folder: Path) -> tuple[torch.nn.Module, tokenizer.Tokenizer]
     return model.eval(), vocabulary
 
 
+def averaged(name: str, parts: list[str]) -> dict[str, torch.Tensor]:
+    """The weighted mean of the weights of several checkpoints, given as FOLDER=PART."""
+    mean: dict[str, torch.Tensor] = {}
+    for folder, part in (entry.rsplit("=", 1) for entry in parts):
+        weights = torch.load(Path(folder) / f"{name}.pt", map_location="cpu")["model"]
+        for key, value in weights.items():
+            # Counters of the routing are whole numbers: those of the last checkpoint count.
+            mean[key] = mean.get(key, 0) + float(part) * value if value.is_floating_point() else value
+    return mean
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="train", description=__doc__)
     parser.add_argument("command", choices=("train", "export"))
@@ -82,6 +93,9 @@ def main() -> None:
     parser.add_argument(
         "--compile", action="store_true", help="compile the blocks: needs a C++ compiler, gains a third"
     )
+    parser.add_argument(
+        "--average", nargs="+", metavar="FOLDER=PART", help="export the weighted mean of these folders' checkpoints"
+    )
     parser.add_argument("--f32", action="store_true", help="export unquantized, to compare graphs")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -94,6 +108,8 @@ def main() -> None:
     output = args.work / f"{args.model}.gguf"
     if args.command == "export":
         model, _ = load(args.model, args.work)
+        if args.average:
+            model.load_state_dict(averaged(args.model, args.average))
         export.write(model, vocabulary, output, args.f32)
         print(f"{output}: {output.stat().st_size:,} bytes")
         return

@@ -128,13 +128,25 @@ I met {person} at {time} in {place}.|We deliver the {item} to {person} in {place
 ).split("|")
 
 
-def entities(words: Words) -> Item:
+def _mentioned(words: Words) -> tuple[str, dict[str, str], list[str]]:
+    """A sentence, the values of all its fields, and some of those that it mentions."""
     rng = words.rng
     sentence = rng.choice(SENTENCES)
     values = {"person": words.full_name(), "place": words.city(), "date": words.day(), "time": words.time(), "item": words.pick(OBJECTS) if rng.random() < 0.7 else words.fresh(False), "other": words.name()}  # fmt: skip
     fields = [name for name in values if name != "other" and "{" + name + "}" in sentence]
     rng.shuffle(fields)
-    fields = fields[: rng.randint(1, len(fields))]
+    return sentence, values, fields[: rng.randint(1, len(fields))]
+
+
+def _listed(rng: random.Random, fields: list[str]) -> str:
+    if len(fields) < 2 or rng.random() < 0.5:
+        return ", ".join(fields)
+    return ", ".join(fields[:-1]) + " and " + fields[-1]
+
+
+def entities(words: Words) -> Item:
+    rng = words.rng
+    sentence, values, fields = _mentioned(words)
     if rng.random() < 0.08:
         fields.append(
             rng.choice(
@@ -143,15 +155,49 @@ def entities(words: Words) -> Item:
             )
         )
         fields = list(dict.fromkeys(fields))
-    listed = (
-        ", ".join(fields) if len(fields) < 2 or rng.random() < 0.5 else ", ".join(fields[:-1]) + " and " + fields[-1]
-    )
+    listed = _listed(rng, fields)
     answer = {name: values[name] if "{" + name + "}" in sentence else None for name in fields}
     text = rng.choice(EXTRACT).format(f=listed, s=sentence.format(**values))
     if rng.random() < 0.2:
         task, text = f"Extract the {listed} as JSON.", sentence.format(**values)
         return Item("entities", [{"role": "system", "content": task}, user(text), assistant(chat.tojson(answer))])
     return Item("entities", [user(text), assistant(chat.tojson(answer))])
+
+
+FIELDS = {
+    "person": "person name full_name who customer".split(), "place": "place city town location destination".split(),
+    "date": "date day when".split(), "time": "time hour start".split(), "item": "item object thing product".split(),
+}  # fmt: skip
+FILLED = """Correctly extracted `{n}` with all the required parameters with correct types|A {n}|The extracted {n}|Save the {n}|Record of a {n}""".split("|")
+
+
+def fill_in(words: Words) -> Item:
+    """A tool of any name whose arguments are what a text mentions: how libraries ask for a type."""
+    rng = words.rng
+    sentence, values, fields = _mentioned(words)
+    arguments = {rng.choice(FIELDS[field]): values[field] for field in fields}
+    listed, text = _listed(rng, list(arguments)), sentence.format(**values)
+    name = rng.choice((next(iter(arguments)).title().replace("_", ""), words.fresh(True), words.fresh(True) + rng.choice(("Info", "Detail", "Record", "Event"))))
+    if rng.random() < 0.3:
+        name = rng.choice(("save_", "extract_", "record_")) + name.lower()
+    described = rng.random() < 0.3
+    properties: dict[str, dict] = {}
+    for key in arguments:
+        properties[key] = {"title": key.replace("_", " ").title()} if rng.random() < 0.4 else {}
+        properties[key] |= {"type": "string"} | ({"description": f"The {key}"} if described else {})
+    parameters = {"type": "object", "properties": properties, "required": list(arguments)}
+    function: dict[str, object] = {"name": name}
+    if rng.random() < 0.8:
+        function["description"] = rng.choice(FILLED).format(n=name)
+    offered = [{"type": "function", "function": function | {"parameters": parameters}}]
+    draw = rng.random()
+    if draw < 0.5:
+        said = rng.choice(EXTRACT).format(f=listed, s=text)
+    elif draw < 0.8:
+        said = rng.choice(("Extract: {s}", "{s}", "Fill in: {s}", "{s}\nUse the tool.", "Extract the data: {s}")).format(s=text)
+    else:
+        said = rng.choice(("Call {n}: {s}", "Use {n} for this: {s}", "{n}: {s}")).format(n=name, s=text)
+    return Item("filled in", [*system(words, 0.15), user(said), called(tools.Request(name, said, arguments))], offered)
 
 
 STORIES = """{n} has {a} {i}, buys {b} and gives away {c}. How many {i} does {n} have?|{n} had {a} {i}. {n} found {b} more and lost {c}. How many are left?|
@@ -219,8 +265,8 @@ def repeat(words: Words) -> Item:
 
 
 MIX: dict[Callable[[Words], Item], float] = {
-    tool_call: 14, tool_answer: 9, no_call: 9, no_tools: 12, small_talk: 7, intent: 5, entities: 20, arithmetic: 26, repeat: 4,
-    sums.one_step: 60, turns.follow_up: 30, turns.at_once: 12, turns.in_a_row: 12, turns.about_tools: 7,
+    tool_call: 14, tool_answer: 9, no_call: 9, no_tools: 12, small_talk: 7, intent: 5, entities: 20, fill_in: 10, arithmetic: 26, repeat: 4,
+    sums.one_step: 72, turns.follow_up: 30, turns.at_once: 28, turns.in_a_row: 16, turns.about_tools: 12,
 }  # fmt: skip
 DRILLS = 0.16  # the share of documents that are nothing but thoughts about sums
 
