@@ -9,8 +9,9 @@ use std::time::Duration;
 /// Guesses are made where they promise so much more speed than none: below it they are noise, or a loss.
 const WORTHWHILE: f64 = 1.03;
 
-/// How much the newest measurement counts.
+/// How much the newest measurement counts: of a time, and of the tokens that a pass gave, which vary more.
 const NEWEST: f64 = 0.1;
+const NEWEST_TOKENS: f64 = 0.05;
 
 /// How much the newest guess counts.
 const OF_GUESSES: f64 = 0.03;
@@ -38,12 +39,20 @@ pub struct Pace {
     fixed: bool,
     /// After a wrong guess the right ones before it are computed again.
     replays: bool,
-    /// Seconds of a pass, by the logarithm of the number of streams and by width.
-    seconds: Vec<Vec<Option<f64>>>,
+    /// What passes were like, by the logarithm of the number of streams and by width.
+    passes: Vec<Vec<Measured>>,
     /// The chance that the first guess is right, that the second is if the first was, and so on.
     chances: Vec<f64>,
     /// Seconds that may be spent on finding out.
     credit: f64,
+}
+
+/// Averages over passes, the newest of which count most.
+#[derive(Debug, Clone, Copy, Default)]
+struct Measured {
+    seconds: Option<f64>,
+    /// Tokens that each stream got.
+    tokens: Option<f64>,
 }
 
 impl Pace {
@@ -53,7 +62,7 @@ impl Pace {
             longest: most + 1,
             fixed,
             replays,
-            seconds: vec![vec![None; most + 1]; bucket(streams) + 1],
+            passes: vec![vec![Measured::default(); most + 1]; bucket(streams) + 1],
             chances: vec![HOPE; most],
             credit: 0.0,
         }
@@ -72,7 +81,7 @@ impl Pace {
         if self.fixed {
             return self.longest;
         }
-        let chosen = self.best(streams, &self.chances);
+        let chosen = self.best(streams, |pace, width| pace.tokens(streams, width));
         let Some(other) = self.unsure(streams, chosen) else {
             return chosen;
         };
@@ -85,26 +94,33 @@ impl Pace {
         other
     }
 
-    /// The width with the most tokens per second if guesses are right with such chances.
-    fn best(&self, streams: usize, chances: &[f64]) -> Width {
-        let plain = self.seconds(streams, 1);
-        let speed = |width: Width| {
-            let seconds = self.seconds(streams, width)?;
-            Some(expected(width, chances, self.replays) / seconds)
-        };
-        let Some(plain) = plain else {
+    /// The width with the most tokens per second if passes give each stream so many tokens.
+    fn best(&self, streams: usize, tokens: impl Fn(&Self, Width) -> f64) -> Width {
+        let Some(plain) = self.seconds(streams, 1) else {
             // Nothing is known.
             return self.longest;
         };
         let mut best = (1, WORTHWHILE / plain);
         for width in 2..=self.longest {
-            if let Some(speed) = speed(width)
-                && speed > best.1
+            if let Some(seconds) = self.seconds(streams, width)
+                && tokens(self, width) / seconds > best.1
             {
-                best = (width, speed);
+                best = (width, tokens(self, width) / seconds);
             }
         }
         best.0
+    }
+
+    /// Tokens that a pass gives each stream: as measured, else as guesses were right in others.
+    fn tokens(&self, streams: usize, width: Width) -> f64 {
+        let measured = self.measured(streams, width).and_then(|pass| pass.tokens);
+        measured.unwrap_or_else(|| expected(width, &self.chances, self.replays))
+    }
+
+    /// The best width if nearly every guess is right.
+    fn best_at_best(&self, streams: usize) -> Width {
+        let chances = vec![GOOD; self.chances.len()];
+        self.best(streams, |pace, width| expected(width, &chances, pace.replays))
     }
 
     /// What would be tried to learn more: guesses where none are made, and a pass without where some are.
@@ -112,13 +128,13 @@ impl Pace {
         if chosen > 1 {
             return Some(1);
         }
-        let other = self.best(streams, &vec![GOOD; self.chances.len()]);
+        let other = self.best_at_best(streams);
         (other > 1).then_some(other)
     }
 
     /// Whether guesses can pay at all, if nearly every one is right.
     pub fn has_hope(&self) -> bool {
-        self.fixed || (0..self.seconds.len()).any(|bucket| self.best(1 << bucket, &vec![GOOD; self.chances.len()]) > 1)
+        self.fixed || (0..self.passes.len()).any(|bucket| self.best_at_best(1 << bucket) > 1)
     }
 
     /// How much longer the longest pass of one stream takes than one without guesses.
@@ -126,20 +142,32 @@ impl Pace {
         Some(self.seconds(1, self.longest)? / self.seconds(1, 1)?)
     }
 
-    fn seconds(&self, streams: usize, width: Width) -> Option<f64> {
-        *self.seconds.get(bucket(streams))?.get(width - 1)?
+    fn measured(&self, streams: usize, width: Width) -> Option<&Measured> {
+        self.passes.get(bucket(streams))?.get(width - 1)
     }
 
-    /// Takes note of what a pass took, with what made its guesses.
-    pub fn took(&mut self, streams: usize, width: Width, time: Duration) {
+    fn seconds(&self, streams: usize, width: Width) -> Option<f64> {
+        self.measured(streams, width)?.seconds
+    }
+
+    /// Takes note of what a pass took, with what made its guesses, and how many tokens it gave all streams, if that is known.
+    pub fn took(&mut self, streams: usize, width: Width, time: Duration, tokens: Option<usize>) {
         let seconds = time.as_secs_f64();
         self.credit += seconds * CURIOSITY;
-        let place = self
-            .seconds
-            .get_mut(bucket(streams))
-            .and_then(|row| row.get_mut(width - 1));
-        if let Some(place) = place {
-            *place = Some(place.map_or(seconds, |known| known + NEWEST * (seconds - known)));
+        let row = self.passes.get_mut(bucket(streams));
+        let Some(pass) = row.and_then(|row| row.get_mut(width - 1)) else {
+            return;
+        };
+        let average =
+            |known: Option<f64>, new: f64, weight: f64| known.map_or(new, |known| known + weight * (new - known));
+        pass.seconds = Some(average(pass.seconds, seconds, NEWEST));
+        if let Some(tokens) = tokens.filter(|_| width > 1) {
+            let before = pass
+                .tokens
+                .unwrap_or_else(|| expected(width, &self.chances, self.replays));
+            #[expect(clippy::cast_precision_loss, reason = "as many as a batch")]
+            let new = tokens as f64 / streams as f64;
+            pass.tokens = Some(before + NEWEST_TOKENS * (new - before));
         }
     }
 
@@ -197,11 +225,8 @@ mod tests {
     fn machine(pace: &mut Pace, streams: usize, fixed: f64, each: f64) {
         for width in 1..=pace.longest() {
             let tokens = u32::try_from(streams * width).unwrap();
-            pace.took(
-                streams,
-                width,
-                Duration::from_secs_f64((fixed + each * f64::from(tokens)) / 1000.0),
-            );
+            let took = Duration::from_secs_f64((fixed + each * f64::from(tokens)) / 1000.0);
+            pace.took(streams, width, took, None);
         }
     }
 
@@ -241,28 +266,27 @@ mod tests {
 
     #[test]
     fn wrong_guesses_end_it_and_right_ones_bring_it_back() {
-        let mut pace = Pace::new(2, 1, true, false);
-        machine(&mut pace, 1, 2.0, 1.0);
-        assert_eq!(pace.choose(1), 3);
-        for _ in 0..200 {
-            pace.guessed(0, true);
-        }
-        let passes = 4000;
-        let mut tried = 0;
-        for _ in 0..passes {
-            let width = pace.choose(1);
-            tried += usize::from(width > 1);
-            pace.took(
-                1,
-                width,
-                Duration::from_secs_f64((2.0 + f64::from(u32::try_from(width).unwrap())) / 1000.0),
-            );
-        }
-        assert!(tried > 0 && tried < passes / 100, "{tried}");
-        for _ in 0..200 {
-            pace.guessed(2, false);
-        }
-        assert_eq!(pace.choose(1), 3);
+        let mut pace = Pace::new(2, 4, false, false);
+        machine(&mut pace, 4, 8.0, 1.0);
+        assert_eq!(pace.choose(4), 3);
+        // As many passes of four streams in which all guesses are wrong, or right; how many had guesses.
+        let mut run = |passes: usize, right: bool| {
+            let mut tried = 0;
+            for _ in 0..passes {
+                let width = pace.choose(4);
+                tried += usize::from(width > 1);
+                let milliseconds = f64::from(u32::try_from(8 + 4 * width).unwrap());
+                let tokens = if right { 4 * width } else { 4 };
+                pace.took(4, width, Duration::from_secs_f64(milliseconds / 1000.0), Some(tokens));
+            }
+            tried
+        };
+        run(100, false);
+        let tried = run(4000, false);
+        assert!(tried > 0 && tried < 40, "{tried}");
+        run(4000, true);
+        let tried = run(1000, true);
+        assert!(tried > 900, "{tried}");
     }
 
     #[test]

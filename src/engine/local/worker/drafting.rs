@@ -28,10 +28,12 @@ impl<'m> Worker<'m> {
             }
         }
         let width = self.parts.iter().map(|part| part.tokens).max().unwrap_or(1);
+        let sampled = self.sampled;
         if self.compute(Phase::Decode)
             && let Some(drafts) = &mut self.drafts
         {
-            drafts.pace.took(streams, width, began.elapsed());
+            let tokens = self.sampled.wrapping_sub(sampled);
+            drafts.pace.took(streams, width, began.elapsed(), Some(tokens));
         }
     }
 
@@ -235,7 +237,7 @@ impl<'m> Worker<'m> {
             shortest = Some(shortest.map_or(took, |shortest| took.min(shortest)));
         }
         if let (Some(drafts), Some(shortest)) = (&mut self.drafts, shortest) {
-            drafts.pace.took(streams, width, shortest);
+            drafts.pace.took(streams, width, shortest, None);
         }
         Ok(())
     }

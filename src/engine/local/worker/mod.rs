@@ -68,6 +68,8 @@ pub(super) struct Worker<'m> {
     clock: u64,
     /// Prompt tokens that were computed so far.
     prefilled: u64,
+    /// Tokens that were sampled so far.
+    sampled: usize,
     // Reused from step to step, so that a step allocates nothing.
     parts: Vec<Part>,
     waiting: Vec<Waiting>,
@@ -124,6 +126,7 @@ impl<'m> Worker<'m> {
             kept: Vec::new(),
             clock: 0,
             prefilled: 0,
+            sampled: 0,
             parts: Vec::new(),
             waiting: Vec::new(),
             chosen: Vec::new(),
@@ -433,6 +436,7 @@ impl<'m> Worker<'m> {
                 return false;
             }
         };
+        self.sampled = self.sampled.wrapping_add(1);
         let right = guess == Some(token);
         if right {
             active.accepted += 1;
