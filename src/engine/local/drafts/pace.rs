@@ -98,7 +98,7 @@ impl Pace {
     fn best(&self, streams: usize, tokens: impl Fn(&Self, Width) -> f64) -> Width {
         let Some(plain) = self.seconds(streams, 1) else {
             // Nothing is known.
-            return self.longest;
+            return 1;
         };
         let mut best = (1, WORTHWHILE / plain);
         for width in 2..=self.longest {
@@ -146,8 +146,18 @@ impl Pace {
         self.passes.get(bucket(streams))?.get(width - 1)
     }
 
+    /// Seconds of a pass: as measured, else in proportion to those of fewer streams.
     fn seconds(&self, streams: usize, width: Width) -> Option<f64> {
-        self.measured(streams, width)?.seconds
+        let pass = self.measured(streams, width)?;
+        pass.seconds
+            .or_else(|| Some(self.measured(streams, 1)?.seconds? * self.ratio(streams, width)?))
+    }
+
+    /// How much longer a pass takes than one without guesses, as far as it is known of so many streams or fewer.
+    fn ratio(&self, streams: usize, width: Width) -> Option<f64> {
+        let rows = self.passes.iter().take(bucket(streams) + 1).rev();
+        let mut ratios = rows.filter_map(|row| Some(row.get(width - 1)?.seconds? / row.first()?.seconds?));
+        ratios.next()
     }
 
     /// Takes note of what a pass took, with what made its guesses, and how many tokens it gave all streams, if that is known.
@@ -287,6 +297,15 @@ mod tests {
         run(4000, true);
         let tried = run(1000, true);
         assert!(tried > 900, "{tried}");
+    }
+
+    #[test]
+    fn what_is_not_measured_is_as_with_fewer_streams() {
+        let mut pace = Pace::new(2, 8, false, false);
+        machine(&mut pace, 1, 10.0, 1.0);
+        assert_eq!(pace.choose(8), 1);
+        pace.took(8, 1, Duration::from_millis(30), Some(8));
+        assert_eq!(pace.choose(8), 3);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Passes that compute guesses together with the tokens that are sure.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use llama_cpp_2::context::session::LlamaStateSeqFlags;
 use llama_cpp_2::token::LlamaToken;
@@ -12,6 +12,9 @@ use crate::experts::Phase;
 
 /// How often a pass is computed to find out how long it takes; the shortest time counts.
 const TRIALS: usize = 3;
+
+/// After so long nothing more is found out before the model serves, but what a pass of one stream takes.
+const REHEARSAL: Duration = Duration::from_secs(2);
 
 impl<'m> Worker<'m> {
     /// Decodes a token of each of the running sequences, of which there are `streams`, and more where guesses are right.
@@ -181,15 +184,17 @@ impl<'m> Worker<'m> {
             return Ok(true);
         }
         let longest = drafts.pace.longest();
+        let began = Instant::now();
         let mut streams = 1;
-        while streams <= self.slots.len() {
+        while streams <= self.slots.len() && (streams == 1 || began.elapsed() < REHEARSAL) {
             for width in 1..=longest.min(self.batch_tokens / streams) {
                 self.rehearse_pass(streams, width)?;
             }
-            if streams == self.slots.len() {
-                break;
-            }
-            streams = (streams * 2).min(self.slots.len());
+            // The last number is that of all slots.
+            streams = match streams * 2 {
+                twice if twice > self.slots.len() && streams < self.slots.len() => self.slots.len(),
+                twice => twice,
+            };
         }
         let Some(drafts) = &self.drafts else { return Ok(false) };
         let price = drafts.pace.price().unwrap_or(1.0);
@@ -211,8 +216,12 @@ impl<'m> Worker<'m> {
 
     /// Computes passes of so many streams and tokens of each.
     fn rehearse_pass(&mut self, streams: usize, width: usize) -> Result<(), ComputeError> {
-        let mut shortest = None;
-        for _ in 0..=TRIALS {
+        let (mut shortest, started) = (None, Instant::now());
+        for trial in 0..=TRIALS {
+            // The first one is not like the others; where passes take long, the second is enough.
+            if trial > 1 && started.elapsed() > REHEARSAL / 10 {
+                break;
+            }
             self.batch.clear();
             for stream in 0..streams {
                 let sequence = self.slots[stream].sequence;
