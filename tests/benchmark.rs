@@ -149,7 +149,9 @@ fn placements_are_compared() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("models.toml");
     let experts = "experts = { placement = \"cache\", device = \"cpu\", cache = \"25%\" }";
-    let text = format!("[[model]]\nname = \"demo-reasoner\"\npath = \"demo:reasoner\"\n{experts}\n");
+    // The head would have copies, too.
+    let draft = "draft = { kind = \"none\" }";
+    let text = format!("[[model]]\nname = \"demo-reasoner\"\npath = \"demo:reasoner\"\n{experts}\n{draft}\n");
     std::fs::write(&config, text).unwrap();
     let args = [
         "--placements",
