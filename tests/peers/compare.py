@@ -35,6 +35,7 @@ name = "demo-reasoner"
 path = "{model}"
 context = 2048
 parallel = 2
+draft = {{ kind = "none" }}
 """
 PATIENCE = 120
 """Seconds for a model to load, and for an answer."""

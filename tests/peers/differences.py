@@ -12,6 +12,9 @@ DIFFERENCES: list[tuple[str, str, str]] = [
     ("chat probabilities.*", r"with(out)? (content:)?\.choices\[\]\.logprobs\.(refusal|content.*\.id)", "OpenAI has no ids of tokens here, but refusals"),
     (".*", r"with \.choices\[\]\.message\.refusal", "OpenAI's schema requires it"),
     (".*", r"with \.error\.param", "the field that is at fault"),
+    ("chat json (object|schema).*", r"with (reasoning_content:)?\.choices\[\]\.(message|delta)\.reasoning", "vLLM's name, beside llama-server's"),
+    ("chat grammar.*", r"with (reasoning_content:)?\.choices\[\]\.(message|delta)\.reasoning(_content)?|events role reasoning_content content .*",
+     "a grammar holds for the answer, after the thoughts"),
     ("get /(v1/)?models", r"with \.data\[\]\..*", "role, running context (vLLM's and OpenRouter's names), state and occupation"),
     ("(chat|v1 completion) usage", r"with (role|content|text|finish):\.usage", "as OpenAI: null in all chunks but the last"),
     # Errors of /v1 are OpenAI's, so that its SDKs read them; those of llama-server's own paths are llama-server's.
@@ -26,6 +29,7 @@ DIFFERENCES: list[tuple[str, str, str]] = [
     ("(de)?tokenize none|tokenize bad flag|a list to /tokenize", "status 400, not 200", "a mistake is told, not ignored"),
     ("completion bad (stop number|grammar type|samplers|bias|bias pair)", "status 400, not 200", "a mistake is told, not ignored"),
     ("completion bad breakers", "status 200, not 400", "an empty list of sequence breakers is a list"),
+    ("slot unknown", "status 400, not 200", "a mistake is told, not ignored"),
     ("set adapters", "status 501, not 200", "there are no adapters: to pretend would be wrong"),
     ("infill prompt", "status 400, not 200", "a mistake is told, not ignored"),
     # What hearth does not do.
@@ -39,7 +43,6 @@ DIFFERENCES: list[tuple[str, str, str]] = [
     ("completion several.*, streamed|v1 completion several, streamed", "no event null", "llama-server sends a null when several prompts begin"),
     ("v1 completion .*|completion stop.*, streamed|chat stop, streamed", r"without (text|content):\.timings(\..*)?",
      "llama-server tells the timings in the chunk before the last one, too, where a stop string ends the answer"),
-    ("chat timings, streamed", r"without content:\.timings(\..*)?", "not there yet"),
     ("v1 completion .*", r"(without finish:\.(usage|timings)(\..*)?|finish:\.usage is null, not object)", "as OpenAI: usage on demand, in a chunk of its own"),
     ("v1 completion usage", "events text finish usage .*", "as OpenAI: usage on demand, in a chunk of its own"),
     ("(unversioned )?chat tool call", r"\.choices\[\]\.message\.content is null, not string", "as OpenAI: no content beside a call is null"),
