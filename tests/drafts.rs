@@ -89,6 +89,10 @@ fn answers(server: &Server, path: &str, requests: &[Value], at_once: usize) -> V
             for call in choice["message"]["tool_calls"].as_array_mut().into_iter().flatten() {
                 call["id"] = Value::Null;
             }
+            // The last bits of logits depend on what else is in a pass, drafts or not.
+            for token in choice["logprobs"]["content"].as_array_mut().into_iter().flatten() {
+                token["logprob"] = Value::Null;
+            }
             answers.push((index, (choice, counts)));
         }
     };
