@@ -192,7 +192,7 @@ pub(super) fn new_context<'m>(
     let total = context
         .checked_mul(parallel)
         .ok_or(LoadError::TooLarge { context, parallel })?;
-    let kv_type = kv_type(spec).map_or(KvCacheType::F16, KvCacheType::Unknown);
+    let kv_type = KvCacheType::Unknown(kv_type(spec));
     let params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(total))
         .with_n_batch(spec.batch)
@@ -221,8 +221,8 @@ fn threads(count: u32) -> i32 {
 }
 
 /// ggml's number of the type of keys and values.
-fn kv_type(spec: &LoadSpec) -> Option<u32> {
-    TensorType::from_name(spec.placement.kv_type.name()).map(|kind| kind.id)
+fn kv_type(spec: &LoadSpec) -> u32 {
+    TensorType::from_name(spec.placement.kv_type.name()).map_or(F16, |kind| kind.id)
 }
 
 /// What the context of the model's head for multi-token prediction is like.
@@ -231,7 +231,7 @@ pub(super) fn head_params(spec: &LoadSpec) -> HeadParams {
         context: spec.context,
         sequences: spec.parallel,
         batch: spec.batch.min(BATCH),
-        kv_type: kv_type(spec).unwrap_or(F16),
+        kv_type: kv_type(spec),
         threads: (threads(spec.threads.decode), threads(spec.threads.prefill)),
     }
 }

@@ -16,6 +16,9 @@ const NEWEST_TOKENS: f64 = 0.05;
 /// How much the newest guess counts.
 const OF_GUESSES: f64 = 0.03;
 
+/// After so many guesses what passes give is computed again: not for every token, as it takes a few microseconds.
+const HEARD_AFTER: usize = 32;
+
 /// Passes over which the average is taken that guesses bring.
 const PASSES: u32 = 32;
 
@@ -43,6 +46,11 @@ pub struct Pace {
     passes: Vec<Vec<Measured>>,
     /// The chance that the first guess is right, that the second is if the first was, and so on.
     chances: Vec<f64>,
+    /// Tokens that a pass gives each stream, by width: if guesses are good, and as they were right so far.
+    at_best: Vec<f64>,
+    expected: Vec<f64>,
+    /// Guesses that were judged since `expected` was computed.
+    unheard: usize,
     /// Seconds that may be spent on finding out.
     credit: f64,
 }
@@ -63,6 +71,9 @@ impl Pace {
             fixed,
             replays,
             passes: vec![vec![Measured::default(); most + 1]; bucket(streams) + 1],
+            at_best: by_width(&vec![GOOD; most], replays),
+            expected: by_width(&vec![HOPE; most], replays),
+            unheard: 0,
             chances: vec![HOPE; most],
             credit: 0.0,
         }
@@ -114,13 +125,12 @@ impl Pace {
     /// Tokens that a pass gives each stream: as measured, else as guesses were right in others.
     fn tokens(&self, streams: usize, width: Width) -> f64 {
         let measured = self.measured(streams, width).and_then(|pass| pass.tokens);
-        measured.unwrap_or_else(|| expected(width, &self.chances, self.replays))
+        measured.unwrap_or_else(|| self.expected[width - 1])
     }
 
     /// The best width if nearly every guess is right.
     fn best_at_best(&self, streams: usize) -> Width {
-        let chances = vec![GOOD; self.chances.len()];
-        self.best(streams, |pace, width| expected(width, &chances, pace.replays))
+        self.best(streams, |pace, width| pace.at_best[width - 1])
     }
 
     /// What would be tried to learn more: guesses where none are made, and a pass without where some are.
@@ -172,9 +182,7 @@ impl Pace {
             |known: Option<f64>, new: f64, weight: f64| known.map_or(new, |known| known + weight * (new - known));
         pass.seconds = Some(average(pass.seconds, seconds, NEWEST));
         if let Some(tokens) = tokens.filter(|_| width > 1) {
-            let before = pass
-                .tokens
-                .unwrap_or_else(|| expected(width, &self.chances, self.replays));
+            let before = pass.tokens.unwrap_or(self.expected[width - 1]);
             #[expect(clippy::cast_precision_loss, reason = "as many as a batch")]
             let new = tokens as f64 / streams as f64;
             pass.tokens = Some(before + NEWEST_TOKENS * (new - before));
@@ -186,6 +194,11 @@ impl Pace {
         for (place, chance) in self.chances.iter_mut().enumerate().take(right + usize::from(wrong)) {
             let was = if place < right { 1.0 } else { 0.0 };
             *chance += OF_GUESSES * (was - *chance);
+            self.unheard += 1;
+        }
+        if self.unheard >= HEARD_AFTER {
+            self.unheard = 0;
+            self.expected = by_width(&self.chances, self.replays);
         }
     }
 }
@@ -193,6 +206,12 @@ impl Pace {
 /// Streams whose passes take about as long: from one to two, from there to four, and so on.
 fn bucket(streams: usize) -> usize {
     streams.max(1).next_power_of_two().trailing_zeros() as usize
+}
+
+/// Tokens that passes give each stream on average, by width.
+fn by_width(chances: &[f64], replays: bool) -> Vec<f64> {
+    let widths = 1..=chances.len() + 1;
+    widths.map(|width| expected(width, chances, replays)).collect()
 }
 
 /// Tokens that a pass of this width gives each stream on average.
