@@ -135,6 +135,13 @@ fn nonsense_is_refused_before_anything_is_loaded() {
         (&["--concurrency", "many"], 2, "invalid digit"),
         (&["--repeat", "0"], 2, "0 is not in"),
         (&["--overhead", "--generate", "4"], 2, "cannot be used with"),
+        (
+            &["--conversation", "--prompt-tokens", "4000"],
+            1,
+            "room for two answers",
+        ),
+        (&["--mixed"], 1, "a slot for the long prompt"),
+        (&["--mixed", "--stagger", "1s"], 2, "cannot be used with"),
         (&["--tokens", "4"], 2, "--overhead"),
         (&["--output", inside.to_str().unwrap()], 1, "cannot create the folder"),
     ] {
@@ -280,6 +287,134 @@ fn a_server_is_measured_through_its_chat_template() {
         "{}",
         stdout(&two_models)
     );
+}
+
+/// The parts of a scenario by their names: the values of one server.
+fn parts(report: &Value, server: usize) -> Vec<(&str, &Value)> {
+    let parts = report["parts"].as_array().unwrap();
+    parts
+        .iter()
+        .map(|part| (part["name"].as_str().unwrap(), &part["servers"][server]))
+        .collect()
+}
+
+#[test]
+fn the_turns_of_a_conversation_are_measured() {
+    let args = [
+        "--conversation",
+        "--prompt-tokens",
+        "300",
+        "--generate",
+        "16",
+        "--repeat",
+        "1",
+    ];
+    let printed = benchmark(&[&args[..], &["--json"]].concat()).success();
+    let report: Value = serde_json::from_str(&stdout(&printed)).unwrap();
+    let parts = parts(&report, 0);
+    let names: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
+    let others = [
+        "second turn",
+        "answered again",
+        "last message edited",
+        "new conversation, same system prompt",
+    ];
+    assert_eq!(names[0], "first turn");
+    assert_eq!(names[1..], others);
+    let median = |part: usize, value: &str| number(&parts[part].1[value]["median"]);
+    // Nobody saw the first turn before; each other one has at least the system prompt from it.
+    assert!(median(0, "cached_tokens") < 1.0);
+    assert!(median(0, "prompt_tokens") > 300.0);
+    for (part, name) in (1..).zip(others) {
+        let cached = median(part, "cached_tokens");
+        assert!(
+            cached > 300.0 && cached < median(part, "prompt_tokens"),
+            "{name}: {cached}"
+        );
+        assert!(median(part, "to_first_turn") > 0.0, "{name}");
+    }
+    assert!(parts[0].1["to_first_turn"].is_null());
+}
+
+#[test]
+fn scenarios_compare_servers() {
+    let server = Server::start("");
+    let url = format!("http://{}", server.address);
+    let servers = [
+        "--url",
+        &url,
+        "--name",
+        "one",
+        "--url",
+        &url,
+        "--name",
+        "two",
+        "--model",
+        "demo-narrator",
+    ];
+    let output = tempfile::tempdir().unwrap();
+    let place = ["--json", "--output", output.path().to_str().unwrap()];
+    let printed = of_servers(&[&servers[..], &["--conversation"], &place].concat()).success();
+    let report: Value = serde_json::from_str(&stdout(&printed)).unwrap();
+    for (name, two) in parts(&report, 1) {
+        assert!(
+            number(&two["ratio_to_first"]["first_token_ms"]["median"]) > 0.0,
+            "{name}: {two}"
+        );
+    }
+    let markdown = std::fs::read_to_string(output.path().join("report.md")).unwrap();
+    assert!(
+        markdown.contains("## Ratios to one") && markdown.contains("second turn"),
+        "{markdown}"
+    );
+
+    let load = [
+        "--mixed",
+        "--concurrency",
+        "2",
+        "--prompt-tokens",
+        "400",
+        "--generate",
+        "200",
+    ];
+    let mixed = hearth(&["benchmark", "--repeat", "1", "--json"])
+        .args(servers)
+        .args(load)
+        .assert();
+    let report: Value = serde_json::from_str(&stdout(&mixed.success())).unwrap();
+    for server in 0..2 {
+        let [(_, values)] = parts(&report, server)[..] else {
+            panic!("{report}");
+        };
+        for value in [
+            "decode_before_per_second",
+            "decode_while_per_second",
+            "longest_pause_ms",
+            "first_token_ms",
+        ] {
+            assert!(number(&values[value]["median"]) > 0.0, "{value}: {values}");
+        }
+    }
+}
+
+#[test]
+fn drafts_are_compared_with_none() {
+    let lists = ["--prompt-tokens", "8", "--generate", "12", "--repeat", "1", "--json"];
+    let printed = benchmark(&[&["--drafts", "--draft", "mtp"], &lists[..]].concat()).success();
+    let report: Value = serde_json::from_str(&stdout(&printed)).unwrap();
+    let [none, mtp] = report["drafts"].as_array().unwrap().as_slice() else {
+        panic!("{report}");
+    };
+    assert_eq!(
+        (none["name"].as_str(), mtp["name"].as_str()),
+        (Some("none"), Some("mtp"))
+    );
+    assert_eq!(none["cases"][0]["drafts"]["computed"], 0);
+    let drafts = &mtp["cases"][0]["drafts"];
+    assert!(number(&drafts["computed"]) > 0.0, "{drafts}");
+    assert!(number(&drafts["accepted"]) <= number(&drafts["computed"]), "{drafts}");
+    let refused = benchmark(&["--drafts", "--draft", "none"]).failure();
+    assert!(stderr(&refused).contains("nothing to compare"), "{}", stderr(&refused));
 }
 
 /// A server that answers each request with the next of these responses, and then is gone.

@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use super::case::Case;
 use super::prompts::Prompts;
-use super::streams::{Arrivals, Measured, Stream, run_all};
+use super::streams::{Arrivals, Drafts, Measured, Stream, run_all};
 use crate::engine::{Event, GenerateRequest, Prompt, SamplingOverrides, Token, TokenEngine};
 
 /// Runs all streams of a case. `round` makes the prompts differ from those of other rounds.
@@ -72,6 +72,10 @@ async fn stream(engine: &dyn TokenEngine, request: GenerateRequest, case: Case) 
                     // The engine's clock knows the first token even if it prints nothing.
                     first_token: timings.queue + timings.prefill,
                     decode: timings.decode,
+                    drafts: Drafts {
+                        computed: usage.draft_tokens.into(),
+                        accepted: usage.accepted_tokens.into(),
+                    },
                     arrivals,
                 });
             }

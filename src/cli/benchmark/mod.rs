@@ -8,13 +8,13 @@ mod case;
 mod charts;
 mod measure;
 mod overhead;
-mod placements;
 mod prompts;
 mod render;
 mod results;
 mod servers;
 mod statistics;
 mod streams;
+mod ways;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,7 @@ use time::format_description::well_known::Rfc3339;
 use self::case::Case;
 use self::prompts::Prompts;
 use self::results::{CaseReport, ModelFacts, Report};
+use self::servers::scenario::Scenario;
 use self::streams::Measured;
 use super::engines;
 use super::machine::Machine;
@@ -55,8 +56,8 @@ pub(super) struct Args {
         value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "overhead")]
     generate: Vec<u32>,
 
-    /// Streams at once. Every combination of the three lists is measured.
-    #[arg(long, value_name = "N,N..", value_delimiter = ',', default_value = "1",
+    /// Streams at once; 1 if not given, 4 with --mixed. Every combination of the three lists is measured.
+    #[arg(long, value_name = "N,N..", value_delimiter = ',',
         value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "overhead")]
     concurrency: Vec<u32>,
 
@@ -78,10 +79,23 @@ pub(super) struct Args {
     #[arg(long)]
     overhead: bool,
 
+    /// Measure the turns of a chat with tools instead: the first, the second, the same again, with another last message, and
+    /// of another chat with the same system prompt of --prompt-tokens.
+    #[arg(long, conflicts_with_all = ["overhead", "placements", "concurrency", "stagger"])]
+    conversation: bool,
+
+    /// Measure what a prompt of --prompt-tokens costs the streams of --concurrency that decode when it arrives.
+    #[arg(long, conflicts_with_all = ["overhead", "placements", "conversation", "stagger"])]
+    mixed: bool,
+
     /// Compare placements of the experts: all on the CPU, those of whole layers on the GPU, and the expert cache, the last
     /// two with the same GPU memory.
     #[arg(long, conflicts_with_all = ["overhead", "output"])]
     placements: bool,
+
+    /// Compare drafts as they are configured (--draft) with none.
+    #[arg(long, conflicts_with_all = ["overhead", "placements", "conversation", "mixed", "output"])]
+    drafts: bool,
 
     /// With --overhead: tokens to decode in each measurement.
     #[arg(long, default_value_t = 256, requires = "overhead")]
@@ -103,6 +117,15 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// What to measure instead of equal streams.
+    fn scenario(&self) -> Option<Scenario> {
+        match (self.conversation, self.mixed) {
+            (true, _) => Some(Scenario::Conversation),
+            (_, true) => Some(Scenario::Mixed),
+            _ => None,
+        }
+    }
+
     /// The model to measure in this process.
     fn one_model(&self) -> anyhow::Result<Option<&str>> {
         match self.model.as_slice() {
@@ -117,7 +140,15 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     if args.overhead {
         return overhead::run(&args);
     }
-    let cases = case::combine(&args.prompt_tokens, &args.generate, &args.concurrency);
+    let scenario = args.scenario();
+    let concurrency = match args.concurrency.as_slice() {
+        [] => &[scenario.map_or(1, Scenario::streams)],
+        given => given,
+    };
+    let cases = case::combine(&args.prompt_tokens, &args.generate, concurrency);
+    if let Some(scenario) = scenario {
+        return servers::scenario::run(&args, scenario, &cases);
+    }
     if !args.servers.urls.is_empty() {
         return servers::run(&args, &cases);
     }
@@ -129,7 +160,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     case::fit(&cases, &mut config);
     let config = &config;
     if args.placements {
-        return placements::run(&args, config, &loaded.config, &cases);
+        return ways::placements(&args, config, &loaded.config, &cases);
+    }
+    if args.drafts {
+        return ways::drafts(&args, config, &loaded.config, &cases);
     }
     let report_folder = args.output.as_deref().map(create_folder).transpose()?;
     // All keys of `experts` in effect.

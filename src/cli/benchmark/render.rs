@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::charts::{Across, Value, spread_value};
 use super::results::{CaseReport, Report};
 use super::statistics::{Percentiles, Spread};
+use super::streams::Drafts;
 use crate::cli::output;
 use crate::engine::MemoryUse;
 use crate::memory::{Kind, Tier};
@@ -129,6 +130,7 @@ fn facts(report: &Report) -> Vec<(String, String)> {
 }
 
 fn table(report: &Report) -> Table {
+    let drafted = report.cases.iter().any(|case| case.rates.drafts.computed > 0);
     let cached = report.cases.iter().any(|case| case.experts.is_some());
     let mut header = vec![
         "prompt",
@@ -141,6 +143,9 @@ fn table(report: &Report) -> Table {
         "inter-token ms p50/p95/p99",
         "longest pause ms",
     ];
+    if drafted {
+        header.push("drafts accepted");
+    }
     if cached {
         header.push("hit rate");
     }
@@ -157,6 +162,9 @@ fn table(report: &Report) -> Table {
             percentiles_text(case.rates.inter_token_ms),
             spread_text(case.rates.longest_pause_ms),
         ];
+        if drafted {
+            row.push(acceptance_text(case.rates.drafts));
+        }
         if cached {
             let rate = case.experts.as_ref().and_then(|experts| experts.hit_rate);
             row.push(rate.map_or("-".into(), |rate| format!("{:.1} %", rate.median * 100.0)));
@@ -185,6 +193,14 @@ pub(super) fn spread_text(spread: Option<Spread>) -> String {
     }
 }
 
+/// The share of guesses that were right.
+pub(super) fn acceptance_text(drafts: Drafts) -> String {
+    let share = drafts.acceptance();
+    share.map_or("-".to_owned(), |share| {
+        format!("{:.1} % of {}", share * 100.0, drafts.computed)
+    })
+}
+
 fn percentiles_text(percentiles: Option<Percentiles>) -> String {
     match percentiles {
         None => "-".to_owned(),
@@ -195,7 +211,7 @@ fn percentiles_text(percentiles: Option<Percentiles>) -> String {
 /// Three significant digits or more: measurements are no more precise.
 pub(super) fn digits(value: f64) -> String {
     let decimals = match value {
-        _ if value >= 100.0 => 0,
+        _ if value >= 100.0 || value == 0.0 => 0,
         _ if value >= 10.0 => 1,
         _ => 2,
     };

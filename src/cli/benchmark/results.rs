@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::case::Case;
 use super::statistics::{Percentiles, Spread, mean, worst};
-use super::streams::Measured;
+use super::streams::{Drafts, Measured};
 use crate::cli::machine::Machine;
 use crate::engine::{MemoryUse, ModelInfo};
 use crate::gguf::{self, Gguf, file_type_name};
@@ -77,6 +77,8 @@ pub(super) struct Rates {
     pub(super) first_token_worst_ms: Option<Spread>,
     pub(super) inter_token_ms: Option<Percentiles>,
     pub(super) longest_pause_ms: Option<Spread>,
+    /// Guesses of all streams and runs.
+    pub(super) drafts: Drafts,
 }
 
 /// What the expert cache did in the counted runs.
@@ -137,6 +139,7 @@ impl Rates {
             first_token_worst_ms: spread(|run| Some(worst(&run.first_token)? * 1e3)),
             inter_token_ms: milliseconds(|run| &run.between_tokens),
             longest_pause_ms: spread(|run| Some(run.longest_pause? * 1e3)),
+            drafts: runs.iter().map(|run| run.drafts).fold(Drafts::default(), Drafts::plus),
         }
     }
 }

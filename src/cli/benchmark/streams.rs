@@ -23,10 +23,20 @@ pub(super) struct Measured {
     pub(super) between_tokens: Vec<f64>,
     /// The longest time in which a stream that had begun received nothing.
     pub(super) longest_pause: Option<f64>,
+    /// Of all streams.
+    pub(super) drafts: Drafts,
     /// What the expert cache did during the run, if there is one.
     pub(super) experts: Option<LayerCounts>,
     /// Main memory of this process after the run, if the model is in it.
     pub(super) resident_bytes: Option<u64>,
+}
+
+/// Guesses for tokens of answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub(super) struct Drafts {
+    pub(super) computed: u64,
+    /// Those that were right.
+    pub(super) accepted: u64,
 }
 
 /// When the tokens of one stream arrived.
@@ -50,7 +60,24 @@ pub(super) struct Stream {
     pub(super) first_token: Duration,
     /// From the first token to the last.
     pub(super) decode: Duration,
+    pub(super) drafts: Drafts,
     pub(super) arrivals: Arrivals,
+}
+
+impl Drafts {
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            computed: self.computed + other.computed,
+            accepted: self.accepted + other.accepted,
+        }
+    }
+
+    /// The share that was right; `None` if there were none.
+    pub(super) fn acceptance(self) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "numbers of tokens")]
+        let share = self.accepted as f64 / self.computed as f64;
+        (self.computed > 0).then_some(share)
+    }
 }
 
 impl Arrivals {
@@ -65,6 +92,11 @@ impl Arrivals {
             self.between_tokens.extend(std::iter::repeat_n(share, tokens));
             self.later.push((now, tokens));
         }
+    }
+
+    /// In seconds; see [`Measured::longest_pause`].
+    pub(super) fn longest_pause(&self) -> Option<f64> {
+        self.longest_pause
     }
 
     /// When the first token arrived.
@@ -122,6 +154,10 @@ impl Measured {
                 .iter()
                 .filter_map(|stream| stream.arrivals.longest_pause)
                 .max_by(f64::total_cmp),
+            drafts: streams
+                .iter()
+                .map(|stream| stream.drafts)
+                .fold(Drafts::default(), Drafts::plus),
             experts: None,
             resident_bytes: None,
         }
@@ -140,10 +176,15 @@ fn together(streams: &[Stream]) -> Option<f64> {
 }
 
 impl Stream {
+    /// When the last token arrived.
+    pub(super) fn last(&self) -> Option<Instant> {
+        self.arrivals.last
+    }
+
     /// Tokens after `from` and until `to`. Tokens without text do not arrive by themselves: each arrival stands for as many
     /// tokens as all of them do on average.
     #[expect(clippy::cast_precision_loss, reason = "tokens of a run")]
-    fn tokens_between(&self, from: Instant, to: Instant) -> f64 {
+    pub(super) fn tokens_between(&self, from: Instant, to: Instant) -> f64 {
         let tokens = |from: Instant, to: Instant| -> usize {
             let later = self.arrivals.later.iter();
             later
@@ -194,6 +235,7 @@ mod tests {
             completion_tokens,
             first_token: Duration::from_secs(first_token),
             decode: Duration::from_secs(decode),
+            drafts: Drafts::default(),
             arrivals,
         }
     }

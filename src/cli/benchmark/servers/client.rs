@@ -16,6 +16,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const SMALL: Duration = Duration::from_secs(30);
 /// Between two attempts while a server loads its model.
 const RETRY: Duration = Duration::from_millis(250);
+/// The path of chats.
+const CHAT: &str = "v1/chat/completions";
 /// Bodies that are read as a whole: lists of models and of tokens.
 const MAX_BODY: usize = 64 << 20;
 
@@ -47,6 +49,8 @@ pub(super) struct Reply {
     pub(super) stream: Stream,
     /// The server's own counts; without them `stream` counts the events that brought text.
     pub(super) usage: Option<Usage>,
+    /// The answer without reasoning and calls, as it goes into the next turn of a chat.
+    pub(super) content: String,
 }
 
 /// What a server says about itself.
@@ -154,15 +158,32 @@ impl Server {
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
-            return self.read(response, Instant::now()).await;
+            return self.read(response, Instant::now(), || {}).await;
         }
     }
 
     /// Sends a prompt and reads the stream of exactly `tokens` tokens, if the server can ignore the end token.
     pub(super) async fn complete(&self, text: &str, tokens: u32) -> anyhow::Result<Reply> {
+        self.complete_and(text, tokens, || {}).await
+    }
+
+    /// The same; `arrived` is called whenever text has arrived.
+    pub(super) async fn complete_and(&self, text: &str, tokens: u32, arrived: impl Fn()) -> anyhow::Result<Reply> {
         let submitted = Instant::now();
         let response = self.request(text, tokens).await?;
-        self.read(response, submitted).await
+        self.read(response, submitted, arrived).await
+    }
+
+    /// Sends a chat with tools, as a client of OpenAI's API does: the server may keep the prompt, and the answer ends where the
+    /// model ends it, after `tokens` tokens at the latest.
+    pub(super) async fn chat(&self, messages: &[Value], tools: &Value, tokens: u32) -> anyhow::Result<Reply> {
+        let submitted = Instant::now();
+        let request = json!({
+            "model": self.model, "messages": messages, "tools": tools, "max_tokens": tokens, "temperature": 0,
+            "stream": true, "stream_options": {"include_usage": true},
+        });
+        let response = self.send(Method::POST, CHAT, Some(&request), self.timeout).await?;
+        self.read(response, submitted, || {}).await
     }
 
     async fn request(&self, text: &str, tokens: u32) -> anyhow::Result<Response> {
@@ -179,13 +200,13 @@ impl Server {
             }
             Endpoint::Chat => {
                 request["messages"] = json!([{"role": "user", "content": text}]);
-                "v1/chat/completions"
+                CHAT
             }
         };
         self.send(Method::POST, path, Some(&request), self.timeout).await
     }
 
-    async fn read(&self, mut response: Response, submitted: Instant) -> anyhow::Result<Reply> {
+    async fn read(&self, mut response: Response, submitted: Instant, arrived: impl Fn()) -> anyhow::Result<Reply> {
         if response.status() != StatusCode::OK {
             return Err(refusal(response).await);
         }
@@ -193,6 +214,7 @@ impl Server {
         let mut arrivals = Arrivals::default();
         let (mut texts, mut usage, mut decode_ms) = (0, None, None);
         let (mut end, mut done) = (None, false);
+        let (mut content, mut drafts) = (String::new(), None);
         while let Some(bytes) = response
             .chunk()
             .await
@@ -204,8 +226,11 @@ impl Server {
             if new > 0 {
                 arrivals.add(now, new);
                 texts += u32::try_from(new)?;
+                arrived();
             }
             for chunk in chunks {
+                content.push_str(&chunk.content);
+                drafts = chunk.drafts.or(drafts);
                 usage = chunk.usage.or(usage);
                 decode_ms = chunk.decode_ms.or(decode_ms);
                 done |= chunk.done;
@@ -230,9 +255,11 @@ impl Server {
                 completion_tokens,
                 first_token: first - submitted,
                 decode: end - first,
+                drafts: drafts.unwrap_or_default(),
                 arrivals,
             },
             usage,
+            content,
         })
     }
 

@@ -4,6 +4,8 @@ use anyhow::bail;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::cli::benchmark::streams::Drafts;
+
 /// A longer line is no event of a completion.
 const MAX_LINE: usize = 4 << 20;
 
@@ -12,11 +14,15 @@ const MAX_LINE: usize = 4 << 20;
 pub(super) struct Chunk {
     /// Whether it brings new text.
     pub(super) text: bool,
+    /// The new text of a chat's answer, without reasoning and calls.
+    pub(super) content: String,
     /// `finish_reason`, in the last event with a choice.
     pub(super) finish_reason: Option<String>,
     pub(super) usage: Option<Usage>,
     /// By the server's clock, from its first token to its last (llama-server and hearth tell it).
     pub(super) decode_ms: Option<f64>,
+    /// Of the whole answer (llama-server and hearth tell them).
+    pub(super) drafts: Option<Drafts>,
     /// `data: [DONE]`.
     pub(super) done: bool,
 }
@@ -73,6 +79,8 @@ struct Delta {
 #[derive(Debug, Deserialize)]
 struct Timings {
     predicted_ms: Option<f64>,
+    draft_n: Option<u64>,
+    draft_n_accepted: Option<u64>,
 }
 
 impl Choice {
@@ -103,8 +111,20 @@ impl Chunk {
             let message = message.unwrap_or_else(|| error.to_string());
             bail!("the server gave up: {}", excerpt(&message));
         }
+        let drafts = wire.timings.as_ref().and_then(|timings| {
+            Some(Drafts {
+                computed: timings.draft_n?,
+                accepted: timings.draft_n_accepted?,
+            })
+        });
+        let contents = wire
+            .choices
+            .iter()
+            .filter_map(|choice| choice.delta.as_ref()?.content.as_deref());
         Ok(Self {
             text: wire.choices.iter().any(Choice::has_text),
+            content: contents.collect(),
+            drafts,
             finish_reason: wire.choices.into_iter().find_map(|choice| choice.finish_reason),
             usage: wire.usage,
             decode_ms: wire.timings.and_then(|timings| timings.predicted_ms),
@@ -170,10 +190,10 @@ mod tests {
         ": ping\r\n\r\n",
         "data: {\"choices\":[{\"index\":0,\"text\":\"Grüße\",\"finish_reason\":null}],\"usage\":null}\r\n\r\n",
         "data:{\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n",
-        "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n",
+        "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\",\"content\":\"yes\"}}]}\n\n",
         "data: {\"choices\":[{\"text\":\"\",\"finish_reason\":\"length\"}]}\n\n",
         "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3,",
-        "\"prompt_tokens_details\":{\"cached_tokens\":2}},\"timings\":{\"predicted_ms\":12.5}}\n\n",
+        "\"prompt_tokens_details\":{\"cached_tokens\":2}},\"timings\":{\"predicted_ms\":12.5,\"draft_n\":4,\"draft_n_accepted\":3}}\n\n",
         "data: [DONE]\n\n",
     );
 
@@ -189,6 +209,12 @@ mod tests {
             (7, 3, 2)
         );
         assert_eq!(whole[4].decode_ms, Some(12.5));
+        assert_eq!(
+            whole[4].drafts.map(|drafts| (drafts.computed, drafts.accepted)),
+            Some((4, 3))
+        );
+        let content: String = whole.iter().map(|chunk| chunk.content.as_str()).collect();
+        assert_eq!(content, "yes");
         assert!(whole[5].done);
         for size in [1, 2, 3, 50] {
             let mut events = Events::default();

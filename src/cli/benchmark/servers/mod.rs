@@ -8,6 +8,7 @@ mod client;
 mod events;
 mod fit;
 mod report;
+pub(super) mod scenario;
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -34,12 +35,12 @@ pub(super) struct Args {
     /// Measure the OpenAI-compatible server at this address, such as http://127.0.0.1:8080, instead of a model in this
     /// process. Repeat it to compare servers: ratios are to the first.
     #[arg(long = "url", value_name = "URL", value_parser = client::root,
-        conflicts_with_all = ["overhead", "placements", Overrides::GROUP])]
+        conflicts_with_all = ["overhead", "placements", "drafts", Overrides::GROUP])]
     pub(super) urls: Vec<Url>,
 
     /// What the report calls a server: one for each --url, in their order; host and port if not given.
     #[arg(long = "name", value_name = "NAME", requires = "urls")]
-    names: Vec<String>,
+    pub(super) names: Vec<String>,
 
     /// The endpoint to measure.
     #[arg(long, value_enum, default_value_t = Endpoint::Completions, requires = "urls")]
@@ -51,7 +52,7 @@ pub(super) struct Args {
 
     /// Seed of the prompts; a new one each time if not given, so that no prompt cache knows them.
     #[arg(long, value_name = "N", requires = "urls")]
-    seed: Option<u32>,
+    pub(super) seed: Option<u32>,
 }
 
 /// A server under test.
@@ -80,13 +81,11 @@ struct Noticed {
 pub(super) fn run(args: &super::Args, cases: &[Case]) -> anyhow::Result<()> {
     let report_folder = args.output.as_deref().map(super::create_folder).transpose()?;
     let date = super::now()?;
-    let seed = args.servers.seed.unwrap_or_else(|| {
-        let seconds = OffsetDateTime::now_utc().unix_timestamp();
-        u32::try_from(seconds.rem_euclid(1 << 31)).unwrap_or_default()
-    });
+    let seed = args.servers.seed.unwrap_or_else(random_seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (targets, measured) = runtime.block_on(async {
-        let mut targets = connect(args, cases).await?;
+        let Args { urls, names, .. } = &args.servers;
+        let mut targets = connect(&args.servers, urls, names, &args.model, cases).await?;
         let measured = measure_all(&mut targets, cases, args, seed).await?;
         anyhow::Ok((targets, measured))
     })?;
@@ -114,6 +113,12 @@ pub(super) fn run(args: &super::Args, cases: &[Case]) -> anyhow::Result<()> {
     super::print(args.json, &report, report::terminal)
 }
 
+/// A seed that no earlier call had, so that no prompt cache knows the prompts.
+fn random_seed() -> u32 {
+    let seconds = OffsetDateTime::now_utc().unix_timestamp();
+    u32::try_from(seconds.rem_euclid(1 << 31)).unwrap_or_default()
+}
+
 /// One of several values, or the only one for all.
 fn of_index(values: &[String], index: usize) -> Option<String> {
     match values {
@@ -122,19 +127,19 @@ fn of_index(values: &[String], index: usize) -> Option<String> {
     }
 }
 
-async fn connect(args: &super::Args, cases: &[Case]) -> anyhow::Result<Vec<Target>> {
-    let Args {
-        urls,
-        names,
-        endpoint,
-        timeout,
-        ..
-    } = &args.servers;
+/// Connects to the servers. `names` and `models` are one for each, or fewer.
+async fn connect(
+    args: &Args,
+    urls: &[Url],
+    names: &[String],
+    models: &[String],
+    cases: &[Case],
+) -> anyhow::Result<Vec<Target>> {
     if !names.is_empty() && names.len() != urls.len() {
         bail!("there are {} --name for {} --url", names.len(), urls.len());
     }
-    if args.model.len() > 1 && args.model.len() != urls.len() {
-        bail!("there are {} --model for {} --url", args.model.len(), urls.len());
+    if models.len() > 1 && models.len() != urls.len() {
+        bail!("there are {} --model for {} --url", models.len(), urls.len());
     }
     let mut lengths: Vec<u32> = cases.iter().map(|case| case.prompt_tokens).collect();
     lengths.sort_unstable();
@@ -146,9 +151,9 @@ async fn connect(args: &super::Args, cases: &[Case]) -> anyhow::Result<Vec<Targe
             bail!("two servers are called `{name}`; --name gives each another one");
         }
         let target = async {
-            let model = of_index(&args.model, index);
+            let model = of_index(models, index);
             let chosen = model.is_none();
-            let (server, about) = Server::connect(url.clone(), model, *endpoint, *timeout).await?;
+            let (server, about) = Server::connect(url.clone(), model, args.endpoint, args.timeout).await?;
             let prompts = Prompts::of(&server, &lengths).await?;
             let mut notes = Vec::new();
             if chosen && about.models.len() > 1 {
@@ -220,7 +225,7 @@ async fn measure(target: &mut Target, case: Case, run: u32, stagger: Duration) -
     let replies = RefCell::new(Vec::new());
     let (server, seen) = (&target.server, &replies);
     let streams = texts.iter().map(|text| async move {
-        let Reply { mut stream, usage } = server.complete(text, case.generate).await?;
+        let Reply { mut stream, usage, .. } = server.complete(text, case.generate).await?;
         if usage.is_none() {
             stream.prompt_tokens = case.prompt_tokens;
         }
@@ -273,7 +278,7 @@ impl Noticed {
         }
         #[expect(clippy::cast_precision_loss, reason = "numbers of tokens")]
         let ratio = self.prompt_tokens as f64 / self.wanted_prompt_tokens.max(1) as f64;
-        if (ratio - 1.0).abs() > 0.02 {
+        if self.wanted_prompt_tokens > 0 && (ratio - 1.0).abs() > 0.02 {
             notes.push(format!("its prompts had {ratio:.2} of the tokens asked for"));
         }
         notes

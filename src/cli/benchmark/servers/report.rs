@@ -7,7 +7,7 @@ use super::client::Endpoint;
 use super::fit::Count;
 use crate::cli::benchmark::case::Case;
 use crate::cli::benchmark::charts::{Across, Value, spread_value};
-use crate::cli::benchmark::render::{digits, spread_text};
+use crate::cli::benchmark::render::{acceptance_text, digits, spread_text};
 use crate::cli::benchmark::results::Rates;
 use crate::cli::benchmark::statistics::{Percentiles, Spread, mean, median, worst};
 use crate::cli::benchmark::streams::Measured;
@@ -57,6 +57,20 @@ pub(super) struct ServerFacts {
     pub(super) prompt_length: Count,
     /// What makes its numbers less comparable.
     pub(super) notes: Vec<String>,
+}
+
+impl ServerFacts {
+    /// What a report says about the server, with its name before each line.
+    pub(super) fn lines(&self) -> Vec<(String, String)> {
+        let software = self.software.as_ref().map_or(String::new(), |name| format!(", {name}"));
+        let counted = match self.prompt_length {
+            Count::Tokenize => "/tokenize",
+            Count::Usage => "the usage of probes",
+        };
+        let about = format!("{} ({}{software}), prompt lengths by {counted}", self.model, self.url);
+        let lines = std::iter::once(&about).chain(&self.notes);
+        lines.map(|line| (self.name.clone(), line.clone())).collect()
+    }
 }
 
 /// One case on all servers.
@@ -181,23 +195,7 @@ pub(super) fn page(report: &Report) -> Page {
 }
 
 fn facts(report: &Report) -> Vec<(String, String)> {
-    let mut facts = Vec::new();
-    for server in &report.servers {
-        let software = server
-            .software
-            .as_ref()
-            .map_or(String::new(), |name| format!(", {name}"));
-        let counted = match server.prompt_length {
-            Count::Tokenize => "/tokenize",
-            Count::Usage => "the usage of probes",
-        };
-        let about = format!(
-            "{} ({}{software}), prompt lengths by {counted}",
-            server.model, server.url
-        );
-        facts.push((server.name.clone(), about));
-        facts.extend(server.notes.iter().map(|note| (server.name.clone(), note.clone())));
-    }
+    let mut facts: Vec<(String, String)> = report.servers.iter().flat_map(ServerFacts::lines).collect();
     let arrival = match report.stagger_ms {
         0 => "all streams at once".to_owned(),
         ms => format!("a stream every {ms} ms"),
@@ -252,6 +250,7 @@ fn results(report: &Report) -> Table {
                     format!("{} / {}", digits(all.p50), digits(all.p99))
                 }),
                 spread_text(rates.longest_pause_ms),
+                acceptance_text(rates.drafts),
             ]);
             rows.push(row);
         }
@@ -266,6 +265,7 @@ fn results(report: &Report) -> Table {
             "first token ms, worst",
             "inter-token ms p50/p99",
             "longest pause ms",
+            "drafts accepted",
         ]),
         rows,
     }
