@@ -88,7 +88,7 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
                 calls += 1;
             }
             Piece::ToolCallArguments { index, text } => assert!(index < calls && !text.is_empty()),
-            Piece::Progress(_) | Piece::Finished { .. } => unreachable!("the reader tells of neither"),
+            Piece::Progress(_) | Piece::RoutedExperts(_) | Piece::Finished { .. } => unreachable!("the engine tells of these"),
         }
     }
     Corpus::Keep

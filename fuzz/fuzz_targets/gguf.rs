@@ -8,6 +8,9 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../src/gguf/mod.rs"]
 #[allow(dead_code, unused_imports)]
 mod gguf;
+#[path = "../../src/renamed.rs"]
+#[allow(dead_code)]
+mod renamed;
 
 fuzz_target!(|bytes: &[u8]| {
     if gguf::Gguf::check(bytes).is_err() {
