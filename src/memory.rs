@@ -1,5 +1,8 @@
 //! What memory is for and where it lies: plain types that the configuration, plans and engines share.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::Serialize;
 
 /// Where something lies.
@@ -77,23 +80,17 @@ pub struct Row {
     pub bytes: u64,
 }
 
-/// Data type of keys and values: those of which llama.cpp can make both.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
+/// Data type of keys or values: those of which llama.cpp can make both.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum KvType {
     F32,
     #[default]
     F16,
     Bf16,
-    #[serde(rename = "q8_0")]
     Q8_0,
-    #[serde(rename = "q5_1")]
     Q5_1,
-    #[serde(rename = "q5_0")]
     Q5_0,
-    #[serde(rename = "q4_1")]
     Q4_1,
-    #[serde(rename = "q4_0")]
     Q4_0,
     Iq4Nl,
 }
@@ -126,6 +123,60 @@ impl KvType {
             Self::Q4_0 => "q4_0",
             Self::Iq4Nl => "iq4_nl",
         }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// The data types of keys and of values. As text: `q8_0` for both, `q8_0/q4_0` for keys and values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KvTypes {
+    pub keys: KvType,
+    pub values: KvType,
+}
+
+impl KvTypes {
+    /// One type for both.
+    #[must_use]
+    pub const fn both(kind: KvType) -> Self {
+        Self {
+            keys: kind,
+            values: kind,
+        }
+    }
+}
+
+impl fmt::Display for KvTypes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.keys.name())?;
+        if self.keys != self.values {
+            write!(out, "/{}", self.values.name())?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for KvTypes {
+    /// The name that no type has.
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let kind = |name: &str| KvType::from_name(name.trim()).ok_or_else(|| name.trim().to_owned());
+        match text.split_once('/') {
+            None => Ok(Self::both(kind(text)?)),
+            Some((keys, values)) => Ok(Self {
+                keys: kind(keys)?,
+                values: kind(values)?,
+            }),
+        }
+    }
+}
+
+impl Serialize for KvTypes {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -77,6 +77,7 @@ fn random_models_take_what_is_planned() {
         for more in [
             "",
             "ubatch = 1024\nkv_type = \"q8_0\"",
+            "kv_type = \"q8_0/q4_0\"",
             "ubatch = 128",
             "embeddings = true",
             "role = \"embedding\"",

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{engines, output};
 use crate::config::{Overrides, PresetConfig};
 use crate::models;
-use crate::plan::{self, ModelRequest};
+use crate::plan;
 
 /// Arguments of `hearth models`.
 #[derive(Debug, clap::Args)]
@@ -24,9 +24,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let loaded = engines::load_config(&args.overrides)?;
     let prepared = loaded.config.models.iter().map(models::prepare);
     let prepared = prepared.collect::<Result<Vec<_>, _>>()?;
-    let requests: Vec<ModelRequest> = prepared.iter().map(|model| model.request.clone()).collect();
+    let machine = models::machine();
+    let requests = models::requests(&prepared, &machine)?;
     // What does not fit is listed as it is configured.
-    let plan = plan::plan(&models::machine(), &loaded.config.memory, &requests).ok();
+    let plan = plan::plan(&machine, &loaded.config.memory, &requests).ok();
     let mut listed = Vec::new();
     for (index, mut model) in prepared.into_iter().enumerate() {
         let planned = plan.as_ref().map(|plan| plan.models[index].context);

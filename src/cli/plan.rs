@@ -87,9 +87,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let loaded = engines::load_config(&overrides)?;
     let config = &loaded.config;
     let prepared = config.models.iter().map(models::prepare);
-    let requests = prepared
-        .map(|model| model.map(|model| model.request))
-        .collect::<Result<Vec<_>, _>>()?;
+    let prepared = prepared.collect::<Result<Vec<_>, _>>()?;
     let machine = models::machine().described(Described {
         vram: args.vram,
         ram: args.ram,
@@ -98,6 +96,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     if machine.ram_total == 0 {
         bail!("this system does not tell how much memory it has; say it with --ram");
     }
+    let requests = models::requests(&prepared, &machine)?;
     let plan = plan::plan(&machine, &config.memory, &requests)?;
     let why = args.why.then(|| Why::of(&plan, &config.memory, &requests));
     if args.json {

@@ -16,7 +16,7 @@ use super::setting::Setting;
 use super::types::{CacheDevice, CacheSize, ChatTemplate, DraftKind, ExpertPlacement, MemoryLimit, ModelSource};
 use super::value::{self, Fault};
 use crate::experts::policy::PolicyKind;
-use crate::memory::KvType;
+use crate::memory::KvTypes;
 use crate::pooling::Pooling;
 use crate::sampling::SamplingOverrides;
 
@@ -128,11 +128,11 @@ section! {
             variable "HEARTH_THREADS", flag "--threads" "THREADS";
         /// requests that may wait for a slot
         queue: usize = Value(64), whole(0..=100_000), variable "HEARTH_QUEUE";
-        /// data type of keys and values. `"q8_0"` needs about half of the memory of `"f16"`; quantised ones need flash attention,
-        /// which llama.cpp then turns on, and heads of a multiple of 32 elements. `"auto"` is `"f16"`, or `"q8_0"` where half of the
+        /// data type of keys and values, or one for each: `"q8_0"`, `"q8_0/q4_0"`. `"q8_0"` needs about half of the memory of `"f16"`;
+        /// quantised ones need flash attention and heads of a multiple of 32 elements. `"auto"` is `"f16"`, or `"q8_0"` where half of the
         /// memory is worth more for something else
-        kv_type: Option<KvType> = Value(None),
-            Auto(Choice { words: KvType::ALL.map(|kind| (kind.name(), kind)), hint: None });
+        kv_type: Option<KvTypes> = Value(None), Auto(Text { parse: value::kv_types, show: ToString::to_string }),
+            variable "HEARTH_KV_TYPE", flag "--kv-type" "TYPE";
         /// tokens of prompts that are computed in one pass at most. Larger passes fetch the weights that lie in main memory less often,
         /// and take more memory for buffers. `"auto"` is 512, up to 2048 where that is worth it
         ubatch: Option<u32> = Value(None), Auto(whole(64..=8192)), variable "HEARTH_UBATCH";

@@ -29,7 +29,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use crate::memory::KvType;
+pub use crate::memory::{KvType, KvTypes};
 pub use diagnostic::{ConfigErrors, Diagnostic, Origin, Severity, SourceFile};
 pub use docs::keys_as_markdown;
 pub use keys::{Config, DraftConfig, ExpertsConfig, MemoryConfig, ModelConfig, PresetConfig, ServerConfig, keys};

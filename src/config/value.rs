@@ -10,6 +10,7 @@ use serde_json::{Map, Value as Json};
 use super::suggest::nearest;
 use super::types::{CacheSize, ChatTemplate, MemoryLimit, ModelSource, STOP_BYTES};
 use crate::demo::DemoModel;
+use crate::memory::{KvType, KvTypes};
 
 /// Why a value cannot be: "must be ..., but is ...".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +119,21 @@ pub(super) fn memory_text(limit: &MemoryLimit) -> String {
         MemoryLimit::Auto => "auto".to_owned(),
         MemoryLimit::Bytes(bytes) => size_text(*bytes),
     }
+}
+
+/// The types of keys and values.
+pub(super) fn kv_types(text: &str) -> Result<KvTypes, Fault> {
+    text.parse().map_err(|unknown: String| {
+        let names = KvType::ALL.map(KvType::name);
+        let quoted = names.map(|name| format!("{name:?}"));
+        Fault {
+            message: format!(
+                "must be one of {}, or two of them as \"keys/values\", but is {text:?}",
+                quoted.join(", ")
+            ),
+            hint: nearest(&unknown, names).map(|meant| format!("did you mean {meant:?}?")),
+        }
+    })
 }
 
 /// `auto`, a share of the experts, or a size.

@@ -1,5 +1,6 @@
 //! llama.cpp beyond the safe interface of the crate `llama-cpp-2`.
 
+pub(crate) mod attention;
 pub mod chat;
 pub(crate) mod cpu;
 pub mod log;

@@ -99,8 +99,8 @@ pub(crate) struct HeadParams {
     pub(crate) sequences: u32,
     /// Tokens of a pass at most.
     pub(crate) batch: u32,
-    /// ggml's number of the type of keys and values.
-    pub(crate) kv_type: u32,
+    /// ggml's numbers of the types of keys and of values.
+    pub(crate) kv_types: [u32; 2],
     /// For passes of few tokens, and of many.
     pub(crate) threads: (i32, i32),
 }
@@ -155,7 +155,7 @@ impl<'m> MtpHead<'m> {
             params.n_outputs_max = head.sequences;
             // A GPU would need room for all of its experts, to compute them for long prompts.
             params.op_offload = false;
-            (params.type_k, params.type_v) = (head.kv_type, head.kv_type);
+            [params.type_k, params.type_v] = head.kv_types;
             (params.n_threads, params.n_threads_batch) = head.threads;
             params.kv_unified = false;
             params.no_perf = true;

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::demo::UnpackError;
 use crate::gguf::GgufError;
+use crate::memory::KvTypes;
 use crate::plan::PlanError;
 
 /// Why a model of the configuration does not start.
@@ -19,6 +20,16 @@ pub enum ModelError {
         "model `{0}` has no head for multi-token prediction that hearth can use; `draft = {{ kind = \"auto\" }}` does without"
     )]
     NoHead(String),
+    #[error(
+        "`kv_type` of model `{model}` is \"{kv_type}\", for which {gpu} has no flash attention with heads of {length} \
+         elements\n  hint: \"auto\" chooses what it has; \"f16\" always works"
+    )]
+    Attention {
+        model: String,
+        kv_type: KvTypes,
+        gpu: String,
+        length: u64,
+    },
     #[error("the model does not fit this machine")]
     DoesNotFit(#[source] PlanError),
     #[error("the models do not fit this machine")]

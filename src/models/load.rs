@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::attention::requests;
 use super::error::ModelError;
 use super::file::{Prepared, in_file, prepare};
 use super::registry::Registry;
@@ -19,8 +20,8 @@ use crate::fingerprint::Fingerprint;
 use crate::folders;
 use crate::gguf::Gguf;
 use crate::host::{self, GpuId, Machine};
-use crate::memory::{Kind, KvType, Tier};
-use crate::plan::{self, Context, Embeddings, Experts, ModelPlan, ModelRequest, Plan, Threads};
+use crate::memory::{Kind, KvTypes, Tier};
+use crate::plan::{self, Context, Embeddings, Experts, ModelPlan, Plan, Threads};
 use crate::telemetry::Metrics;
 
 /// One engine whose model loads, for commands that work without a server.
@@ -52,8 +53,9 @@ pub fn machine() -> Machine {
 /// # Errors
 /// [`ModelError::DoesNotFit`] with what would fit.
 pub fn plan_one(model: &Prepared<'_>, memory: &MemoryConfig) -> Result<Plan, ModelError> {
-    let requests = std::slice::from_ref(&model.request);
-    plan::plan(&machine(), memory, requests).map_err(ModelError::DoesNotFit)
+    let machine = machine();
+    let requests = requests(std::slice::from_ref(model), &machine)?;
+    plan::plan(&machine, memory, &requests).map_err(ModelError::DoesNotFit)
 }
 
 /// Plans where the models of a configuration go and starts their engines; the weights load in the background.
@@ -62,8 +64,9 @@ pub fn plan_one(model: &Prepared<'_>, memory: &MemoryConfig) -> Result<Plan, Mod
 /// [`ModelError`] for the first model that cannot be used, or when not all fit.
 pub fn start_all(config: &Config, metrics: &Metrics) -> Result<Registry, ModelError> {
     let prepared = config.models.iter().map(prepare).collect::<Result<Vec<_>, _>>()?;
-    let requests: Vec<ModelRequest> = prepared.iter().map(|model| model.request.clone()).collect();
-    let plan = plan::plan(&machine(), &config.memory, &requests).map_err(ModelError::DoNotFit)?;
+    let machine = machine();
+    let requests = requests(&prepared, &machine)?;
+    let plan = plan::plan(&machine, &config.memory, &requests).map_err(ModelError::DoNotFit)?;
     for advice in &plan.advice {
         tracing::warn!("{advice}");
     }
@@ -177,7 +180,7 @@ fn load_spec(
 }
 
 /// Where sequences of a model are written. They are of no use to another model, nor where keys and values have another type.
-fn saved_sequences(config: &ModelConfig, settings: &Config, gguf: &Gguf, kv_type: KvType) -> Option<SavedSequences> {
+fn saved_sequences(config: &ModelConfig, settings: &Config, gguf: &Gguf, kv_type: KvTypes) -> Option<SavedSequences> {
     let folder = settings.server.slot_save_path.clone()?;
     let weights = |name: &str| {
         let tensor = gguf.tensors().iter().find(|tensor| tensor.name.contains(name));
@@ -189,7 +192,7 @@ fn saved_sequences(config: &ModelConfig, settings: &Config, gguf: &Gguf, kv_type
         weights("output_norm"),
         weights("attn_norm"),
         config.name.as_bytes(),
-        kv_type.name().as_bytes(),
+        kv_type.to_string().as_bytes(),
         env!("CARGO_PKG_VERSION").as_bytes(),
     ]);
     Some(SavedSequences { folder, model })

@@ -1,10 +1,11 @@
 //! From a configuration to models that answer: inspect, plan, load.
 //!
 //! [`open`] and [`prepare`] inspect a model's file before llama.cpp sees it, which aborts the process on some damaged ones.
-//! [`plan_one`] and [`start_all`] plan with what was found, and start the engines; the weights load in the background.
+//! [`requests`] is what plans are asked for. [`plan_one`] and [`start_all`] plan with what was found, and start the engines; the weights load in the background.
 //! The [`Registry`] has the models that are served and their presets; [`find`] is the one rule by which a name, an alias or a
 //! role means one.
 
+mod attention;
 mod error;
 mod file;
 mod info;
@@ -12,6 +13,7 @@ mod load;
 mod names;
 mod registry;
 
+pub use attention::requests;
 pub use error::ModelError;
 pub use file::{Prepared, open, prepare};
 pub use info::describe;

@@ -11,7 +11,7 @@ use super::place::attempt;
 use super::request::ModelRequest;
 use crate::config::MemoryConfig;
 use crate::host::Machine;
-use crate::memory::{Kind, KvType, Tier};
+use crate::memory::{Kind, KvType, KvTypes, Tier};
 
 /// What a context of so many tokens costs in speed (natural logarithm): half as much twice, so 8192 tokens are worth 10 % of
 /// the speed less than 16,384, and these 5 % less than 32,768.
@@ -33,7 +33,8 @@ const SHORTEST: u32 = 4096;
 /// Without a GPU nothing is won by short contexts; longer ones than this would take memory that nobody asked for.
 const LONGEST_WITHOUT_GPU: u32 = 32_768;
 /// What keys and values may be instead of F16: about half of the bytes.
-const QUANTISED: KvType = KvType::Q8_0;
+const QUANTISED: KvTypes = KvTypes::both(KvType::Q8_0);
+const EXACT: KvTypes = KvTypes::both(KvType::F16);
 
 /// A single change of a model's context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,10 +71,8 @@ impl Step {
             Self::MoreSlots => next.parallel = context.parallel.saturating_mul(2),
             Self::SmallerBatch => next.batch = (context.batch / 2).max(BATCH).min(context.batch),
             Self::LargerBatch => next.batch = (context.batch * 2).min(LARGEST_BATCH).max(context.batch),
-            Self::Quantised if context.kv_type == KvType::F16 && model.takes(QUANTISED).is_ok() => {
-                next.kv_type = QUANTISED
-            }
-            Self::Exact if context.kv_type == QUANTISED => next.kv_type = KvType::F16,
+            Self::Quantised if context.kv_type == EXACT && model.takes(QUANTISED).is_ok() => next.kv_type = QUANTISED,
+            Self::Exact if context.kv_type == QUANTISED => next.kv_type = EXACT,
             Self::Quantised | Self::Exact => return None,
         }
         (next != context).then_some(next)
@@ -294,7 +293,7 @@ mod tests {
         let contexts = contexts.map(|context| (context.tokens, context.parallel, context.kv_type));
         assert_eq!(
             contexts.collect::<Vec<_>>(),
-            [65_536, 32_768].map(|tokens| (tokens, 4, KvType::F16))
+            [65_536, 32_768].map(|tokens| (tokens, 4, EXACT))
         );
     }
 

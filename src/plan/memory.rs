@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::shape::{LayerShape, ModelShape};
 use crate::gguf::TensorType;
-use crate::memory::KvType;
+use crate::memory::{KvType, KvTypes};
 
 /// Tokens that are computed in one pass at most where nothing else is said, llama.cpp's default: it reserves its buffers for as
 /// many, and a batch of the engine is one pass over the weights.
@@ -28,7 +28,7 @@ pub struct Context {
     pub tokens: u32,
     /// Sequences.
     pub parallel: u32,
-    pub kv_type: KvType,
+    pub kv_type: KvTypes,
     /// Tokens that are computed in one pass at most.
     pub batch: u32,
 }
@@ -93,7 +93,7 @@ impl Context {
         Self {
             tokens,
             parallel: 1,
-            kv_type: KvType::F16,
+            kv_type: KvTypes::default(),
             batch: tokens,
         }
     }
@@ -112,10 +112,10 @@ impl Context {
     /// Bytes of one token's keys and values in a layer.
     #[must_use]
     pub fn kv_per_token(&self, layer: &LayerShape) -> u64 {
-        let Some(kind) = tensor_type(self.kv_type) else {
-            return 0;
+        let bytes = |elements: u64, kind: KvType| {
+            tensor_type(kind).map_or(0, |kind| elements.div_ceil(kind.block) * kind.bytes)
         };
-        (layer.keys.div_ceil(kind.block) + layer.values.div_ceil(kind.block)) * kind.bytes
+        bytes(layer.keys, self.kv_type.keys) + bytes(layer.values, self.kv_type.values)
     }
 
     /// Bytes of the keys and values of a layer. With a sliding window too: hearth asks for the whole context, so that

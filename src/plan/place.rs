@@ -8,7 +8,7 @@ use super::placing::Placing;
 use super::request::ModelRequest;
 use crate::config::{CacheDevice, ExpertPlacement, MemoryConfig};
 use crate::host::Machine;
-use crate::memory::{KvType, Tier, bytes};
+use crate::memory::{KvTypes, Tier, bytes};
 
 /// A plan, without looking for what would fit better.
 pub(super) fn attempt(machine: &Machine, limits: &MemoryConfig, models: &[ModelRequest]) -> Result<Plan, PlanError> {
@@ -178,13 +178,12 @@ fn check(models: &[ModelRequest], budget: Budget) -> Result<(), PlanError> {
         let (shape, experts) = (&model.shape, &model.experts);
         let all = all_layers(shape);
         let name = &model.name;
-        if let Err(block) = model.takes(model.context.kv_type) {
+        if let Err([block, length]) = model.takes(model.context.kv_type) {
             return Err(PlanError::new(format!(
-                "`kv_type` of {name} is \"{}\", which is made of blocks of {block}, but a head has {} elements",
-                model.context.kv_type.name(),
-                shape.key_length
+                "`kv_type` of {name} is \"{}\", which is made of blocks of {block}, but a head has {length} elements",
+                model.context.kv_type
             ))
-            .hint(format!("set it to \"{}\"", KvType::F16.name())));
+            .hint(format!("set it to \"{}\"", KvTypes::default())));
         }
         if shape.routed_experts() == 0 {
             continue;

@@ -4,7 +4,7 @@ use super::memory::Context;
 use super::shape::{LayerShape, ModelShape};
 use crate::config::{CacheDevice, CacheSize, ExpertPlacement, ExpertsConfig};
 use crate::gguf::TensorType;
-use crate::memory::KvType;
+use crate::memory::{KvType, KvTypes};
 
 /// What of a context is left to the plan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,14 +70,15 @@ impl ModelRequest {
         self.shape.cache_entry() + self.head().map_or(0, |head| head.expert)
     }
 
-    /// Whether its keys can be made of whole blocks of this type; else how many elements a block has.
-    pub(super) fn takes(&self, kv_type: KvType) -> Result<(), u64> {
-        let block = TensorType::from_name(kv_type.name()).map_or(1, |kind| kind.block);
-        if self.shape.key_length.is_multiple_of(block) {
-            Ok(())
-        } else {
-            Err(block)
-        }
+    /// Whether its keys and values can be made of whole blocks of these types; else the elements of such a block, and those of
+    /// a head.
+    pub(super) fn takes(&self, kv_type: KvTypes) -> Result<(), [u64; 2]> {
+        let fits = |kind: KvType, length: u64| {
+            let block = TensorType::from_name(kind.name()).map_or(1, |kind| kind.block);
+            length.is_multiple_of(block).then_some(()).ok_or([block, length])
+        };
+        fits(kv_type.keys, self.shape.key_length)?;
+        fits(kv_type.values, self.shape.value_length)
     }
 
     /// Whether its settings make no sense without a GPU.

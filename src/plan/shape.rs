@@ -107,8 +107,9 @@ pub struct ModelShape {
     /// Width of the residual stream.
     pub width: u64,
     pub vocabulary: u64,
-    /// Elements of a key head; quantised keys and values are made of whole blocks of them.
+    /// Elements of a head of keys and of one of values; quantised ones are made of whole blocks of them.
     pub key_length: u64,
+    pub value_length: u64,
     pub experts: u32,
     /// Experts that compute a token.
     pub experts_per_token: u32,
@@ -232,6 +233,7 @@ impl ModelShape {
             width: geometry.embedding.into(),
             vocabulary: geometry.tokenizer.vocabulary.into(),
             key_length: geometry.key_length.into(),
+            value_length: geometry.value_length.into(),
             experts: geometry.experts,
             experts_per_token: geometry.experts_per_token,
             ssm: geometry.ssm,

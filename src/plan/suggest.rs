@@ -6,7 +6,7 @@ use super::place::attempt;
 use super::request::ModelRequest;
 use crate::config::{CacheSize, ExpertPlacement, MemoryConfig};
 use crate::host::Machine;
-use crate::memory::{KvType, Tier, bytes};
+use crate::memory::{KvType, KvTypes, Tier, bytes};
 
 /// Shorter contexts than this are not proposed.
 const MIN_CONTEXT: u32 = 2048;
@@ -34,7 +34,7 @@ pub(super) fn hints(
     if models.iter().any(|model| model.context.parallel > 1) && fits(&|model| model.context.parallel = 1) {
         error = error.hint("one sequence at a time fits: `parallel` of 1");
     }
-    if fits(&|model| model.context.kv_type = KvType::Q8_0) {
+    if fits(&|model| model.context.kv_type = KvTypes::both(KvType::Q8_0)) {
         error = error.hint("`kv_type` of \"q8_0\" fits: it halves keys and values");
     }
     let cache = |model: &mut ModelRequest| model.experts.cache = CacheSize::Auto;
@@ -139,7 +139,7 @@ pub(super) fn advise(mut plan: Plan, limits: &MemoryConfig, models: &[ModelReque
         format!("all layers fit on the GPU{}", copies.unwrap_or_default())
     };
     let mut advice = Vec::new();
-    let quantised = |model: &mut ModelRequest| model.context.kv_type = KvType::Q8_0;
+    let quantised = |model: &mut ModelRequest| model.context.kv_type = KvTypes::both(KvType::Q8_0);
     if let Some(better) = outcome(&quantised) {
         advice.push(format!("with `kv_type` of \"q8_0\" {}", what(&better)));
     }

@@ -54,11 +54,7 @@ impl Plan {
         writeln!(
             out,
             "{}: {} {sequences} of {} tokens, keys and values in {}, passes of {} tokens",
-            model.name,
-            context.parallel,
-            context.tokens,
-            context.kv_type.name(),
-            context.batch
+            model.name, context.parallel, context.tokens, context.kv_type, context.batch
         )?;
         write!(out, "{:NAME$}", "")?;
         for tier in columns {

@@ -6,7 +6,7 @@ use super::*;
 use crate::config::{CacheDevice, CacheSize, ExpertPlacement, ExpertsConfig, MemoryConfig, MemoryLimit};
 use crate::gguf::Gguf;
 use crate::host::{Described, Gpu, Machine};
-use crate::memory::{Kind, KvType, Tier};
+use crate::memory::{Kind, KvType, KvTypes, Tier};
 use crate::synthetic::{Arch, Mix, Shape, Synthetic};
 
 const GIB: u64 = 1 << 30;
@@ -38,7 +38,7 @@ pub(super) fn context(tokens: u32, parallel: u32, kv_type: KvType) -> Context {
     Context {
         tokens,
         parallel,
-        kv_type,
+        kv_type: KvTypes::both(kv_type),
         batch: BATCH,
     }
 }
@@ -374,8 +374,10 @@ fn what_cannot_be_is_told_with_what_can() {
     );
     let mut odd = pair();
     odd[1].shape.key_length = 80;
-    odd[1].context.kv_type = KvType::Q8_0;
-    assert!(refused(&machine(16, 100), &odd).contains("blocks of 32"));
+    odd[1].context.kv_type = KvTypes::both(KvType::Q8_0);
+    assert!(refused(&machine(16, 100), &odd).contains("blocks of 32, but a head has 80 elements"));
+    odd[1].context.kv_type.keys = KvType::F16;
+    planned(&machine(24, 100), &odd[1..]);
 }
 
 #[test]

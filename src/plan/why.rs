@@ -130,7 +130,7 @@ fn described(now: Context, then: Context) -> String {
     } else if now.batch != then.batch {
         format!("passes of {} tokens instead of {}", then.batch, now.batch)
     } else {
-        format!("{} instead of {}", then.kv_type.name(), now.kv_type.name())
+        format!("{} instead of {}", then.kv_type, now.kv_type)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use hearth::config::{
-    Config, Environment, ExpertPlacement, KvType, MemoryLimit, Origin, Overrides, load_from, load_text,
+    Config, Environment, ExpertPlacement, KvType, KvTypes, MemoryLimit, Origin, Overrides, load_from, load_text,
 };
 use hearth::experts::policy::PolicyKind;
 
@@ -134,9 +134,18 @@ fn memory_keys_of_a_model() {
     let text = model("kv_type = \"q8_0\"\ngpu_layers = 20\nexperts = { placement = \"gpu\", policy = \"lru\" }");
     let loaded = parse(&text).expect("a configuration");
     let config = &loaded.config.models[0];
-    assert_eq!((config.kv_type, config.gpu_layers), (Some(KvType::Q8_0), Some(20)));
+    assert_eq!(
+        (config.kv_type, config.gpu_layers),
+        (Some(KvTypes::both(KvType::Q8_0)), Some(20))
+    );
     assert_eq!(config.experts.placement, ExpertPlacement::Gpu);
     assert_eq!(config.experts.policy, Some(PolicyKind::Lru));
+    let two = parse(&model("kv_type = \"f16/q8_0\"")).expect("a configuration");
+    let kinds = KvTypes {
+        keys: KvType::F16,
+        values: KvType::Q8_0,
+    };
+    assert_eq!(two.config.models[0].kv_type, Some(kinds));
     let errors = parse(&model(
         "kv_type = \"q8-0\"\nexperts = { policy = \"random\", placement = \"vram\" }",
     ))

@@ -22,7 +22,7 @@ use crate::gguf::TensorType;
 use crate::host::{self, GpuId};
 use crate::llama::log::Listener;
 use crate::llama::mtp::{HeadParams, HiddenStates};
-use crate::memory::{KvType, Row};
+use crate::memory::{KvType, KvTypes, Row};
 use crate::plan::{BATCH, Threads};
 
 /// Everything the engine thread needs to load a model.
@@ -103,7 +103,7 @@ pub struct Placement {
     pub experts_in_ram: u32,
     /// Weights are read instead of mapped.
     pub no_mmap: bool,
-    pub kv_type: KvType,
+    pub kv_type: KvTypes,
     /// What the plan expects, to be held against what is allocated.
     pub planned: Vec<Row>,
 }
@@ -192,15 +192,15 @@ pub(super) fn new_context<'m>(
     let total = context
         .checked_mul(parallel)
         .ok_or(LoadError::TooLarge { context, parallel })?;
-    let kv_type = KvCacheType::Unknown(kv_type(spec));
+    let kinds = spec.placement.kv_type;
     let params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(total))
         .with_n_batch(spec.batch)
         .with_n_ubatch(spec.batch)
         .with_n_seq_max(spec.parallel)
         .with_kv_unified(false)
-        .with_type_k(kv_type)
-        .with_type_v(kv_type)
+        .with_type_k(KvCacheType::Unknown(kv_type(kinds.keys)))
+        .with_type_v(KvCacheType::Unknown(kv_type(kinds.values)))
         .with_n_threads(threads(spec.threads.decode))
         .with_n_threads_batch(threads(spec.threads.prefill))
         .with_no_perf(true);
@@ -220,9 +220,9 @@ fn threads(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(1)
 }
 
-/// ggml's number of the type of keys and values.
-fn kv_type(spec: &LoadSpec) -> u32 {
-    TensorType::from_name(spec.placement.kv_type.name()).map_or(F16, |kind| kind.id)
+/// ggml's number of a type of keys or values.
+fn kv_type(kind: KvType) -> u32 {
+    TensorType::from_name(kind.name()).map_or(F16, |kind| kind.id)
 }
 
 /// What the context of the model's head for multi-token prediction is like.
@@ -231,7 +231,7 @@ pub(super) fn head_params(spec: &LoadSpec) -> HeadParams {
         context: spec.context,
         sequences: spec.parallel,
         batch: spec.batch.min(BATCH),
-        kv_type: kv_type(spec),
+        kv_types: [spec.placement.kv_type.keys, spec.placement.kv_type.values].map(kv_type),
         threads: (threads(spec.threads.decode), threads(spec.threads.prefill)),
     }
 }
