@@ -37,6 +37,7 @@ static ENGINE: LazyLock<LocalEngine> = LazyLock::new(|| {
         context: 1024,
         parallel: 1,
         batch: 512,
+        yarn: None,
         threads: 1.into(),
         max_pause: std::time::Duration::from_millis(500),
         prompt_cache: 0,

@@ -274,6 +274,7 @@ fn engine(pass_price: Duration, source: DraftSource) -> LocalEngine {
         context: 1024,
         parallel: 2,
         batch: 512,
+        yarn: None,
         threads: 1.into(),
         max_pause: Duration::from_millis(500),
         prompt_cache: 1 << 20,

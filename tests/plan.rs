@@ -202,6 +202,41 @@ fn settings_come_from_the_configuration() {
     assert!(narrator["decode"]["tokens_per_second"].as_f64().unwrap() > 1.0);
 }
 
+/// All that Qwen3-Next was trained for on a card, and a million tokens in one memory, without maps of the file.
+#[test]
+fn long_contexts_say_what_they_take() {
+    let [mixture, _] = models();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("models.toml");
+    let planned = |keys: &str, machine: &[&str]| {
+        let text = format!("[[model]]\nname = \"reasoner\"\npath = {mixture:?}\nparallel = 1\n{keys}\n");
+        std::fs::write(&config, text).unwrap();
+        let output = hearth(&[&["--config", config.to_str().unwrap()], machine].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let card = planned("context = 262144", &["--vram", "24GiB", "--ram", "100GiB"]);
+    let spark = planned(
+        "context = 1010000\nrope = { yarn = 4.0 }\nkv_type = \"q8_0/q4_0\"",
+        &["--unified", "--ram", "128GiB"],
+    );
+    insta::assert_snapshot!(format!("{card}\n{spark}"));
+}
+
+#[test]
+fn stretched_files_are_not_stretched_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.gguf");
+    header(&file, Arch::GptOss, "20b");
+    let config = folder.path().join("models.toml");
+    let text = format!("[[model]]\nname = \"oss\"\npath = {file:?}\nrope = {{ yarn = 2.0 }}\n");
+    std::fs::write(&config, text).unwrap();
+    let output = hearth(&["--config", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("leave `rope` out"), "{stderr}");
+}
+
 #[test]
 fn this_machine_and_the_built_in_pair() {
     let text = String::from_utf8(hearth(&[]).stdout).unwrap();

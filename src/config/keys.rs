@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json};
 
 use super::diagnostic::Origin;
-use super::kind::{Auto, Choice, Kind, List, Maybe, Object, Probability, Text, Truth, whole};
+use super::kind::{Auto, Between, Choice, Kind, List, Maybe, Object, Text, Truth, whole};
 use super::reader::Table;
 use super::sampling::PartialSampling;
 use super::section::{Entry, Fallback, Key, Section, default_text, doc_text, entry, first, key_name, section};
@@ -161,6 +161,8 @@ section! {
         experts: ExpertsConfig = PartialExperts;
         /// Guesses for the tokens that come next.
         draft: DraftConfig = PartialDraft;
+        /// Positions beyond those that the model was trained for.
+        rope: RopeConfig = PartialRope;
         /// Sampling where a request says nothing.
         sampling: SamplingOverrides = PartialSampling;
     }
@@ -216,7 +218,17 @@ section! {
         /// guesses for each stream in a pass at most
         max: u32 = Value(2), whole(1..=16);
         /// a guess of the head that is less likely than this is not made
-        min_probability: f32 = Value(0.0), Probability;
+        min_probability: f32 = Value(0.0), Between(0.0, 1.0);
+    }
+}
+
+section! {
+    /// Positions beyond those that the model was trained for.
+    #[derive(Copy)]
+    "[model.rope]" RopeConfig, PartialRope {
+        /// stretches positions by this factor with YaRN, as far as the model's authors say that it works: 4 makes 1,048,576 tokens
+        /// of 262,144. It costs a little exactness in short texts, and memory as the context does
+        yarn: Option<f32> = Value(None), Maybe(Between(1.0, 64.0), "not stretched"), flag "--rope-yarn" "FACTOR";
     }
 }
 
@@ -341,6 +353,11 @@ impl PartialConfig {
                 let mut models = self.models.iter_mut();
                 models.try_for_each(|model| model.draft.set(key.name, text, origin))
             }
+            PartialRope::TITLE => {
+                PartialRope::default().set(key.name, text, origin)?;
+                let mut models = self.models.iter_mut();
+                models.try_for_each(|model| model.rope.set(key.name, text, origin))
+            }
             _ => {
                 PartialExperts::default().set(key.name, text, origin)?;
                 let mut models = self.models.iter_mut();
@@ -369,6 +386,7 @@ pub fn keys() -> Vec<Key> {
         PartialModel::keys(),
         PartialExperts::keys(),
         PartialDraft::keys(),
+        PartialRope::keys(),
         PartialPreset::keys(),
     ]
     .concat()

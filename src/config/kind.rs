@@ -286,31 +286,32 @@ impl Kind for Number {
     }
 }
 
-/// A number from 0 to 1.
-pub(super) struct Probability;
+/// A number from the first to the second.
+pub(super) struct Between(pub f32, pub f32);
 
-impl Probability {
-    fn check(number: f32) -> Result<f32, Fault> {
-        if (0.0..=1.0).contains(&number) {
+impl Between {
+    fn check(&self, number: f32) -> Result<f32, Fault> {
+        let Self(least, most) = *self;
+        if (least..=most).contains(&number) {
             return Ok(number);
         }
         Err(Fault {
-            message: format!("must be from 0 to 1, but is {number}"),
+            message: format!("must be from {least} to {most}, but is {number}"),
             hint: None,
         })
     }
 }
 
-impl Kind for Probability {
+impl Kind for Between {
     type Value = f32;
 
     fn read(&self, key: &str, value: &Spanned<DeValue<'_>>, report: Report<'_>) -> Option<Setting<f32>> {
         let number = Number.read(key, value, report)?.get().copied()?;
-        settle(Self::check(number), value, report)
+        settle(self.check(number), value, report)
     }
 
     fn parse(&self, text: &str) -> Result<f32, Fault> {
-        Number.parse(text).and_then(Self::check)
+        Number.parse(text).and_then(|number| self.check(number))
     }
 
     fn show(&self, value: &f32) -> Option<Json> {
@@ -318,11 +319,11 @@ impl Kind for Probability {
     }
 
     fn schema(&self) -> Json {
-        json!({"type": "number", "minimum": 0, "maximum": 1})
+        json!({"type": "number", "minimum": self.0, "maximum": self.1})
     }
 
     fn range(&self) -> Option<String> {
-        Some("0 to 1".to_owned())
+        Some(format!("{} to {}", self.0, self.1))
     }
 }
 

@@ -32,7 +32,9 @@ use std::path::{Path, PathBuf};
 pub use crate::memory::{KvType, KvTypes};
 pub use diagnostic::{ConfigErrors, Diagnostic, Origin, Severity, SourceFile};
 pub use docs::keys_as_markdown;
-pub use keys::{Config, DraftConfig, ExpertsConfig, MemoryConfig, ModelConfig, PresetConfig, ServerConfig, keys};
+pub use keys::{
+    Config, DraftConfig, ExpertsConfig, MemoryConfig, ModelConfig, PresetConfig, RopeConfig, ServerConfig, keys,
+};
 pub use overrides::{OTHER_VARIABLES, Overrides};
 pub use schema::schema;
 pub use section::Key;

@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{PartialDraft, PartialExperts, PartialMemory, PartialModel, PartialPreset, PartialServer};
+use super::keys::{
+    PartialDraft, PartialExperts, PartialMemory, PartialModel, PartialPreset, PartialRope, PartialServer,
+};
 use super::sampling;
 use super::section::Section;
 
@@ -20,6 +22,7 @@ pub fn schema() -> Value {
     let mut of_model = Map::new();
     of_model.insert("experts".to_owned(), below("Experts"));
     of_model.insert("draft".to_owned(), below("Draft"));
+    of_model.insert("rope".to_owned(), below("Rope"));
     of_model.insert("sampling".to_owned(), below("SamplingOverrides"));
     let mut of_preset = Map::new();
     of_preset.insert("sampling".to_owned(), below("SamplingOverrides"));
@@ -42,6 +45,7 @@ pub fn schema() -> Value {
             "Preset": PartialPreset::schema(of_preset),
             "Experts": PartialExperts::schema(Map::new()),
             "Draft": PartialDraft::schema(Map::new()),
+            "Rope": PartialRope::schema(Map::new()),
             "SamplingOverrides": sampling,
         },
     });

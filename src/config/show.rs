@@ -29,6 +29,7 @@ impl Loaded {
             self.write_section(&mut out, "[[model]]", &model.entries());
             self.write_section(&mut out, "[model.experts]", &model.experts.entries());
             self.write_section(&mut out, "[model.draft]", &model.draft.entries());
+            self.write_section(&mut out, "[model.rope]", &model.rope.entries());
             let sampling = model.sampling.entries();
             if !sampling.is_empty() {
                 self.write_section(&mut out, "[model.sampling]", &sampling);
@@ -50,6 +51,7 @@ impl Loaded {
             let mut table = object(model.entries());
             table.insert("experts".to_owned(), object(model.experts.entries()).into());
             table.insert("draft".to_owned(), object(model.draft.entries()).into());
+            table.insert("rope".to_owned(), object(model.rope.entries()).into());
             table.insert("sampling".to_owned(), object(model.sampling.entries()).into());
             Value::Object(table)
         });

@@ -101,6 +101,8 @@ pub(crate) struct HeadParams {
     pub(crate) batch: u32,
     /// ggml's numbers of the types of keys and of values.
     pub(crate) kv_types: [u32; 2],
+    /// Positions are stretched by this factor.
+    pub(crate) yarn: Option<f32>,
     /// For passes of few tokens, and of many.
     pub(crate) threads: (i32, i32),
 }
@@ -156,6 +158,10 @@ impl<'m> MtpHead<'m> {
             // A GPU would need room for all of its experts, to compute them for long prompts.
             params.op_offload = false;
             [params.type_k, params.type_v] = head.kv_types;
+            if let Some(factor) = head.yarn {
+                params.rope_scaling_type = sys::LLAMA_ROPE_SCALING_TYPE_YARN;
+                params.rope_freq_scale = 1.0 / factor;
+            }
             (params.n_threads, params.n_threads_batch) = head.threads;
             params.kv_unified = false;
             params.no_perf = true;

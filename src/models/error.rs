@@ -30,6 +30,11 @@ pub enum ModelError {
         gpu: String,
         length: u64,
     },
+    #[error(
+        "`rope.yarn` cannot stretch the positions of model `{model}`: by its file they are so already (\"{own}\"), as it was \
+         trained\n  hint: leave `rope` out"
+    )]
+    Stretched { model: String, own: String },
     #[error("the model does not fit this machine")]
     DoesNotFit(#[source] PlanError),
     #[error("the models do not fit this machine")]

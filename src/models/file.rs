@@ -7,7 +7,7 @@ use super::info::describe;
 use crate::config::{DraftKind, ModelConfig, ModelSource};
 use crate::engine::ModelInfo;
 use crate::gguf::{Gguf, GgufError};
-use crate::plan::{BATCH, Choices, Context, Embeddings, ModelRequest, ModelShape};
+use crate::plan::{BATCH, Choices, Context, Embeddings, ModelRequest, ModelShape, Stretch};
 
 /// A model of the configuration with what its file says.
 #[derive(Debug)]
@@ -58,6 +58,7 @@ pub fn prepare(config: &ModelConfig) -> Result<Prepared<'_>, ModelError> {
             batch: config.ubatch.unwrap_or(BATCH),
         },
         embeddings: embeddings(config),
+        stretch: stretch(config, &gguf, &info)?,
         head: has_head(config, &gguf, &info.architecture).map_err(broken)?,
         choices: Choices {
             tokens: config.context.is_none(),
@@ -87,6 +88,22 @@ fn has_head(config: &ModelConfig, gguf: &Gguf, architecture: &str) -> Result<boo
     let wanted = matches!(config.draft.kind, DraftKind::Auto | DraftKind::Mtp);
     let usable = WITH_HEAD.contains(&architecture) && gguf.geometry()?.mtp_layers == 1;
     Ok(wanted && usable && embeddings(config) != Embeddings::Only)
+}
+
+/// How far the configuration stretches the model's positions.
+fn stretch(config: &ModelConfig, gguf: &Gguf, info: &ModelInfo) -> Result<Option<Stretch>, ModelError> {
+    let Some(factor) = config.rope.yarn else {
+        return Ok(None);
+    };
+    let (architecture, trained) = (&info.architecture, info.context_train);
+    let own = gguf.get(&format!("{architecture}.rope.scaling.type"));
+    if let Some(own) = own.and_then(|value| value.as_str()).filter(|own| *own != "none") {
+        return Err(ModelError::Stretched {
+            model: config.name.clone(),
+            own: own.to_owned(),
+        });
+    }
+    Ok(Some(Stretch { factor, trained }))
 }
 
 /// The role of models that do nothing but make vectors.

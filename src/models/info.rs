@@ -12,6 +12,19 @@ const LONGEST_CONTEXT: u32 = 65_536;
 /// The most slots that it gets without a number.
 const MOST_SLOTS: u32 = 4;
 
+/// Tokens of a sequence that the model can make sense of, trained for so many.
+pub(super) fn stretched(config: &ModelConfig, trained: u32) -> u32 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the factor is 1 or more; the conversion saturates"
+    )]
+    config
+        .rope
+        .yarn
+        .map_or(trained, |factor| (f64::from(trained) * f64::from(factor)) as u32)
+}
+
 /// Puts together what the configuration and the header say. The context and its slots are the most that there may be; the plan
 /// decides.
 ///
@@ -19,7 +32,8 @@ const MOST_SLOTS: u32 = 4;
 /// [`GgufError::Model`] when the header does not describe a model.
 pub fn describe(config: &ModelConfig, gguf: &Gguf) -> Result<ModelInfo, GgufError> {
     let geometry = gguf.geometry()?;
-    let context = config.context.unwrap_or_else(|| geometry.context.min(LONGEST_CONTEXT));
+    let longest = stretched(config, geometry.context);
+    let context = config.context.unwrap_or_else(|| longest.min(LONGEST_CONTEXT));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(ModelInfo {
         name: config.name.clone(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::attention::requests;
 use super::error::ModelError;
 use super::file::{Prepared, in_file, prepare};
+use super::info::stretched;
 use super::registry::Registry;
 use crate::config::{Config, DraftConfig, DraftKind, MemoryConfig, ModelConfig};
 use crate::engine::local::{
@@ -137,12 +138,12 @@ fn load_spec(
     } = model;
     let chosen = planned.context;
     (info.context, info.parallel) = (chosen.tokens, chosen.parallel);
-    if info.context > info.context_train {
+    if info.context > stretched(config, info.context_train) {
         tracing::warn!(
             model = info.name,
             context = info.context,
             trained = info.context_train,
-            "the context is longer than the model was trained for"
+            "the context is longer than the model was trained for; `rope = {{ yarn = ... }}` stretches it"
         );
     }
     for reason in &planned.reasons {
@@ -160,6 +161,7 @@ fn load_spec(
         },
         max_pause: settings.server.max_pause,
         prompt_cache: settings.memory.prompt_cache,
+        yarn: config.rope.yarn,
         saved: saved_sequences(config, settings, &gguf, chosen.kv_type),
         placement: Placement {
             gpu,
@@ -193,6 +195,8 @@ fn saved_sequences(config: &ModelConfig, settings: &Config, gguf: &Gguf, kv_type
         weights("attn_norm"),
         config.name.as_bytes(),
         kv_type.to_string().as_bytes(),
+        // Keys are turned by their positions.
+        &config.rope.yarn.unwrap_or(1.0).to_le_bytes(),
         env!("CARGO_PKG_VERSION").as_bytes(),
     ]);
     Some(SavedSequences { folder, model })

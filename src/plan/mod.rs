@@ -25,7 +25,7 @@ mod why;
 pub use demand::DRAFTS;
 pub use memory::{BATCH, Context, Prediction, predict};
 pub use outcome::{Estimate, Experts, ModelPlan, Plan, PlanError, TierUse};
-pub use request::{Choices, Embeddings, ModelRequest};
+pub use request::{Choices, Embeddings, ModelRequest, Stretch};
 pub use shape::{Component, LayerShape, ModelShape};
 pub use threads::{Threads, threads};
 pub use why::Why;

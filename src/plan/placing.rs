@@ -3,7 +3,7 @@
 use super::budget::Budget;
 use super::demand::{Host, Layout, all_layers, of_head, rows};
 use super::outcome::{Experts, ModelPlan};
-use super::request::ModelRequest;
+use super::request::{ModelRequest, Stretch};
 use super::speed;
 use crate::config::{CacheDevice, ExpertPlacement};
 use crate::host::Machine;
@@ -82,6 +82,19 @@ impl<'a> Placing<'a> {
             let mut reasons = Vec::new();
             if gpu && request.gpu_layers.is_some() {
                 reasons.push(format!("`gpu_layers` asks for {configured} of {all} layers"));
+            }
+            if let Some(Stretch { factor, trained }) = request.stretch {
+                let shape = &request.shape;
+                let token: u64 = shape
+                    .layers
+                    .iter()
+                    .map(|layer| request.context.kv_per_token(layer))
+                    .sum();
+                reasons.push(format!(
+                    "`rope.yarn` stretches the {trained} tokens of its training by {factor}, at the price of a little exactness \
+                     in short texts; each 1,000 tokens of a sequence take {}",
+                    bytes(token * 1000)
+                ));
             }
             let placement = match request.experts.placement {
                 ExpertPlacement::Cpu => Some("cpu"),

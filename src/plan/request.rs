@@ -26,6 +26,14 @@ pub enum Embeddings {
     Only,
 }
 
+/// Positions beyond those of the training.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stretch {
+    pub factor: f32,
+    /// Tokens of a sequence.
+    pub trained: u32,
+}
+
 impl Choices {
     pub(super) fn any(self) -> bool {
         self.tokens || self.parallel || self.kv_type || self.batch
@@ -41,6 +49,8 @@ pub struct ModelRequest {
     pub context: Context,
     pub choices: Choices,
     pub embeddings: Embeddings,
+    /// Positions are stretched beyond those that it was trained for.
+    pub stretch: Option<Stretch>,
     /// Its head for multi-token prediction makes drafts.
     pub head: bool,
     /// How much its speed counts beside that of others.

@@ -50,6 +50,7 @@ fn request(name: &str, shape: &ModelShape) -> ModelRequest {
         context: context(16_384, 1, KvType::F16),
         choices: Choices::default(),
         embeddings: Embeddings::None,
+        stretch: None,
         head: false,
         importance: 1,
         experts: ExpertsConfig::default(),

@@ -335,6 +335,12 @@ impl Shape {
         if self.sliding_window > 0 {
             out.u32(&key("attention.sliding_window"), self.sliding_window);
         }
+        if self.arch == Arch::GptOss {
+            // As published: trained for 4096 tokens, then stretched.
+            out.str(&key("rope.scaling.type"), "yarn")
+                .f32(&key("rope.scaling.factor"), 32.0)
+                .u32(&key("rope.scaling.original_context_length"), 4096);
+        }
         if self.attention_interval > 0 {
             out.u32(&key("full_attention_interval"), self.attention_interval)
                 .u32(&key("ssm.conv_kernel"), CONVOLUTION)

@@ -170,6 +170,7 @@ fn variables_and_flags_are_unique_and_keys_are_described() {
             "[[model]]" => "Model",
             "[[preset]]" => "Preset",
             "[model.draft]" => "Draft",
+            "[model.rope]" => "Rope",
             _ => "Experts",
         };
         assert!(schema_keys(table).contains(key.name), "{key:?}");

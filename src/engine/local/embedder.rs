@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::allocated;
 use super::error::{ComputeError, LoadError};
-use super::load::{EmbeddingSpec, LoadSpec, backend};
+use super::load::{EmbeddingSpec, LoadSpec, backend, stretched};
 use super::tokenize::split;
 use crate::engine::{self, Buffers, EngineError, Pooling, Token};
 use crate::llama::log::Listener;
@@ -102,6 +102,7 @@ impl<'m> Embeddings<'m> {
             .with_n_threads(threads(spec.threads.prefill))
             .with_n_threads_batch(threads(spec.threads.prefill))
             .with_no_perf(true);
+        let params = stretched(params, spec.yarn);
         let context = model
             .new_context(backend(), params)
             .map_err(|error| LoadError::Embeddings(log.explain(&error)))?;

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
+use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams, RopeScalingType};
 use llama_cpp_2::llama_backend::{LlamaBackend, NumaStrategy};
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
@@ -36,6 +36,8 @@ pub struct LoadSpec {
     pub parallel: u32,
     /// Tokens that are computed in one pass at most; not fewer than slots.
     pub batch: u32,
+    /// Positions are stretched by this factor with YaRN.
+    pub yarn: Option<f32>,
     /// Threads that compute.
     pub threads: Threads,
     /// The longest pause that the prompts of others may cause in a running stream.
@@ -204,6 +206,7 @@ pub(super) fn new_context<'m>(
         .with_n_threads(threads(spec.threads.decode))
         .with_n_threads_batch(threads(spec.threads.prefill))
         .with_no_perf(true);
+    let params = stretched(params, spec.yarn);
     let created = model.new_context(backend(), params);
     let created = created.map_err(|error| LoadError::Context {
         context,
@@ -214,6 +217,16 @@ pub(super) fn new_context<'m>(
         states.want(false);
     }
     Ok(created)
+}
+
+/// With positions that are stretched by a factor. llama.cpp takes the length of the training from the file.
+pub(super) fn stretched(params: LlamaContextParams, yarn: Option<f32>) -> LlamaContextParams {
+    match yarn {
+        Some(factor) => params
+            .with_rope_scaling_type(RopeScalingType::Yarn)
+            .with_rope_freq_scale(1.0 / factor),
+        None => params,
+    }
 }
 
 fn threads(count: u32) -> i32 {
@@ -231,6 +244,7 @@ pub(super) fn head_params(spec: &LoadSpec) -> HeadParams {
         context: spec.context,
         sequences: spec.parallel,
         batch: spec.batch.min(BATCH),
+        yarn: spec.yarn,
         kv_types: [spec.placement.kv_type.keys, spec.placement.kv_type.values].map(kv_type),
         threads: (threads(spec.threads.decode), threads(spec.threads.prefill)),
     }
