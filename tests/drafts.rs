@@ -4,7 +4,7 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -198,17 +198,60 @@ fn a_plain_model_looks_up() {
     assert!(sum(&drafted, 1) > 0);
 }
 
-/// Conversations that go on, part, are asked for several times at once, and are given up at any moment: each answer is that of a
-/// lone run.
+/// Conversations that go on, part, are asked for several times at once, and are given up at any moment, while slots are saved,
+/// restored and erased, and there is room for few states: each answer is that of a lone run, and memory stays in its budget.
+/// `HEARTH_TEST_ROUNDS` asks for more of them, `HEARTH_TEST_SEED` for others.
 #[test]
 fn nothing_beside_changes_an_answer() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let alone = server(1, r#"{ kind = "none" }"#);
-    let busy = serve(&[
-        model("demo-reasoner", "reasoner", 3, r#"{ kind = "mtp", max = 3 }"#),
-        model("ngram", "reasoner", 2, r#"{ kind = "ngram" }"#),
-    ]);
-    let mut rng = fastrand::Rng::with_seed(7);
+    let folder = tempfile::tempdir().unwrap();
+    let cached = "experts = { placement = \"cache\", device = \"cpu\", cache = \"50%\" }\n";
+    let busy = Server::configured(
+        &format!(
+            "[server]\nport = 0\nslot_save_path = {:?}\n[memory]\nprompt_cache = \"{BUDGET}B\"\n{}{}{cached}",
+            folder.path(),
+            model("ngram", "reasoner", 2, r#"{ kind = "ngram" }"#),
+            model("demo-reasoner", "reasoner", 3, r#"{ kind = "mtp", max = 3 }"#),
+        ),
+        1,
+        None,
+    );
+    let mut rng = fastrand::Rng::with_seed(number("HEARTH_TEST_SEED", 7));
+    let requests = conversations(&mut rng, number("HEARTH_TEST_ROUNDS", 30));
+    let lone = answers(&alone, CHAT, &requests, 1);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| give_up(&busy, &requests));
+        scope.spawn(|| {
+            let mut most = 0.0_f64;
+            while !done.load(Ordering::Relaxed) {
+                disturb(&busy, &mut rng);
+                let kept = ["demo-reasoner", "ngram"].map(|model| busy.metric("hearth_prompt_cache_bytes", model));
+                assert!(kept.iter().all(|bytes| *bytes <= f64::from(BUDGET)), "{kept:?}");
+                most = kept.into_iter().fold(most, f64::max);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            // A budget that nobody reaches shows nothing.
+            assert!(most > f64::from(BUDGET) / 2.0, "{most}");
+        });
+        for model in ["demo-reasoner", "ngram"] {
+            let mut requests = requests.clone();
+            for request in &mut requests {
+                request["model"] = json!(model);
+            }
+            same(&lone, &answers(&busy, CHAT, &requests, 5), &requests);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Bytes for saved states: a few of them.
+const BUDGET: u32 = 1 << 20;
+
+/// Questions in conversations with common beginnings of many lengths.
+fn conversations(rng: &mut fastrand::Rng, count: u64) -> Vec<Value> {
     let questions = [
         "What is 12 + 30?",
         "And plus 5?",
@@ -217,9 +260,7 @@ fn nothing_beside_changes_an_answer() {
         "7 times 8",
         "Who are you?",
     ];
-    let mut requests = Vec::new();
-    for _ in 0..30 {
-        // Common beginnings of many lengths.
+    let one = |rng: &mut fastrand::Rng| {
         let mut messages = Vec::new();
         if rng.bool() {
             let tail = "Be brief. ".repeat(rng.usize(1..30));
@@ -232,36 +273,39 @@ fn nothing_beside_changes_an_answer() {
             let question = questions[rng.usize(0..questions.len())];
             messages.push(json!({"role": "user", "content": question}));
         }
-        requests.push(json!({"model": "demo-reasoner", "messages": messages, "temperature": 0,
-            "max_tokens": rng.u32(1..60), "n": if rng.u32(0..5) == 0 { 2 } else { 1 }}));
+        json!({"model": "demo-reasoner", "messages": messages, "temperature": 0,
+            "max_tokens": rng.u32(1..60), "n": if rng.u32(0..5) == 0 { 2 } else { 1 }})
+    };
+    (0..count).map(|_| one(rng)).collect()
+}
+
+/// Asks, and does not wait for the end.
+fn give_up(server: &Server, requests: &[Value]) {
+    let client = reqwest::blocking::Client::new();
+    for (index, request) in requests.iter().enumerate() {
+        let mut request = request.clone();
+        (request["stream"], request["max_tokens"]) = (json!(true), json!(300));
+        let url = format!("http://{}{CHAT}", server.address);
+        let patience = Duration::from_millis(5 + index as u64 % 7 * 20);
+        // A timeout is what it is about.
+        let _ = client
+            .post(url)
+            .json(&request)
+            .timeout(patience)
+            .send()
+            .and_then(|answer| answer.bytes());
     }
-    let lone = answers(&alone, CHAT, &requests, 1);
-    std::thread::scope(|scope| {
-        let given_up = scope.spawn(|| {
-            let client = reqwest::blocking::Client::new();
-            for (index, request) in requests.iter().enumerate() {
-                let mut request = request.clone();
-                (request["stream"], request["max_tokens"]) = (json!(true), json!(300));
-                let url = format!("http://{}{CHAT}", busy.address);
-                let patience = Duration::from_millis(5 + index as u64 % 7 * 20);
-                // A timeout is what it is about.
-                let _ = client
-                    .post(url)
-                    .json(&request)
-                    .timeout(patience)
-                    .send()
-                    .and_then(|answer| answer.bytes());
-            }
-        });
-        for model in ["demo-reasoner", "ngram"] {
-            let mut requests = requests.clone();
-            for request in &mut requests {
-                request["model"] = json!(model);
-            }
-            same(&lone, &answers(&busy, CHAT, &requests, 5), &requests);
-        }
-        given_up.join().unwrap();
-    });
+}
+
+/// Saves, restores or erases a slot, whoever had it.
+fn disturb(server: &Server, rng: &mut fastrand::Rng) {
+    let (model, slots) = [("demo-reasoner", 3), ("ngram", 2)][rng.usize(0..2)];
+    let action = ["save", "restore", "erase"][rng.usize(0..3)];
+    let (slot, file) = (rng.u32(0..slots), format!("{model}-{}.bin", rng.u32(0..3)));
+    let path = format!("/slots/{slot}?action={action}&model={model}");
+    let (status, answer) = server.post(&path, &json!({"filename": file}));
+    // A file that was not written yet is not found.
+    assert!(matches!(status, 200 | 400 | 404), "{action}: {status} {answer}");
 }
 
 /// The built-in reasoner with drafts where they pay, and passes that take so much longer than they do.
