@@ -38,6 +38,7 @@ static ENGINE: LazyLock<LocalEngine> = LazyLock::new(|| {
         parallel: 1,
         batch: 512,
         yarn: None,
+        draft_model: None,
         threads: 1.into(),
         max_pause: std::time::Duration::from_millis(500),
         prompt_cache: 0,

@@ -9,12 +9,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use common::Server;
+use common::command::{hearth, stderr};
 use hearth::config::{ModelConfig, ModelSource};
 use hearth::demo::DemoModel;
 use hearth::engine::local::{DraftSource, DraftSpec, LoadSpec, LocalEngine, Placement};
 use hearth::engine::{Event, GenerateRequest, Prompt, SamplingOverrides, TokenEngine};
 use hearth::gguf::Gguf;
 use hearth::models::describe;
+use hearth::synthetic::{Arch, Mix, Shape, Synthetic};
 use hearth::telemetry::Metrics;
 use serde_json::{Value, json};
 
@@ -198,6 +200,98 @@ fn a_plain_model_looks_up() {
     assert!(sum(&drafted, 1) > 0);
 }
 
+/// Stories of several lengths, in slots that go on from each other's beginnings.
+fn stories(name: &str) -> Vec<Value> {
+    (1..25)
+        .map(|index| {
+            let prompt = format!(
+                "{}The lamp is {}",
+                "The door is blue. ".repeat(index % 7),
+                ["red", "lit"][index % 2]
+            );
+            json!({"model": name, "prompt": prompt, "temperature": 0, "max_tokens": index * 3})
+        })
+        .collect()
+}
+
+/// The narrator is its own small model: nearly all guesses are right.
+#[test]
+fn a_small_model_guesses() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let requests = stories("demo-narrator");
+    let server = |draft: &str| serve(&[model("demo-narrator", "narrator", 3, draft)]);
+    let plain = answers(&server(r#"{ kind = "none" }"#), "/v1/completions", &requests, 3);
+    let small = server(r#"{ kind = "model", path = "demo:narrator", max = 3 }"#);
+    for at_once in [1, 3] {
+        let drafted = answers(&small, "/v1/completions", &requests, at_once);
+        same(&plain, &drafted, &requests);
+        assert!(
+            sum(&drafted, 2) * 100 >= sum(&drafted, 1) * 95 && sum(&drafted, 1) > 300,
+            "{} of {}",
+            sum(&drafted, 2),
+            sum(&drafted, 1)
+        );
+    }
+}
+
+/// Two models of random weights: nearly no guess is right, and the large one has states that cannot be cut.
+#[test]
+fn wrong_guesses_of_a_small_model_change_nothing() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let [large, small] = [Arch::Qwen3next, Arch::Llama].map(|arch| {
+        let path = folder.path().join(format!("{}.gguf", arch.as_str()));
+        let shape = Shape::preset(arch, "tiny").unwrap();
+        let file = Synthetic::new(shape, Mix::from_name("q8_0").unwrap());
+        file.write(&path, |_, _| ()).unwrap();
+        path.display().to_string()
+    });
+    let server = |draft: &str| {
+        let text =
+            format!("[[model]]\nname = \"random\"\npath = {large:?}\ncontext = 1024\nparallel = 2\ndraft = {draft}\n");
+        serve(&[text])
+    };
+    let requests: Vec<Value> = (0..12)
+        .map(|index| {
+            let prompt: Vec<u32> = (0..20 + index * 9)
+                .map(|token| 300 + token * (index % 3 + 1) % 200)
+                .collect();
+            json!({"model": "random", "prompt": prompt, "temperature": 0, "max_tokens": 12, "ignore_eos": true})
+        })
+        .collect();
+    let plain = answers(&server(r#"{ kind = "none" }"#), "/v1/completions", &requests, 1);
+    let drafted = server(&format!("{{ kind = \"model\", path = {small:?}, max = 2 }}"));
+    let drafted = answers(&drafted, "/v1/completions", &requests, 1);
+    same(&plain, &drafted, &requests);
+    assert!(sum(&drafted, 1) > 100 && sum(&drafted, 2) < sum(&drafted, 1) / 2);
+}
+
+#[test]
+fn small_models_that_cannot_guess_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("models.toml");
+    for (large, draft, message) in [
+        ("narrator", r#"{ kind = "model" }"#, "does not say which"),
+        (
+            "narrator",
+            r#"{ kind = "model", path = "demo:reasoner" }"#,
+            "recurrent layers",
+        ),
+        (
+            "reasoner",
+            r#"{ kind = "model", path = "demo:narrator" }"#,
+            "vocabulary is another one",
+        ),
+        ("narrator", r#"{ path = "none.gguf" }"#, "none.gguf"),
+    ] {
+        std::fs::write(&config, model("m", large, 1, draft)).unwrap();
+        let refused = hearth(&["generate", "--config", config.to_str().unwrap(), "Hello"])
+            .assert()
+            .code(1);
+        assert!(stderr(&refused).contains(message), "{message}: {}", stderr(&refused));
+    }
+}
+
 /// Conversations that go on, part, are asked for several times at once, and are given up at any moment, while slots are saved,
 /// restored and erased, and there is room for few states: each answer is that of a lone run, and memory stays in its budget.
 /// `HEARTH_TEST_ROUNDS` asks for more of them, `HEARTH_TEST_SEED` for others.
@@ -319,6 +413,7 @@ fn engine(pass_price: Duration, source: DraftSource) -> LocalEngine {
         parallel: 2,
         batch: 512,
         yarn: None,
+        draft_model: None,
         threads: 1.into(),
         max_pause: Duration::from_millis(500),
         prompt_cache: 1 << 20,

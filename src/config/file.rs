@@ -77,6 +77,7 @@ fn model(mut table: Table<'_, '_>, base: &Base, problems: &Problems) -> PartialM
     base.read_template(&mut model.chat_template, problems);
     model.experts = section(table.table("experts", "[model.experts]"));
     model.draft = section(table.table("draft", "[model.draft]"));
+    base.anchor_other(&mut model.draft.path, "path", problems);
     model.rope = section(table.table("rope", "[model.rope]"));
     if let Some(sampling) = table.table("sampling", "[model.sampling]") {
         model.sampling = PartialSampling::read(sampling, problems);

@@ -201,20 +201,23 @@ section! {
 section! {
     /// Guesses for the tokens that come next, which are computed together with the one that is sure. The answers have the
     /// distribution that they have without: a guess counts only if the model samples the same token.
-    #[derive(Copy)]
     "[model.draft]" DraftConfig, PartialDraft {
-        /// `"mtp"`: by the model's own head for multi-token prediction; `"ngram"`: what followed the same three tokens before in the
-        /// text; `"none"`; `"auto"`: by the head if the file has one, else by the text, and only where it is measured to be
-        /// faster
+        /// `"mtp"`: by the model's own head for multi-token prediction; `"model"`: by the small model of `path`; `"ngram"`: what
+        /// followed the same three tokens before in the text; `"none"`; `"auto"`: by the small model if there is one, else by
+        /// the head if the file has one, else by the text, and only where it is measured to be faster
         kind: DraftKind = Value(DraftKind::Auto), Choice {
             words: [
                 ("auto", DraftKind::Auto),
                 ("mtp", DraftKind::Mtp),
+                ("model", DraftKind::Model),
                 ("ngram", DraftKind::Ngram),
                 ("none", DraftKind::None),
             ],
             hint: Some("\"auto\" makes guesses where they pay, \"none\" makes none"),
         }, variable "HEARTH_DRAFT", flag "--draft" "KIND";
+        /// the small model: a GGUF file with the same vocabulary, without recurrent layers
+        path: Option<ModelSource> = Value(None),
+            Maybe(Text { parse: value::source, show: value::source_text }, "none"), flag "--draft-model" "GGUF";
         /// guesses for each stream in a pass at most
         max: u32 = Value(2), whole(1..=16);
         /// a guess of the head that is less likely than this is not made

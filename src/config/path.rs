@@ -54,6 +54,21 @@ impl Base {
         }
     }
 
+    /// The same for a file that need not be.
+    pub fn anchor_other(&self, source: &mut Setting<Option<ModelSource>>, key: &str, problems: &Problems) {
+        let Some(Some(ModelSource::File(path))) = source.get() else {
+            return;
+        };
+        match self.absolute(path) {
+            Ok(path) => source.value = Some(Some(ModelSource::File(path))),
+            Err(fault) => {
+                let message = format!("`{key}` {}", fault.message);
+                problems.push(Diagnostic::error(&source.origin, message).hint(fault.hint));
+                source.value = None;
+            }
+        }
+    }
+
     /// Makes the path of a folder absolute, like [`Self::anchor`].
     pub fn anchor_folder(&self, folder: &mut Setting<Option<PathBuf>>, key: &str, problems: &Problems) {
         let Some(Some(path)) = folder.get() else { return };

@@ -49,6 +49,8 @@ pub enum DraftKind {
     Auto,
     /// The model's head for multi-token prediction.
     Mtp,
+    /// A small model.
+    Model,
     /// Look-up in the text.
     Ngram,
     None,

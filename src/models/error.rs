@@ -21,6 +21,13 @@ pub enum ModelError {
     )]
     NoHead(String),
     #[error(
+        "the drafts of model `{0}` come from a small model, but `path` does not say which\n  hint: \
+         `draft = {{ kind = \"model\", path = \"small.gguf\" }}`"
+    )]
+    NoDraftModel(String),
+    #[error("the small model that makes drafts for `{model}` cannot: {reason}")]
+    DraftModel { model: String, reason: &'static str },
+    #[error(
         "`kv_type` of model `{model}` is \"{kv_type}\", for which {gpu} has no flash attention with heads of {length} \
          elements\n  hint: \"auto\" chooses what it has; \"f16\" always works"
     )]

@@ -18,11 +18,24 @@ pub struct Prepared<'c> {
     pub info: ModelInfo,
     /// What it asks of a plan.
     pub request: ModelRequest,
+    /// The small model that makes drafts.
+    pub draft_model: Option<DraftModel>,
+}
+
+/// A small model that makes drafts for another.
+#[derive(Debug)]
+pub struct DraftModel {
+    pub path: PathBuf,
+    pub shape: ModelShape,
 }
 
 /// The file of a model; a built-in one is unpacked first.
 fn path(config: &ModelConfig) -> Result<PathBuf, ModelError> {
-    match &config.source {
+    path_of(config, &config.source)
+}
+
+fn path_of(config: &ModelConfig, source: &ModelSource) -> Result<PathBuf, ModelError> {
+    match source {
         ModelSource::File(path) => Ok(path.clone()),
         ModelSource::Demo(demo) => demo.unpack().map_err(|source| ModelError::Unpack {
             model: config.name.clone(),
@@ -48,6 +61,7 @@ pub fn prepare(config: &ModelConfig) -> Result<Prepared<'_>, ModelError> {
     let broken = |error| in_file(config, error);
     let gguf = Gguf::open(&path).map_err(broken)?;
     let info = describe(config, &gguf).map_err(broken)?;
+    let draft_model = draft_model(config, &gguf)?;
     let request = ModelRequest {
         name: config.name.clone(),
         shape: ModelShape::read(&gguf).map_err(broken)?,
@@ -58,6 +72,7 @@ pub fn prepare(config: &ModelConfig) -> Result<Prepared<'_>, ModelError> {
             batch: config.ubatch.unwrap_or(BATCH),
         },
         embeddings: embeddings(config),
+        draft_model: draft_model.as_ref().map(|model| model.shape.clone()),
         stretch: stretch(config, &gguf, &info)?,
         head: has_head(config, &gguf, &info.architecture).map_err(broken)?,
         choices: Choices {
@@ -76,7 +91,41 @@ pub fn prepare(config: &ModelConfig) -> Result<Prepared<'_>, ModelError> {
         gguf,
         info,
         request,
+        draft_model,
     })
+}
+
+/// The small model that makes drafts, if one is to.
+fn draft_model(config: &ModelConfig, large: &Gguf) -> Result<Option<DraftModel>, ModelError> {
+    let wanted = matches!(config.draft.kind, DraftKind::Auto | DraftKind::Model);
+    let Some(source) = config.draft.path.as_ref().filter(|_| wanted) else {
+        return Ok(None);
+    };
+    let refused = |reason| {
+        Err(ModelError::DraftModel {
+            model: config.name.clone(),
+            reason,
+        })
+    };
+    if embeddings(config) == Embeddings::Only {
+        return refused("a model for embeddings generates nothing");
+    }
+    let path = path_of(config, source)?;
+    let broken = |source| ModelError::File {
+        model: format!("{}, the small model of {}", path.display(), config.name),
+        source,
+    };
+    let small = Gguf::open(&path).map_err(broken)?;
+    let shape = ModelShape::read(&small).map_err(broken)?;
+    if shape.layers.iter().any(|layer| layer.recurrent) {
+        return refused("it has recurrent layers, from whose memory wrong guesses cannot be cut");
+    }
+    for key in ["tokenizer.ggml.model", "tokenizer.ggml.tokens"] {
+        if large.get(key) != small.get(key) {
+            return refused("its vocabulary is another one");
+        }
+    }
+    Ok(Some(DraftModel { path, shape }))
 }
 
 /// Architectures whose head for multi-token prediction hearth drives: a single block, which llama.cpp computes in a context of its
@@ -85,7 +134,10 @@ const WITH_HEAD: [&str; 3] = ["qwen3next", "qwen35", "qwen35moe"];
 
 /// Whether the model's head makes drafts.
 fn has_head(config: &ModelConfig, gguf: &Gguf, architecture: &str) -> Result<bool, GgufError> {
-    let wanted = matches!(config.draft.kind, DraftKind::Auto | DraftKind::Mtp);
+    let wanted = match config.draft.kind {
+        DraftKind::Auto => config.draft.path.is_none(),
+        kind => kind == DraftKind::Mtp,
+    };
     let usable = WITH_HEAD.contains(&architecture) && gguf.geometry()?.mtp_layers == 1;
     Ok(wanted && usable && embeddings(config) != Embeddings::Only)
 }

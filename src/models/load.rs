@@ -135,6 +135,7 @@ fn load_spec(
         gguf,
         mut info,
         request,
+        draft_model,
     } = model;
     let chosen = planned.context;
     (info.context, info.parallel) = (chosen.tokens, chosen.parallel);
@@ -176,6 +177,7 @@ fn load_spec(
         },
         experts: expert_cache(config, &gguf, planned, gpu)?,
         draft: draft(config, request.head)?,
+        draft_model: draft_model.map(|model| model.path),
         embedding: embedding(request.embeddings, chosen, config.pooling, &gguf, &info.architecture),
     };
     Ok((info, spec))
@@ -208,9 +210,12 @@ fn draft(config: &ModelConfig, has_head: bool) -> Result<Option<DraftSpec>, Mode
         kind,
         max,
         min_probability,
+        ..
     } = config.draft;
     let source = match kind {
         DraftKind::None => return Ok(None),
+        DraftKind::Model | DraftKind::Auto if config.draft.path.is_some() => DraftSource::Model,
+        DraftKind::Model => return Err(ModelError::NoDraftModel(config.name.clone())),
         DraftKind::Mtp if !has_head => return Err(ModelError::NoHead(config.name.clone())),
         DraftKind::Mtp => DraftSource::Mtp,
         DraftKind::Auto if has_head => DraftSource::Mtp,

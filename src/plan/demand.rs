@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::memory::{BATCH, Context};
 use super::outcome::Experts;
-use super::request::ModelRequest;
+use super::request::{Embeddings, ModelRequest};
 use super::shape::{Component, LayerShape, ModelShape};
 use crate::experts::selection::allocated_entries;
-use crate::memory::{Kind, Row, Tier};
+use crate::memory::{Kind, KvTypes, Row, Tier};
 
 /// How a model is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +143,32 @@ pub(super) fn of_head(request: &ModelRequest, head: &LayerShape, layout: Layout)
         bytes,
     });
     weights.into_iter().chain(memory).filter(|row| row.bytes > 0).collect()
+}
+
+/// The rows of a small model that makes drafts, in a context of its own: all of it lies where the output is.
+pub(super) fn of_draft_model(request: &ModelRequest, small: &ModelShape, layout: Layout, host: Host) -> Vec<Row> {
+    let on_gpu = layout.output() == Tier::Gpu;
+    let small = ModelRequest {
+        shape: small.clone(),
+        context: Context {
+            kv_type: KvTypes::default(),
+            batch: request.context.batch.min(BATCH),
+            ..request.context
+        },
+        embeddings: Embeddings::None,
+        draft_model: None,
+        head: false,
+        ..request.clone()
+    };
+    let layout = Layout {
+        gpu_layers: if on_gpu { all_layers(&small.shape) } else { 0 },
+        experts: Experts::Layers,
+    };
+    let mut rows = rows(&small, layout, host);
+    for row in &mut rows {
+        row.component = DRAFTS;
+    }
+    rows
 }
 
 /// Weights outside of the layers. The embeddings stay in main memory, where llama.cpp looks tokens up.

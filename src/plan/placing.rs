@@ -1,7 +1,7 @@
 //! All models with their layouts while a plan is made.
 
 use super::budget::Budget;
-use super::demand::{Host, Layout, all_layers, of_head, rows};
+use super::demand::{Host, Layout, all_layers, of_draft_model, of_head, rows};
 use super::outcome::{Experts, ModelPlan};
 use super::request::{ModelRequest, Stretch};
 use super::speed;
@@ -28,6 +28,9 @@ impl Placed<'_> {
         let (request, mut rows) = (self.request, rows(self.request, self.layout, self.host));
         if let Some(head) = request.head() {
             rows.extend(of_head(request, head, self.layout));
+        }
+        if let Some(small) = &request.draft_model {
+            rows.extend(of_draft_model(request, small, self.layout, self.host));
         }
         rows
     }

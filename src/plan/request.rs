@@ -51,6 +51,8 @@ pub struct ModelRequest {
     pub embeddings: Embeddings,
     /// Positions are stretched beyond those that it was trained for.
     pub stretch: Option<Stretch>,
+    /// A small model makes drafts.
+    pub draft_model: Option<ModelShape>,
     /// Its head for multi-token prediction makes drafts.
     pub head: bool,
     /// How much its speed counts beside that of others.

@@ -51,6 +51,7 @@ fn request(name: &str, shape: &ModelShape) -> ModelRequest {
         choices: Choices::default(),
         embeddings: Embeddings::None,
         stretch: None,
+        draft_model: None,
         head: false,
         importance: 1,
         experts: ExpertsConfig::default(),

@@ -140,6 +140,7 @@ pub(super) fn drafts(args: &Args, config: &ModelConfig, all: &Config, cases: &[C
         let name = match kind {
             DraftKind::Auto => "auto",
             DraftKind::Mtp => "mtp",
+            DraftKind::Model => "model",
             DraftKind::Ngram => "ngram",
             DraftKind::None => "none",
         };

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::experts::PluginError;
+use crate::llama::mtp::MtpError;
 
 /// Why there is no engine. The messages say what can be changed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -36,6 +37,8 @@ pub enum LoadError {
     EmbeddingsBesideCache,
     #[error("the head for multi-token prediction cannot be used; `draft = {{ kind = \"none\" }}` goes without")]
     Head,
+    #[error("nothing says where the small model is that makes drafts")]
+    NoDraftModel,
     #[error("the first token cannot be computed: {0}")]
     WarmUp(#[from] ComputeError),
     #[error("the engine thread panicked; see the log")]
@@ -70,5 +73,18 @@ pub enum ComputeError {
     #[error("a wrong guess cannot be taken back")]
     TakeBack,
     #[error(transparent)]
-    Head(#[from] super::drafts::MtpError),
+    Drafts(#[from] DraftError),
+}
+
+/// Why no more guesses are made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DraftError {
+    #[error(transparent)]
+    Head(#[from] MtpError),
+    #[error("the small model cannot compute a pass: {0}")]
+    Small(String),
+    #[error("the small model's memory cannot be cut")]
+    Cut,
+    #[error("a text has no tokens, or too many")]
+    Nothing,
 }

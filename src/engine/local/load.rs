@@ -53,6 +53,8 @@ pub struct LoadSpec {
     pub embedding: Option<EmbeddingSpec>,
     /// Guess the tokens that come next.
     pub draft: Option<DraftSpec>,
+    /// The file of the small model, if one guesses; inspected as `path` is.
+    pub draft_model: Option<PathBuf>,
 }
 
 impl LoadSpec {
@@ -88,6 +90,8 @@ pub struct DraftSpec {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DraftSource {
+    /// A small model with the same vocabulary.
+    Model,
     /// The model's head for multi-token prediction.
     Mtp,
     /// What followed the same tokens before.
@@ -182,6 +186,66 @@ pub(super) fn load_model(spec: &LoadSpec, shared: &Arc<Shared>, log: &Listener) 
     })
 }
 
+/// Reads the weights of the small model that makes drafts, if there is one. It lies where the large one's layers are.
+pub(super) fn load_small(
+    spec: &LoadSpec,
+    shared: &Arc<Shared>,
+    log: &Listener,
+) -> Result<Option<LlamaModel>, LoadError> {
+    let Some(path) = &spec.draft_model else {
+        return Ok(None);
+    };
+    let placement = &spec.placement;
+    let gpu = placement.gpu.filter(|_| placement.gpu_layers != Some(0));
+    let mut params = LlamaModelParams::default()
+        .with_n_gpu_layers(gpu.map_or(0, |_| ALL_LAYERS))
+        .with_use_mmap(!placement.no_mmap);
+    if let Some(gpu) = placement.gpu {
+        params = params
+            .with_devices(&[gpu.ggml_index()])
+            .map_err(|error| LoadError::Device(error.to_string()))?;
+    }
+    let shared = shared.clone();
+    let params = params.with_progress_callback(move |_| !shared.stopping());
+    let loaded = LlamaModel::load_from_file(backend(), path, &params);
+    loaded.map(Some).map_err(|error| LoadError::Model {
+        path: path.clone(),
+        reason: log.explain(&error),
+        on_gpu: gpu.is_some(),
+    })
+}
+
+/// Tokens of the small model's passes at most.
+pub(super) fn small_batch(spec: &LoadSpec) -> u32 {
+    spec.batch.min(BATCH)
+}
+
+/// The context of the small model: the sequences of the large one.
+pub(super) fn new_small_context<'m>(
+    spec: &LoadSpec,
+    model: &'m LlamaModel,
+    log: &Listener,
+) -> Result<LlamaContext<'m>, LoadError> {
+    let (context, parallel) = (spec.context, spec.parallel);
+    let total = context.checked_mul(parallel);
+    let params = LlamaContextParams::default()
+        .with_n_ctx(total.and_then(NonZeroU32::new))
+        .with_n_batch(small_batch(spec))
+        .with_n_ubatch(small_batch(spec))
+        .with_n_seq_max(parallel)
+        .with_kv_unified(false)
+        .with_n_threads(threads(spec.threads.decode))
+        .with_n_threads_batch(threads(spec.threads.prefill))
+        .with_no_perf(true);
+    model
+        .new_context(backend(), params)
+        .map_err(|error| LoadError::Context {
+            context,
+            parallel,
+            reason: log.explain(&error),
+        })
+}
+
 /// Creates the one context of a model: `parallel` sequences, each with a KV stream of its own.
 ///
 /// In a unified memory every token looks at the cells of all sequences, which costs a multiple of the speed under load.
@@ -243,7 +307,7 @@ pub(super) fn head_params(spec: &LoadSpec) -> HeadParams {
     HeadParams {
         context: spec.context,
         sequences: spec.parallel,
-        batch: spec.batch.min(BATCH),
+        batch: small_batch(spec),
         yarn: spec.yarn,
         kv_types: [spec.placement.kv_type.keys, spec.placement.kv_type.values].map(kv_type),
         threads: (threads(spec.threads.decode), threads(spec.threads.prefill)),

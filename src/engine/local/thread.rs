@@ -91,7 +91,8 @@ impl Thread {
             planned: self.spec.placement.planned.clone(),
             actual: allocated::buffers(&log, mapped),
         };
-        let drafts = Drafts::of(&self.spec, &model, &context)?;
+        let small = load::load_small(&self.spec, &self.shared, &log)?;
+        let drafts = Drafts::of(&self.spec, &model, &context, small.as_ref(), &log)?;
         let of_drafts = allocated::buffers(&log, mapped);
         let mut worker = Worker::new(
             self.name.clone(),

@@ -8,18 +8,22 @@
 mod lookup;
 mod mtp;
 mod pace;
+mod small;
+mod wish;
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::model::LlamaModel;
 
 use self::lookup::Lookup;
-use self::mtp::{Mtp, Wish};
+use self::mtp::Mtp;
 pub use self::pace::Pace;
-use super::error::LoadError;
+use self::small::Small;
+use self::wish::Wish;
+use super::error::{DraftError, LoadError};
 use super::load::{DraftSource, LoadSpec, head_params};
 use super::slot::Slot;
 use crate::engine::Token;
-pub use crate::llama::mtp::MtpError;
+use crate::llama::log::Listener;
 
 /// Makes the guesses for all slots of a model.
 #[derive(Debug)]
@@ -32,23 +36,31 @@ pub(super) struct Drafts<'m> {
 #[derive(Debug)]
 enum Source<'m> {
     Mtp(Box<Mtp<'m>>),
+    Small(Box<Small<'m>>),
     /// For each slot.
     Lookup(Vec<Lookup>),
 }
 
 impl<'m> Drafts<'m> {
-    /// What the model with this context is to have; `None` if that is nothing.
+    /// What the model with this context is to have; `None` if that is nothing. `small` is the model that makes guesses, if one
+    /// does.
     ///
     /// # Errors
-    /// When the context of the model's head cannot be created.
+    /// When the context of the head or of the small model cannot be created.
     pub(super) fn of(
         spec: &LoadSpec,
         model: &'m LlamaModel,
         context: &LlamaContext<'m>,
+        small: Option<&'m LlamaModel>,
+        log: &Listener,
     ) -> Result<Option<Self>, LoadError> {
         let Some(draft) = spec.draft else { return Ok(None) };
         let (most, slots) = (draft.most as usize, spec.parallel as usize);
         let source = match draft.source {
+            DraftSource::Model => {
+                let small = small.ok_or(LoadError::NoDraftModel)?;
+                Source::Small(Box::new(Small::new(spec, small, log)?))
+            }
             DraftSource::Lookup => Source::Lookup((0..slots).map(|_| Lookup::default()).collect()),
             DraftSource::Mtp => {
                 let mtp = Mtp::new(context, head_params(spec)).ok_or(LoadError::Head)?;
@@ -74,6 +86,8 @@ impl<'m> Drafts<'m> {
     pub(super) fn begin(&mut self, slot: usize, cached: &[Token]) {
         match &mut self.source {
             Source::Mtp(mtp) => mtp.begin(slot, cached),
+            // It finds out by itself.
+            Source::Small(_) => {}
             Source::Lookup(lookups) => lookups[slot].clear(),
         }
     }
@@ -81,20 +95,23 @@ impl<'m> Drafts<'m> {
     /// The model has computed `count` tokens of a slot, which are in the text from `start` on and in the pass from `place` on.
     ///
     /// # Errors
-    /// When the head fails.
-    pub(super) fn observe(&mut self, slot: usize, text: &[Token], pass: Computed) -> Result<(), MtpError> {
-        let Source::Mtp(mtp) = &mut self.source else {
-            return Ok(());
-        };
-        mtp.observe(slot, text, pass.start, pass.count, pass.place);
-        mtp.follow(slot, pass.prompt)
+    /// When the head or the small model fails.
+    pub(super) fn observe(&mut self, slot: usize, text: &[Token], pass: Computed) -> Result<(), DraftError> {
+        match &mut self.source {
+            Source::Mtp(mtp) => {
+                mtp.observe(slot, text, pass.start, pass.count, pass.place);
+                Ok(mtp.follow(slot, pass.prompt)?)
+            }
+            Source::Small(small) if pass.prompt => small.follow(slot, &text[..pass.start + pass.count]),
+            Source::Small(_) | Source::Lookup(_) => Ok(()),
+        }
     }
 
     /// Makes guesses for every slot that decodes, so that it has `width` tokens in the next pass.
     ///
     /// # Errors
-    /// When the head fails.
-    pub(super) fn guess(&mut self, slots: &mut [Slot], width: usize) -> Result<(), MtpError> {
+    /// When the head or the small model fails.
+    pub(super) fn guess(&mut self, slots: &mut [Slot], width: usize) -> Result<(), DraftError> {
         let wishes = slots.iter_mut().enumerate().filter_map(|(index, slot)| {
             let active = slot.active.as_mut().filter(|active| !active.pending.is_empty())?;
             // The last token that may be generated needs no guess.
@@ -109,7 +126,8 @@ impl<'m> Drafts<'m> {
             })
         });
         match &mut self.source {
-            Source::Mtp(mtp) => mtp.guess(wishes, self.least_probability),
+            Source::Mtp(mtp) => Ok(mtp.guess(wishes, self.least_probability)?),
+            Source::Small(small) => small.guess(wishes, self.least_probability),
             Source::Lookup(lookups) => {
                 for wish in wishes {
                     lookups[wish.slot].guess(wish.cached, wish.pending, wish.most, wish.guesses);
@@ -123,10 +141,11 @@ impl<'m> Drafts<'m> {
     /// find out what that costs.
     ///
     /// # Errors
-    /// When the head fails.
-    pub(super) fn rehearse(&mut self, streams: usize, most: usize) -> Result<(), MtpError> {
+    /// When the head or the small model fails.
+    pub(super) fn rehearse(&mut self, streams: usize, most: usize) -> Result<(), DraftError> {
         match &mut self.source {
-            Source::Mtp(mtp) => mtp.rehearse(streams, most),
+            Source::Mtp(mtp) => Ok(mtp.rehearse(streams, most)?),
+            Source::Small(small) => small.rehearse(streams, most),
             Source::Lookup(_) => Ok(()),
         }
     }

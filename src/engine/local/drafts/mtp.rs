@@ -5,6 +5,7 @@
 
 use llama_cpp_2::context::LlamaContext;
 
+use super::wish::{Wish, probability};
 use crate::engine::Token;
 use crate::engine::local::sampler::argmax;
 use crate::llama::mtp::{HeadParams, HiddenStates, Input, MtpError, MtpHead};
@@ -47,17 +48,6 @@ struct Going {
     place: i32,
     position: usize,
     left: usize,
-}
-
-/// A slot that wants guesses.
-#[derive(Debug)]
-pub(super) struct Wish<'s> {
-    pub(super) slot: usize,
-    /// What the model has computed, and what it has not.
-    pub(super) cached: &'s [Token],
-    pub(super) pending: &'s [Token],
-    pub(super) most: usize,
-    pub(super) guesses: &'s mut Vec<Token>,
 }
 
 impl<'m> Mtp<'m> {
@@ -286,17 +276,4 @@ impl Sequence {
 /// llama.cpp's number of a slot's sequence.
 fn number(slot: usize) -> i32 {
     i32::try_from(slot).unwrap_or(i32::MAX)
-}
-
-/// How likely the likeliest token is.
-fn probability(logits: &[f32], token: Token) -> f32 {
-    /// What is so far behind the likeliest does not count.
-    const FAR: f32 = 16.0;
-    let best = usize::try_from(token)
-        .ok()
-        .and_then(|token| logits.get(token))
-        .copied()
-        .unwrap_or(0.0);
-    let near = logits.iter().filter(|logit| **logit > best - FAR);
-    1.0 / near.map(|logit| (logit - best).exp()).sum::<f32>()
 }

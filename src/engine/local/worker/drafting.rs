@@ -6,8 +6,8 @@ use llama_cpp_2::context::session::LlamaStateSeqFlags;
 use llama_cpp_2::token::LlamaToken;
 
 use super::{Part, Worker};
-use crate::engine::local::drafts::{Computed, Drafts, MtpError};
-use crate::engine::local::error::ComputeError;
+use crate::engine::local::drafts::{Computed, Drafts};
+use crate::engine::local::error::{ComputeError, DraftError};
 use crate::experts::Phase;
 
 /// How often a pass is computed to find out how long it takes; the shortest time counts.
@@ -73,8 +73,8 @@ impl<'m> Worker<'m> {
         }
     }
 
-    /// Makes no more guesses: the head fails.
-    fn give_up(&mut self, error: MtpError) {
+    /// Makes no more guesses: what makes them fails.
+    fn give_up(&mut self, error: DraftError) {
         tracing::warn!(model = self.name, %error, "no more drafts");
         if let Some(drafts) = self.drafts.take() {
             drafts.listen(false);
