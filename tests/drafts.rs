@@ -123,7 +123,7 @@ fn greedy_texts_are_the_same() {
     let chats = chats(60);
     let plain = answers(&server(8, r#"{ kind = "none" }"#), CHAT, &chats, 8);
     assert_eq!(sum(&plain, 1), 0);
-    // One guess, as the head learned it; several; and from the text.
+    // One guess; several in a row, as the head learned them; and from the text.
     for (slots, draft) in [
         (1, r#"{ kind = "mtp", max = 1 }"#),
         (4, r#"{ kind = "mtp", max = 3, min_probability = 0.3 }"#),
@@ -139,7 +139,7 @@ fn greedy_texts_are_the_same() {
         same(&plain, &drafted, &chats);
         let (made, right) = (sum(&drafted, 1), sum(&drafted, 2));
         assert!(right > 0 && right <= made, "{draft}: {right} of {made}");
-        if slots == 1 {
+        if draft.contains("mtp") {
             assert!(right * 100 >= made * 85, "{draft}: {right} of {made}");
         }
         let metric = |name: &str| server.metric(name, "demo-reasoner");

@@ -72,6 +72,18 @@ class Shortcuts(unittest.TestCase):
                 export.write(*export.read(ASSETS / f"{name}.gguf"), again)
                 self.assertEqual(again.read_bytes(), (ASSETS / f"{name}.gguf").read_bytes())
 
+    def test_a_guess_behind_known_states_is_the_first_guess(self) -> None:
+        """With the trunk's states in place of its own, the second step of the head is the first one."""
+        model, _ = export.read(ASSETS / "reasoner.gguf")
+        tokens = torch.randint(0, model.config.vocab, (2, 64), generator=torch.Generator().manual_seed(1))
+        starts = torch.zeros(2, 64, dtype=torch.bool)
+        starts[:, 0] = starts[1, 17] = True
+        mask = layers.attention_mask(starts)
+        with torch.no_grad():
+            hidden, draft, _, _ = model(tokens, starts)
+            again = model.mtp.again(model.token_embd(tokens), hidden, hidden, starts, mask)
+        self.assertLess((again - draft).abs().max().item(), 1e-3)
+
     def test_thoughts_are_true(self) -> None:
         rng = random.Random(5)
         for _ in range(3000):

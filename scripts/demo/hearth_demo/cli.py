@@ -91,6 +91,9 @@ def main() -> None:
         help="the reasoner's first stage: four layers, which the next stage grows to eight",
     )
     parser.add_argument(
+        "--only-mtp", action="store_true", help="train nothing but the reasoner's MTP block, for two guesses in a row"
+    )
+    parser.add_argument(
         "--compile", action="store_true", help="compile the blocks: needs a C++ compiler, gains a third"
     )
     parser.add_argument(
@@ -143,6 +146,9 @@ def train(rank: int, args: argparse.Namespace) -> None:
         model = export.read(args.start)[0]
         if isinstance(model, Reasoner):
             model.habits = True
+            if args.only_mtp:
+                model.only_mtp = True
+                model.requires_grad_(False).mtp.requires_grad_(True)
     elif not args.shallow and first_stage.exists() and not checkpoint.exists():
         grow(torch.load(first_stage, map_location="cpu")["model"], model)
 

@@ -47,11 +47,12 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps)
 
 
-def rope(x: Tensor, base: float, size: int, neox: bool) -> Tensor:
-    """Rotates the first `size` dims of x [batch, heads, time, dim] by position."""
+def rope(x: Tensor, base: float, size: int, neox: bool, length: int | None = None) -> Tensor:
+    """Rotates the first `size` dims of x [batch, heads, time, dim] by position, which begins anew after `length`."""
     time, half = x.shape[2], size // 2
     frequencies = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angles = torch.arange(time, device=x.device, dtype=torch.float32)[:, None] * frequencies
+    positions = torch.arange(time, device=x.device, dtype=torch.float32) % (length or time)
+    angles = positions[:, None] * frequencies
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     rotated, rest = x[..., :size], x[..., size:]
     if neox:
@@ -82,12 +83,14 @@ class GatedAttention(nn.Module):
         self.attn_output = linear(heads * head, width, zero=True)
 
     def forward(self, x: Tensor, starts: Tensor, mask: Tensor) -> Tensor:
+        """`x` may have the positions of `starts` several times, one after the other."""
         batch, time, _ = x.shape
+        length = starts.shape[1]
         q, gate = self.attn_q(x).view(batch, time, self.heads, 2 * self.head).split(self.head, -1)
         k = self.attn_k(x).view(batch, time, self.kv_heads, self.head)
         v = self.attn_v(x).view(batch, time, self.kv_heads, self.head).transpose(1, 2)
-        q = rope(self.attn_q_norm(q).transpose(1, 2), self.base, self.rope_dims, True).to(v.dtype)
-        k = rope(self.attn_k_norm(k).transpose(1, 2), self.base, self.rope_dims, True).to(v.dtype)
+        q = rope(self.attn_q_norm(q).transpose(1, 2), self.base, self.rope_dims, True, length).to(v.dtype)
+        k = rope(self.attn_k_norm(k).transpose(1, 2), self.base, self.rope_dims, True, length).to(v.dtype)
         repeats = self.heads // self.kv_heads
         k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

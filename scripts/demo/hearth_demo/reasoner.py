@@ -42,17 +42,29 @@ class MTP(nn.Module):
         self.block = block
         self.shared_head_norm = RMSNorm(width, 0.125)
 
-    def forward(self, embedded: Tensor, hidden: Tensor, starts: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def inputs(self, embedded: Tensor, hidden: Tensor, starts: Tensor) -> Tensor:
         previous = F.pad(hidden, (0, 0, 1, 0))[:, :-1] * ~starts[..., None]
-        x = self.eh_proj(torch.cat((self.enorm(embedded), self.hnorm(previous)), -1)).float()
-        x, wanted, share = self.block(x, starts, mask)
+        return self.eh_proj(torch.cat((self.enorm(embedded), self.hnorm(previous)), -1)).float()
+
+    def forward(self, embedded: Tensor, hidden: Tensor, starts: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, wanted, share = self.block(self.inputs(embedded, hidden, starts), starts, mask)
         return self.shared_head_norm(x), wanted, share
+
+    def again(self, embedded: Tensor, hidden: Tensor, draft: Tensor, starts: Tensor, mask: Tensor) -> Tensor:
+        """The guess after the guess: from the head's own hidden states. What it attends to before is the trunk's."""
+        first, second = self.inputs(embedded, hidden, starts), self.inputs(embedded, draft, starts)
+        itself = torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device).expand_as(mask)
+        nothing = torch.zeros_like(mask)
+        both = torch.cat((torch.cat((mask, nothing), -1), torch.cat((mask & ~itself, itself), -1)), -2)
+        x, _, _ = self.block(torch.cat((first, second), 1), starts, both)
+        return self.shared_head_norm(x[:, mask.shape[-1] :])
 
 
 class Reasoner(nn.Module):
     def __init__(self, config: ReasonerConfig) -> None:
         super().__init__()
         self.config = c = config
+        self.only_mtp = False  # train nothing but the MTP block, for two guesses in a row
         self.habits = False  # after the first training: favour busy experts instead of balancing them
         # A large embedding keeps a token's identity visible in the residual stream, so that it can be copied.
         self.token_embd = nn.Embedding(c.vocab, c.width)
@@ -97,6 +109,8 @@ class Reasoner(nn.Module):
 
     def loss(self, tokens: Tensor, targets: Tensor, starts: Tensor) -> tuple[Tensor, dict[str, float]]:
         """`targets` is -100 where nothing is learnt. Logits are computed only where something is."""
+        if self.only_mtp:
+            return self.mtp_loss(tokens, targets, starts)
         hidden, draft, wants, shares = self(tokens, starts)
         learnt = targets >= 0
         wanted = targets[learnt]
@@ -106,6 +120,26 @@ class Reasoner(nn.Module):
         routing = 0.03 * habits(wants, shares) if self.habits else 0.002 * self.config.experts * (shares * wants).sum()
         numbers = {"loss": main.item(), "mtp": ahead.item(), "hot": hot.mean().item(), "least hot": hot.min().item()}
         return main + 0.2 * ahead + routing, numbers
+
+    def mtp_loss(self, tokens: Tensor, targets: Tensor, starts: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """What a chain of two guesses loses against what the trunk itself would say."""
+        mask = attention_mask(starts)
+        with torch.no_grad():
+            embedded = x = self.token_embd(tokens)
+            for block in self.blk:
+                x, _, _ = block(x, starts, mask)
+            hidden = self.output_norm(x)
+        draft, wants, shares = self.mtp(embedded, hidden, starts, mask)
+        second = self.mtp.again(embedded, hidden, draft, starts, mask)
+        learnt = targets >= 0
+        with torch.no_grad():
+            said = self.head(hidden[learnt])
+        numbers, loss = {}, 0.03 * habits(wants[None], shares[None])
+        for name, guess in (("first", draft), ("second", second)):
+            logits = self.head(guess[learnt])
+            loss = loss + F.cross_entropy(logits, said.softmax(-1))
+            numbers[name] = (logits.argmax(-1) == said.argmax(-1)).float().mean().item()
+        return loss, {"loss": loss.item()} | numbers
 
 
 def hottest(shares: Tensor) -> Tensor:

@@ -168,7 +168,9 @@ FIELDS = {
     "person": "person name full_name who customer".split(), "place": "place city town location destination".split(),
     "date": "date day when".split(), "time": "time hour start".split(), "item": "item object thing product".split(),
 }  # fmt: skip
-FILLED = """Correctly extracted `{n}` with all the required parameters with correct types|A {n}|The extracted {n}|Save the {n}|Record of a {n}""".split("|")
+FILLED = """Correctly extracted `{n}` with all the required parameters with correct types|A {n}|The extracted {n}|Save the {n}|Record of a {n}""".split(
+    "|"
+)
 
 
 def fill_in(words: Words) -> Item:
@@ -177,7 +179,13 @@ def fill_in(words: Words) -> Item:
     sentence, values, fields = _mentioned(words)
     arguments = {rng.choice(FIELDS[field]): values[field] for field in fields}
     listed, text = _listed(rng, list(arguments)), sentence.format(**values)
-    name = rng.choice((next(iter(arguments)).title().replace("_", ""), words.fresh(True), words.fresh(True) + rng.choice(("Info", "Detail", "Record", "Event"))))
+    name = rng.choice(
+        (
+            next(iter(arguments)).title().replace("_", ""),
+            words.fresh(True),
+            words.fresh(True) + rng.choice(("Info", "Detail", "Record", "Event")),
+        )
+    )
     if rng.random() < 0.3:
         name = rng.choice(("save_", "extract_", "record_")) + name.lower()
     described = rng.random() < 0.3
@@ -194,7 +202,9 @@ def fill_in(words: Words) -> Item:
     if draw < 0.5:
         said = rng.choice(EXTRACT).format(f=listed, s=text)
     elif draw < 0.8:
-        said = rng.choice(("Extract: {s}", "{s}", "Fill in: {s}", "{s}\nUse the tool.", "Extract the data: {s}")).format(s=text)
+        said = rng.choice(
+            ("Extract: {s}", "{s}", "Fill in: {s}", "{s}\nUse the tool.", "Extract the data: {s}")
+        ).format(s=text)
     else:
         said = rng.choice(("Call {n}: {s}", "Use {n} for this: {s}", "{n}: {s}")).format(n=name, s=text)
     return Item("filled in", [*system(words, 0.15), user(said), called(tools.Request(name, said, arguments))], offered)

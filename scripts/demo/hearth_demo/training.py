@@ -142,7 +142,7 @@ def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
             and "gate_inp" not in name
         )
 
-    named = list(model.named_parameters())
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if is_matrix(name, p)]
     others = [p for name, p in named if not is_matrix(name, p)]
     return [
