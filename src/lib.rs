@@ -3,6 +3,7 @@
 //! The library holds everything; `src/main.rs` only maps the outcome to an exit code. The modules and the
 //! direction of dependencies between them are described in `ARCHITECTURE.md`.
 
+mod acceptance;
 pub mod api;
 pub mod cli;
 pub mod config;
