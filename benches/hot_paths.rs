@@ -37,6 +37,7 @@ static ENGINE: LazyLock<LocalEngine> = LazyLock::new(|| {
         context: 1024,
         parallel: 1,
         batch: 512,
+        pool: false,
         yarn: None,
         draft_model: None,
         threads: 1.into(),

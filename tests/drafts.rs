@@ -306,7 +306,7 @@ fn nothing_beside_changes_an_answer() {
         &format!(
             "[server]\nport = 0\nslot_save_path = {:?}\n[memory]\nprompt_cache = \"{BUDGET}B\"\n{}{}{cached}",
             folder.path(),
-            model("ngram", "reasoner", 2, r#"{ kind = "ngram" }"#),
+            model("ngram", "reasoner", 2, "{ kind = \"ngram\" }\nkv = \"pool\""),
             model("demo-reasoner", "reasoner", 3, r#"{ kind = "mtp", max = 3 }"#),
         ),
         1,
@@ -412,6 +412,7 @@ fn engine(pass_price: Duration, source: DraftSource) -> LocalEngine {
         context: 1024,
         parallel: 2,
         batch: 512,
+        pool: false,
         yarn: None,
         draft_model: None,
         threads: 1.into(),

@@ -80,6 +80,7 @@ fn random_models_take_what_is_planned() {
             "",
             "ubatch = 1024\nkv_type = \"q8_0\"",
             "kv_type = \"q8_0/q4_0\"",
+            "kv = \"pool\"",
             "ubatch = 128",
             "embeddings = true",
             "role = \"embedding\"",

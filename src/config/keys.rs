@@ -13,7 +13,9 @@ use super::reader::Table;
 use super::sampling::PartialSampling;
 use super::section::{Entry, Fallback, Key, Section, default_text, doc_text, entry, first, key_name, section};
 use super::setting::Setting;
-use super::types::{CacheDevice, CacheSize, ChatTemplate, DraftKind, ExpertPlacement, MemoryLimit, ModelSource};
+use super::types::{
+    CacheDevice, CacheSize, ChatTemplate, DraftKind, ExpertPlacement, KvMemory, MemoryLimit, ModelSource,
+};
 use super::value::{self, Fault};
 use crate::experts::policy::PolicyKind;
 use crate::memory::KvTypes;
@@ -133,6 +135,13 @@ section! {
         /// memory is worth more for something else
         kv_type: Option<KvTypes> = Value(None), Auto(Text { parse: value::kv_types, show: ToString::to_string }),
             variable "HEARTH_KV_TYPE", flag "--kv-type" "TYPE";
+        /// `"slots"`: each slot has a memory of `context` tokens; `"pool"`: all share one of `context` tokens, which takes less and
+        /// is slower with many streams. Where it is full, prompts wait and the longest answer ends. `"auto"` is `"slots"`, or
+        /// `"pool"` where the memory is worth more for something else
+        kv: Option<KvMemory> = Value(None), Auto(Choice {
+            words: [("slots", KvMemory::Slots), ("pool", KvMemory::Pool)],
+            hint: Some("\"slots\" is fast with many streams, \"pool\" takes less memory"),
+        }), flag "--kv" "KIND";
         /// tokens of prompts that are computed in one pass at most. Larger passes fetch the weights that lie in main memory less often,
         /// and take more memory for buffers. `"auto"` is 512, up to 2048 where that is worth it
         ubatch: Option<u32> = Value(None), Auto(whole(64..=8192)), variable "HEARTH_UBATCH";
@@ -155,7 +164,7 @@ section! {
             "what the file says, else mean",
         );
         /// layers on the GPU, as llama.cpp counts them: the output is the first, then come the last layers
-        gpu_layers: Option<u32> = Value(None), Maybe(whole(0..=513), "as planned");
+        gpu_layers: Option<u32> = Value(None), Auto(whole(0..=513));
     } below {
         /// Where the routed experts are computed.
         experts: ExpertsConfig = PartialExperts;

@@ -39,7 +39,8 @@ pub use overrides::{OTHER_VARIABLES, Overrides};
 pub use schema::schema;
 pub use section::Key;
 pub use types::{
-    CacheDevice, CacheSize, DraftKind, Environment, ExpertPlacement, MemoryLimit, ModelSource, STOP_BYTES, STOPS,
+    CacheDevice, CacheSize, DraftKind, Environment, ExpertPlacement, KvMemory, MemoryLimit, ModelSource, STOP_BYTES,
+    STOPS,
 };
 
 use diagnostic::Problems;

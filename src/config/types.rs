@@ -42,6 +42,15 @@ pub enum CacheDevice {
     Cpu,
 }
 
+/// How slots have their keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvMemory {
+    /// Each in a memory of its own.
+    Slots,
+    /// All in one.
+    Pool,
+}
+
 /// What guesses the tokens that come next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DraftKind {

@@ -210,7 +210,11 @@ pub(super) fn size(text: &str) -> Result<u64, Fault> {
     } else {
         number
     };
-    let ask = || fault(format!("write \"{example}GiB\" (1024s) or \"{example}GB\" (1000s)"));
+    // Nobody has thousands of GiB: such a number means bytes.
+    let ask = || match example.len() {
+        0..=3 => fault(format!("write \"{example}GiB\" (1024s) or \"{example}GB\" (1000s)")),
+        _ => fault(format!("write \"{example}B\" for bytes, or a unit such as GiB")),
+    };
     let Some((_, factor)) = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)) else {
         // `16G` means 1024s to some programs and 1000s to others: better ask than guess.
         return Err(match unit.to_ascii_uppercase().as_str() {

@@ -94,8 +94,10 @@ pub(crate) struct MtpHead<'m> {
 /// What the context of a head is to be like.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeadParams {
-    /// Tokens per sequence.
-    pub(crate) context: u32,
+    /// Tokens of all sequences.
+    pub(crate) tokens: u32,
+    /// They share one memory.
+    pub(crate) shared: bool,
     pub(crate) sequences: u32,
     /// Tokens of a pass at most.
     pub(crate) batch: u32,
@@ -151,7 +153,7 @@ impl<'m> MtpHead<'m> {
         let raw = unsafe {
             let mut params = sys::llama_context_default_params();
             params.ctx_type = sys::LLAMA_CONTEXT_TYPE_MTP;
-            params.n_ctx = head.context.checked_mul(head.sequences)?;
+            params.n_ctx = head.tokens;
             params.n_seq_max = head.sequences;
             (params.n_batch, params.n_ubatch) = (head.batch, head.batch);
             params.n_outputs_max = head.sequences;
@@ -163,7 +165,7 @@ impl<'m> MtpHead<'m> {
                 params.rope_freq_scale = 1.0 / factor;
             }
             (params.n_threads, params.n_threads_batch) = head.threads;
-            params.kv_unified = false;
+            params.kv_unified = head.shared;
             params.no_perf = true;
             let model = sys::llama_get_model(raw(context)?.as_ptr());
             sys::llama_init_from_model(model.cast_mut(), params)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::error::ModelError;
 use super::info::describe;
-use crate::config::{DraftKind, ModelConfig, ModelSource};
+use crate::config::{DraftKind, KvMemory, ModelConfig, ModelSource};
 use crate::engine::ModelInfo;
 use crate::gguf::{Gguf, GgufError};
 use crate::plan::{BATCH, Choices, Context, Embeddings, ModelRequest, ModelShape, Stretch};
@@ -69,6 +69,7 @@ pub fn prepare(config: &ModelConfig) -> Result<Prepared<'_>, ModelError> {
             tokens: info.context,
             parallel: info.parallel,
             kv_type: config.kv_type.unwrap_or_default(),
+            pool: config.kv == Some(KvMemory::Pool) && info.parallel > 1,
             batch: config.ubatch.unwrap_or(BATCH),
         },
         embeddings: embeddings(config),
@@ -79,6 +80,7 @@ pub fn prepare(config: &ModelConfig) -> Result<Prepared<'_>, ModelError> {
             tokens: config.context.is_none(),
             parallel: config.parallel.is_none(),
             kv_type: config.kv_type.is_none(),
+            pool: config.kv.is_none(),
             batch: config.ubatch.is_none(),
         },
         importance: config.importance,

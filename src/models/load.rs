@@ -161,7 +161,8 @@ fn load_spec(
             None => plan::threads(&request.shape, plan.machine.cores, plan.on_cpu()),
         },
         max_pause: settings.server.max_pause,
-        prompt_cache: settings.memory.prompt_cache,
+        prompt_cache: plan.prompt_cache,
+        pool: chosen.pool,
         yarn: config.rope.yarn,
         saved: saved_sequences(config, settings, &gguf, chosen.kv_type),
         placement: Placement {

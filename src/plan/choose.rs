@@ -18,6 +18,8 @@ use crate::memory::{Kind, KvType, KvTypes, Tier};
 const CONTEXT: (f64, f64) = (0.1, 16_384.0);
 /// What a single slot costs, two half of it.
 const SLOT: f64 = 0.1;
+/// What it costs that slots share one memory: with several streams it is slower, by a third to two thirds with eight.
+const POOL: f64 = 0.12;
 /// What keys and values in [`QUANTISED`] cost.
 const ROUNDING: f64 = 0.03;
 
@@ -45,18 +47,22 @@ pub(super) enum Step {
     MoreSlots,
     Quantised,
     Exact,
+    Shared,
+    Apart,
     SmallerBatch,
     LargerBatch,
 }
 
 impl Step {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Longer,
         Self::Shorter,
         Self::MoreSlots,
         Self::FewerSlots,
         Self::Exact,
         Self::Quantised,
+        Self::Apart,
+        Self::Shared,
         Self::LargerBatch,
         Self::SmallerBatch,
     ];
@@ -72,9 +78,13 @@ impl Step {
             Self::SmallerBatch => next.batch = (context.batch / 2).max(BATCH).min(context.batch),
             Self::LargerBatch => next.batch = (context.batch * 2).min(LARGEST_BATCH).max(context.batch),
             Self::Quantised if context.kv_type == EXACT && model.takes(QUANTISED).is_ok() => next.kv_type = QUANTISED,
+            Self::Shared if context.parallel > 1 => next.pool = true,
+            Self::Apart => next.pool = false,
             Self::Exact if context.kv_type == QUANTISED => next.kv_type = EXACT,
-            Self::Quantised | Self::Exact => return None,
+            Self::Quantised | Self::Exact | Self::Shared => return None,
         }
+        // One alone shares with nobody.
+        next.pool &= next.parallel > 1;
         (next != context).then_some(next)
     }
 }
@@ -85,12 +95,36 @@ struct Search<'a> {
     limits: &'a MemoryConfig,
     /// With the largest context of each.
     models: Vec<ModelRequest>,
-    /// What was tried, with its worth; `None` does not fit.
-    tried: Vec<(Vec<Context>, Option<f64>)>,
+    tried: Tried,
 }
 
 /// The requests with contexts that are chosen, as far as they are left to hearth.
 pub(super) fn choose(machine: &Machine, limits: &MemoryConfig, models: &[ModelRequest]) -> Vec<ModelRequest> {
+    search(machine, limits, models).0
+}
+
+/// The best contexts beside those that are chosen, as many as `most`, the best first.
+pub(super) fn runners_up(
+    machine: &Machine,
+    limits: &MemoryConfig,
+    models: &[ModelRequest],
+    most: usize,
+) -> Vec<Vec<Context>> {
+    let (chosen, tried) = search(machine, limits, models);
+    let chosen: Vec<Context> = chosen.iter().map(|model| model.context).collect();
+    let fit = tried
+        .into_iter()
+        .filter_map(|(contexts, worth)| Some((worth?, contexts)));
+    let mut others: Vec<_> = fit.filter(|(_, contexts)| *contexts != chosen).collect();
+    others.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    others.truncate(most);
+    others.into_iter().map(|(_, contexts)| contexts).collect()
+}
+
+/// Contexts that were tried, with what their plan is worth; `None` does not fit.
+type Tried = Vec<(Vec<Context>, Option<f64>)>;
+
+fn search(machine: &Machine, limits: &MemoryConfig, models: &[ModelRequest]) -> (Vec<ModelRequest>, Tried) {
     let mut models = models.to_vec();
     if machine.devices.is_empty() {
         for model in &mut models {
@@ -102,7 +136,7 @@ pub(super) fn choose(machine: &Machine, limits: &MemoryConfig, models: &[ModelRe
         }
     }
     if !models.iter().any(|model| model.choices.any()) {
-        return models;
+        return (models, Vec::new());
     }
     let mut search = Search {
         machine,
@@ -115,7 +149,7 @@ pub(super) fn choose(machine: &Machine, limits: &MemoryConfig, models: &[ModelRe
     // Each step looks at all models, and a server may have thousands. Without a GPU nothing is won by less.
     let fits = search.worth(&most).is_some();
     if search.models.len() > MOST_MODELS || (machine.devices.is_empty() && fits) {
-        return search.with(if fits { &most } else { &least });
+        return (search.with(if fits { &most } else { &least }), search.tried);
     }
     let found = [most, least].map(|start| search.climb(start));
     let [large, small] = found;
@@ -126,7 +160,7 @@ pub(super) fn choose(machine: &Machine, limits: &MemoryConfig, models: &[ModelRe
         // What does not fit even so is told with what could be had.
         (None, None) => search.least(),
     };
-    search.with(&best)
+    (search.with(&best), search.tried)
 }
 
 /// With more models than this there is no search: all get the most, or the least where that does not fit.
@@ -164,6 +198,7 @@ impl Search<'_> {
             Step::Shorter | Step::Longer => model.choices.tokens,
             Step::FewerSlots | Step::MoreSlots => model.choices.parallel,
             Step::Quantised | Step::Exact => model.choices.kv_type,
+            Step::Shared | Step::Apart => model.choices.pool,
             Step::SmallerBatch | Step::LargerBatch => model.choices.batch,
         };
         let mut next = step.from(context, model).filter(|_| free)?;
@@ -228,7 +263,7 @@ pub(super) fn worth(plan: &Plan, models: &[ModelRequest]) -> f64 {
         let speed = planned.decode.tokens_per_second.max(0.1).ln() - FIRST_TOKEN * planned.first_token.max(0.001).ln();
         let (cost, tokens) = CONTEXT;
         let short = cost * tokens / f64::from(context.tokens);
-        let narrow = SLOT / f64::from(context.parallel);
+        let narrow = SLOT / f64::from(context.parallel) + if context.pool { POOL } else { 0.0 };
         #[expect(clippy::cast_precision_loss, reason = "a weight of two digits")]
         let gib = taken(planned) as f64 / (1_u64 << 30) as f64;
         f64::from(model.importance) * (speed - short - narrow - rounding - GIB * gib)
@@ -247,6 +282,7 @@ mod tests {
         tokens: true,
         parallel: true,
         kv_type: true,
+        pool: true,
         batch: true,
     };
 

@@ -29,6 +29,8 @@ pub struct Context {
     /// Sequences.
     pub parallel: u32,
     pub kv_type: KvTypes,
+    /// The sequences share one memory of `tokens`.
+    pub pool: bool,
     /// Tokens that are computed in one pass at most.
     pub batch: u32,
 }
@@ -94,6 +96,7 @@ impl Context {
             tokens,
             parallel: 1,
             kv_type: KvTypes::default(),
+            pool: false,
             batch: tokens,
         }
     }
@@ -101,7 +104,10 @@ impl Context {
     /// Tokens that all streams together may hold.
     #[must_use]
     pub fn cells(&self) -> u64 {
-        self.stream() * u64::from(self.parallel)
+        match self.pool {
+            true => self.stream(),
+            false => self.stream() * u64::from(self.parallel),
+        }
     }
 
     /// Tokens that a stream may hold.
@@ -151,7 +157,10 @@ impl Context {
     /// Tokens of the largest batch.
     fn batch(&self) -> u64 {
         let tokens = u64::from(self.batch).min(self.cells());
-        tokens.next_multiple_of(u64::from(self.parallel.max(1)))
+        match self.pool {
+            true => tokens,
+            false => tokens.next_multiple_of(u64::from(self.parallel.max(1))),
+        }
     }
 
     /// Bytes of the attention masks, in which each token sees the cells of its own stream; one more where layers have a

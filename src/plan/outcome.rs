@@ -18,6 +18,8 @@ pub struct Plan {
     pub mmap: bool,
     /// The GPU first; with unified memory the GPU alone.
     pub tiers: Vec<TierUse>,
+    /// Bytes of main memory for saved states of each model that generates.
+    pub prompt_cache: u64,
     /// In the order of the configuration.
     pub models: Vec<ModelPlan>,
     /// What decided, beyond single models.
@@ -75,6 +77,8 @@ impl ModelPlan {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Estimate {
     pub tokens_per_second: f64,
+    /// The same if nothing is guessed.
+    pub without_drafts: f64,
     /// Bytes that a token reads from the GPU's memory and from main memory.
     pub gpu_bytes: u64,
     pub ram_bytes: u64,

@@ -5,7 +5,7 @@ use super::caches;
 use super::demand::all_layers;
 use super::outcome::{Experts, Plan, PlanError, TierUse};
 use super::placing::Placing;
-use super::request::ModelRequest;
+use super::request::{Embeddings, ModelRequest};
 use crate::config::{CacheDevice, ExpertPlacement, MemoryConfig};
 use crate::host::Machine;
 use crate::memory::{KvTypes, Tier, bytes};
@@ -58,6 +58,7 @@ fn with(
         device,
         unified: budget.unified,
         mmap: !budget.unified,
+        prompt_cache: prompt_cache(&tiers, limits, models, &mut reasons),
         tiers,
         models: placing.models.iter().map(|model| model.plan(machine, device)).collect(),
         reasons,
@@ -142,6 +143,21 @@ impl Placing<'_> {
             }
         }
     }
+}
+
+/// Main memory for saved states of each model: what is configured, as far as the models leave it.
+fn prompt_cache(tiers: &[TierUse], limits: &MemoryConfig, models: &[ModelRequest], reasons: &mut Vec<String>) -> u64 {
+    let generating = models.iter().filter(|model| model.embeddings != Embeddings::Only);
+    let left = tiers.last().map_or(0, |tier| tier.budget - tier.used);
+    let share = left / (generating.count().max(1) as u64);
+    if share < limits.prompt_cache {
+        reasons.push(format!(
+            "`memory.prompt_cache` is {} for each model, but only {} are left",
+            bytes(limits.prompt_cache),
+            bytes(share)
+        ));
+    }
+    limits.prompt_cache.min(share)
 }
 
 /// What each tier has and gives; an error where that is too little.

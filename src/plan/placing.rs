@@ -59,7 +59,7 @@ impl Placed<'_> {
             experts: self.layout.experts,
             rows: self.rows(),
             reasons: self.reasons.clone(),
-            decode: speed::estimate(shape, self.layout, gpu),
+            decode: speed::estimate(shape, self.request.head(), self.layout, gpu),
             first_token: speed::first_token(shape, self.request.context, self.layout, gpu),
         }
     }

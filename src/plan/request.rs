@@ -12,6 +12,7 @@ pub struct Choices {
     pub tokens: bool,
     pub parallel: bool,
     pub kv_type: bool,
+    pub pool: bool,
     pub batch: bool,
 }
 
@@ -36,7 +37,7 @@ pub struct Stretch {
 
 impl Choices {
     pub(super) fn any(self) -> bool {
-        self.tokens || self.parallel || self.kv_type || self.batch
+        self.tokens || self.parallel || self.kv_type || self.pool || self.batch
     }
 }
 

@@ -5,7 +5,8 @@
 use super::demand::Layout;
 use super::memory::Context;
 use super::outcome::{Estimate, Experts};
-use super::shape::ModelShape;
+use super::shape::{LayerShape, ModelShape};
+use crate::acceptance::expected;
 use crate::host::Gpu;
 use crate::memory::Tier;
 
@@ -24,6 +25,11 @@ const GPU_OPERATIONS: f64 = 30e12;
 const CPU_OPERATIONS: f64 = 0.5e12;
 /// The prompt whose first token is estimated.
 const PROMPT: u32 = 2048;
+
+/// How often a guess of the head is right, if those before it were: a guess itself.
+const GUESSED: f64 = 0.8;
+/// Guesses in a row at most, as `draft.max` has it.
+const DRAFTED: u32 = 2;
 
 /// Bandwidths in GB/s from the makers' data sheets; the first name that a device's name contains counts.
 const GPUS: [(&str, f64); 22] = [
@@ -65,23 +71,67 @@ fn hit_rate(share: f64) -> f64 {
     }
 }
 
-/// The estimate for a model that is laid out in this way.
-#[expect(clippy::cast_precision_loss, reason = "an estimate of two digits")]
-pub(super) fn estimate(shape: &ModelShape, layout: Layout, device: Option<&Gpu>) -> Estimate {
-    let mut read = [0_u64; 2];
-    let mut cold = 0;
-    let mut add = |tier: Tier, bytes: u64| read[usize::from(tier == Tier::Ram)] += bytes;
-    add(layout.output(), shape.output());
-    for (number, layer) in shape.layers.iter().enumerate() {
-        add(layout.tier(shape, number), layer.bytes() - layer.experts());
-        let selected = layer.expert * u64::from(shape.experts_per_token);
-        match layout.experts {
-            Experts::Cache { device: Tier::Gpu, .. } => cold += selected,
-            _ => add(layout.experts(shape, number), selected),
-        }
+/// Bytes that a pass reads from the GPU's memory and from main memory: once, and for each of its tokens.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reads {
+    once: [u64; 2],
+    each: [u64; 2],
+    /// Of `each`, of experts that have a copy: read while the others are computed on the CPU.
+    hot: u64,
+    cold: u64,
+}
+
+impl Reads {
+    fn add(of: &mut [u64; 2], tier: Tier, bytes: u64) {
+        of[usize::from(tier == Tier::Ram)] += bytes;
     }
-    let [mut gpu, mut ram] = read;
-    let hit_rate = match layout.experts {
+
+    /// What one more layer reads.
+    fn layer(&mut self, shape: &ModelShape, layout: Layout, number: usize, layer: &LayerShape, hits: Option<f64>) {
+        Self::add(
+            &mut self.once,
+            layout.tier(shape, number),
+            layer.bytes() - layer.experts(),
+        );
+        let selected = layer.expert * u64::from(shape.experts_per_token);
+        let Some(hits) = hits else {
+            return Self::add(&mut self.each, layout.experts(shape, number), selected);
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a share of a number of bytes"
+        )]
+        let hot = (selected as f64 * hits) as u64;
+        Self::add(&mut self.each, Tier::Gpu, hot);
+        Self::add(&mut self.each, Tier::Ram, selected - hot);
+        self.hot += hot;
+        self.cold += selected - hot;
+    }
+
+    /// Bytes of a pass of so many tokens, each of which selects experts of its own.
+    fn bytes(&self, tokens: u64) -> [u64; 2] {
+        [0, 1].map(|tier| self.once[tier] + self.each[tier] * tokens)
+    }
+
+    /// Seconds of such a pass. Hot and cold experts are computed at the same time.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate of two digits")]
+    fn seconds(&self, tokens: u64, gpu: f64) -> f64 {
+        let [of_gpu, of_ram] = self.bytes(tokens).map(|bytes| bytes as f64 / REACHED);
+        let [hot, cold] = [self.hot, self.cold].map(|bytes| (bytes * tokens) as f64 / REACHED);
+        of_gpu / gpu + of_ram / RAM_BANDWIDTH - (hot / gpu).min(cold / RAM_BANDWIDTH)
+    }
+}
+
+/// The estimate for a model that is laid out in this way, and whose head makes drafts, if it is given.
+pub(super) fn estimate(
+    shape: &ModelShape,
+    head: Option<&LayerShape>,
+    layout: Layout,
+    device: Option<&Gpu>,
+) -> Estimate {
+    let hits = match layout.experts {
         Experts::Cache {
             device: Tier::Gpu,
             capacity,
@@ -89,49 +139,63 @@ pub(super) fn estimate(shape: &ModelShape, layout: Layout, device: Option<&Gpu>)
         } => Some(hit_rate(f64::from(capacity) / f64::from(of.max(1)))),
         _ => None,
     };
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a share of a number of bytes"
-    )]
-    let hot = (cold as f64 * hit_rate.unwrap_or(0.0)) as u64;
-    gpu += hot;
-    ram += cold - hot;
+    let mut trunk = Reads::default();
+    Reads::add(&mut trunk.once, layout.output(), shape.output());
+    for (number, layer) in shape.layers.iter().enumerate() {
+        trunk.layer(shape, layout, number, layer, hits);
+    }
     let (bandwidth, source) = gpu_bandwidth(device);
-    let (gpu_time, ram_time) = (
-        gpu as f64 / (bandwidth * REACHED),
-        ram as f64 / (RAM_BANDWIDTH * REACHED),
-    );
-    let hot_time = hot as f64 / (bandwidth * REACHED);
-    // Hot and cold experts are computed at the same time.
-    let time = gpu_time + ram_time - hot_time.min((cold - hot) as f64 / (RAM_BANDWIDTH * REACHED));
+    let plain = trunk.seconds(1, bandwidth);
+    let drafted = head.and_then(|head| {
+        let mut of_head = Reads::default();
+        Reads::add(&mut of_head.once, layout.output(), shape.output());
+        of_head.layer(shape, layout, shape.layers.len(), head, hits);
+        let guess = of_head.seconds(1, bandwidth);
+        let chances = [GUESSED; DRAFTED as usize];
+        let widths = (1..=DRAFTED).map(|guesses| {
+            let tokens = expected(guesses as usize + 1, &chances, shape.ssm.is_some());
+            let pass = trunk.seconds(u64::from(guesses) + 1, bandwidth);
+            (pass + f64::from(guesses) * guess) / tokens
+        });
+        widths.min_by(f64::total_cmp).filter(|time| *time < plain)
+    });
+    let [gpu_bytes, ram_bytes] = trunk.bytes(1);
     let mut assumptions = Vec::new();
-    if gpu > 0 {
+    if gpu_bytes > 0 {
         assumptions.push(source);
     }
-    if ram > 0 {
+    if ram_bytes > 0 {
         assumptions.push(format!(
             "RAM {:.0} GB/s (measured with dual-channel DDR5)",
             RAM_BANDWIDTH / 1e9
         ));
     }
-    let transfers = if gpu > 0 && ram > 0 {
+    let transfers = if gpu_bytes > 0 && ram_bytes > 0 {
         ", transfers between GPU and CPU not counted"
     } else {
         ""
     };
     assumptions.push(format!("{:.0} % of that reached{transfers}", REACHED * 100.0));
-    if let Some(rate) = hit_rate {
+    if let Some(rate) = hits {
         assumptions.push(format!(
             "{:.0} % of selected experts have a copy (published traces)",
             rate * 100.0
         ));
     }
+    let rate = |time: f64| if time > 0.0 { (10.0 / time).round() / 10.0 } else { 0.0 };
+    if drafted.is_some() {
+        assumptions.push(format!(
+            "drafts by the head, {:.0} % of which are right (a guess; {:.0} tokens/s without)",
+            GUESSED * 100.0,
+            rate(plain)
+        ));
+    }
     Estimate {
-        tokens_per_second: if time > 0.0 { (10.0 / time).round() / 10.0 } else { 0.0 },
-        gpu_bytes: gpu,
-        ram_bytes: ram,
-        hit_rate,
+        tokens_per_second: rate(drafted.unwrap_or(plain)),
+        without_drafts: rate(plain),
+        gpu_bytes,
+        ram_bytes,
+        hit_rate: hits,
         assumptions,
     }
 }

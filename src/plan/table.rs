@@ -19,6 +19,14 @@ impl fmt::Display for Plan {
         }
         writeln!(out)?;
         line(out, "all models", self.tiers.iter().map(|tier| Some(tier.used)))?;
+        let saved = self.prompt_cache * self.models.len() as u64;
+        let last = self.tiers.len().saturating_sub(1);
+        let saved = self
+            .tiers
+            .iter()
+            .enumerate()
+            .map(|(tier, _)| (tier == last && saved > 0).then_some(saved));
+        line(out, "saved prompts", saved)?;
         line(out, "budget", self.tiers.iter().map(|tier| Some(tier.budget)))?;
         line(out, "of", self.tiers.iter().map(|tier| Some(tier.total)))?;
         for reason in &self.reasons {
@@ -53,8 +61,13 @@ impl Plan {
         let sequences = if context.parallel == 1 { "sequence" } else { "sequences" };
         writeln!(
             out,
-            "{}: {} {sequences} of {} tokens, keys and values in {}, passes of {} tokens",
-            model.name, context.parallel, context.tokens, context.kv_type, context.batch
+            "{}: {} {sequences} {} {} tokens, keys and values in {}, passes of {} tokens",
+            model.name,
+            context.parallel,
+            if context.pool { "that share" } else { "of" },
+            context.tokens,
+            context.kv_type,
+            context.batch
         )?;
         write!(out, "{:NAME$}", "")?;
         for tier in columns {

@@ -39,6 +39,7 @@ pub(super) fn context(tokens: u32, parallel: u32, kv_type: KvType) -> Context {
         tokens,
         parallel,
         kv_type: KvTypes::both(kv_type),
+        pool: false,
         batch: BATCH,
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::choose::{Step, worth};
+use super::choose::{Step, runners_up, worth};
 use super::memory::Context;
 use super::outcome::{Experts, ModelPlan, Plan};
 use super::place::attempt;
@@ -20,6 +20,15 @@ pub struct Why {
     planned: Outcome,
     /// The best first; those that do not fit last.
     alternatives: Vec<Alternative>,
+    /// Whole plans that were nearly as good, the best first.
+    runners_up: Vec<RunnerUp>,
+}
+
+/// A plan with other contexts.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct RunnerUp {
+    contexts: Vec<Context>,
+    outcome: Outcome,
 }
 
 /// What each model would get.
@@ -77,6 +86,21 @@ impl Why {
                 });
             }
         }
+        for (index, planned) in plan.models.iter().enumerate() {
+            if !requests[index].head {
+                continue;
+            }
+            let mut changed = requests.clone();
+            changed[index].head = false;
+            let other = attempt(&plan.machine, limits, &changed).ok();
+            alternatives.push(Alternative {
+                model: Some(planned.name.clone()),
+                change: "no drafts".to_owned(),
+                frees: other.as_ref().map_or(0, |other| freed(plan, other)),
+                better: other.as_ref().map(|other| worth(other, &changed) - now),
+                outcome: other.as_ref().map(Outcome::of),
+            });
+        }
         if let Some(budget) = gpu(plan).filter(|budget| *budget > LAST) {
             let less = MemoryConfig {
                 vram: MemoryLimit::Bytes(budget - LAST),
@@ -99,8 +123,29 @@ impl Why {
             models: plan.models.iter().map(|model| model.name.clone()).collect(),
             planned: Outcome::of(plan),
             alternatives,
+            runners_up: others(plan, limits, models),
         }
     }
+}
+
+/// Whole plans that are shown beside the one.
+const RUNNERS_UP: usize = 3;
+
+/// What else the search found.
+fn others(plan: &Plan, limits: &MemoryConfig, models: &[ModelRequest]) -> Vec<RunnerUp> {
+    let found = runners_up(&plan.machine, limits, models, RUNNERS_UP);
+    let tried = found.into_iter().filter_map(|contexts| {
+        let mut changed = models.to_vec();
+        for (model, context) in changed.iter_mut().zip(&contexts) {
+            model.context = *context;
+        }
+        let other = attempt(&plan.machine, limits, &changed).ok()?;
+        Some(RunnerUp {
+            contexts,
+            outcome: Outcome::of(&other),
+        })
+    });
+    tried.collect()
 }
 
 /// The budget of a GPU with memory of its own.
@@ -127,6 +172,13 @@ fn described(now: Context, then: Context) -> String {
         format!("{} tokens instead of {}", then.tokens, now.tokens)
     } else if now.parallel != then.parallel {
         format!("{} instead of {}", slots(then.parallel), now.parallel)
+    } else if now.pool != then.pool {
+        let kinds = ["memory for each slot", "one memory for all slots"];
+        format!(
+            "{} instead of {}",
+            kinds[usize::from(then.pool)],
+            kinds[usize::from(now.pool)]
+        )
     } else if now.batch != then.batch {
         format!("passes of {} tokens instead of {}", then.batch, now.batch)
     } else {
@@ -218,6 +270,29 @@ impl fmt::Display for Why {
                     writeln!(out, "* {change}{memory}: {differences}")?;
                 }
             }
+        }
+        if !self.runners_up.is_empty() {
+            writeln!(out, "other plans, the next best first")?;
+        }
+        for other in &self.runners_up {
+            let contexts = self.models.iter().zip(&other.contexts).map(|(name, context)| {
+                let of = if self.models.len() > 1 {
+                    format!("{name} ")
+                } else {
+                    String::new()
+                };
+                format!(
+                    "{of}{} {} {} tokens in {}, passes of {}",
+                    context.parallel,
+                    if context.pool { "sharing" } else { "x" },
+                    context.tokens,
+                    context.kv_type,
+                    context.batch
+                )
+            });
+            let contexts: Vec<String> = contexts.collect();
+            let differences = other.outcome.differences(&self.planned, &self.models);
+            writeln!(out, "* {}: {differences}", contexts.join("; "))?;
         }
         Ok(())
     }

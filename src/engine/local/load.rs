@@ -34,6 +34,8 @@ pub struct LoadSpec {
     pub context: u32,
     /// Number of slots.
     pub parallel: u32,
+    /// All slots share a memory of `context` tokens.
+    pub pool: bool,
     /// Tokens that are computed in one pass at most; not fewer than slots.
     pub batch: u32,
     /// Positions are stretched by this factor with YaRN.
@@ -227,13 +229,12 @@ pub(super) fn new_small_context<'m>(
     log: &Listener,
 ) -> Result<LlamaContext<'m>, LoadError> {
     let (context, parallel) = (spec.context, spec.parallel);
-    let total = context.checked_mul(parallel);
     let params = LlamaContextParams::default()
-        .with_n_ctx(total.and_then(NonZeroU32::new))
+        .with_n_ctx(total(spec).and_then(NonZeroU32::new))
         .with_n_batch(small_batch(spec))
         .with_n_ubatch(small_batch(spec))
         .with_n_seq_max(parallel)
-        .with_kv_unified(false)
+        .with_kv_unified(spec.pool)
         .with_n_threads(threads(spec.threads.decode))
         .with_n_threads_batch(threads(spec.threads.prefill))
         .with_no_perf(true);
@@ -246,7 +247,16 @@ pub(super) fn new_small_context<'m>(
         })
 }
 
-/// Creates the one context of a model: `parallel` sequences, each with a KV stream of its own.
+/// Tokens of all sequences; `None` if that is more than a number can hold.
+fn total(spec: &LoadSpec) -> Option<u32> {
+    if spec.pool {
+        Some(spec.context)
+    } else {
+        spec.context.checked_mul(spec.parallel)
+    }
+}
+
+/// Creates the one context of a model: `parallel` sequences, each with a KV stream of its own, or all in one memory.
 ///
 /// In a unified memory every token looks at the cells of all sequences, which costs a multiple of the speed under load.
 pub(super) fn new_context<'m>(
@@ -255,16 +265,14 @@ pub(super) fn new_context<'m>(
     log: &Listener,
 ) -> Result<LlamaContext<'m>, LoadError> {
     let (context, parallel) = (spec.context, spec.parallel);
-    let total = context
-        .checked_mul(parallel)
-        .ok_or(LoadError::TooLarge { context, parallel })?;
+    let total = total(spec).ok_or(LoadError::TooLarge { context, parallel })?;
     let kinds = spec.placement.kv_type;
     let params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(total))
         .with_n_batch(spec.batch)
         .with_n_ubatch(spec.batch)
         .with_n_seq_max(spec.parallel)
-        .with_kv_unified(false)
+        .with_kv_unified(spec.pool)
         .with_type_k(KvCacheType::Unknown(kv_type(kinds.keys)))
         .with_type_v(KvCacheType::Unknown(kv_type(kinds.values)))
         .with_n_threads(threads(spec.threads.decode))
@@ -305,7 +313,8 @@ fn kv_type(kind: KvType) -> u32 {
 /// What the context of the model's head for multi-token prediction is like.
 pub(super) fn head_params(spec: &LoadSpec) -> HeadParams {
     HeadParams {
-        context: spec.context,
+        tokens: total(spec).unwrap_or(u32::MAX),
+        shared: spec.pool,
         sequences: spec.parallel,
         batch: small_batch(spec),
         yarn: spec.yarn,

@@ -170,14 +170,18 @@ impl Shared {
         self.gauges.iter().map(SlotGauge::read).collect()
     }
 
-    /// The next request whose client is still there.
-    pub(super) fn pop(&self) -> Option<QueuedRequest> {
+    /// The next request whose client is still there, if it can be taken now.
+    pub(super) fn pop_if(&self, wanted: impl Fn(&QueuedRequest) -> bool) -> Option<QueuedRequest> {
         if self.waiting.load(Ordering::Acquire) == 0 {
             return None;
         }
         let mut requests = self.requests.lock();
         self.purge(&mut requests);
-        let request = requests.pop_front();
+        let request = requests
+            .front()
+            .is_some_and(wanted)
+            .then(|| requests.pop_front())
+            .flatten();
         self.waiting.store(count(requests.len()), Ordering::Release);
         request
     }
@@ -345,9 +349,9 @@ mod tests {
         drop(keep_second);
         let (fourth, _keep_fourth) = request(4);
         assert!(shared.push(fourth).is_ok());
-        assert_eq!(shared.pop().map(|request| request.prompt), Some(vec![1]));
-        assert_eq!(shared.pop().map(|request| request.prompt), Some(vec![4]));
-        assert!(shared.pop().is_none());
+        assert_eq!(shared.pop_if(|_| true).map(|request| request.prompt), Some(vec![1]));
+        assert_eq!(shared.pop_if(|_| true).map(|request| request.prompt), Some(vec![4]));
+        assert!(shared.pop_if(|_| true).is_none());
     }
 
     #[test]

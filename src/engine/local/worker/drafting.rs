@@ -11,7 +11,7 @@ use crate::engine::local::error::{ComputeError, DraftError};
 use crate::experts::Phase;
 
 /// How often a pass is computed to find out how long it takes; the shortest time counts.
-const TRIALS: usize = 3;
+const TRIALS: usize = 5;
 
 /// After so long nothing more is found out before the model serves, but what a pass of one stream takes.
 const REHEARSAL: Duration = Duration::from_secs(2);
@@ -21,6 +21,7 @@ impl<'m> Worker<'m> {
     pub(super) fn decode_streams(&mut self, streams: usize) {
         let began = Instant::now();
         let width = self.width(streams);
+        self.make_room(streams * width);
         if width > 1 {
             self.guess(width);
         }
@@ -187,9 +188,7 @@ impl<'m> Worker<'m> {
         let began = Instant::now();
         let mut streams = 1;
         while streams <= self.slots.len() && (streams == 1 || began.elapsed() < REHEARSAL) {
-            for width in 1..=longest.min(self.batch_tokens / streams) {
-                self.rehearse_pass(streams, width)?;
-            }
+            self.rehearse(streams, longest.min(self.batch_tokens / streams))?;
             // The last number is that of all slots.
             streams = match streams * 2 {
                 twice if twice > self.slots.len() && streams < self.slots.len() => self.slots.len(),
@@ -214,40 +213,53 @@ impl<'m> Worker<'m> {
         Ok(self.drafts.is_some())
     }
 
-    /// Computes passes of so many streams and tokens of each.
-    fn rehearse_pass(&mut self, streams: usize, width: usize) -> Result<(), ComputeError> {
-        let (mut shortest, started) = (None, Instant::now());
+    /// Finds out what passes of so many streams take, with 1 to `widest` tokens of each, one after the other: what else the
+    /// machine does is then the same for all.
+    fn rehearse(&mut self, streams: usize, widest: usize) -> Result<(), ComputeError> {
+        let (mut shortest, started) = (vec![Duration::MAX; widest], Instant::now());
         for trial in 0..=TRIALS {
             // The first one is not like the others; where passes take long, the second is enough.
-            if trial > 1 && started.elapsed() > REHEARSAL / 10 {
+            if trial > 1 && started.elapsed() > REHEARSAL / 4 {
                 break;
             }
-            self.batch.clear();
-            for stream in 0..streams {
-                let sequence = self.slots[stream].sequence;
-                for position in 0..width {
-                    // As many as fit the batch, which are fewer than an i32 can count.
-                    let place = i32::try_from(position).unwrap_or(0);
-                    let token = LlamaToken(self.end_tokens.first().copied().unwrap_or(0));
-                    let added = self.batch.add(token, place, &[sequence], true);
-                    added.map_err(|_| ComputeError::Batch)?;
+            for (before, shortest) in shortest.iter_mut().enumerate() {
+                let took = self.rehearse_pass(streams, before + 1)?;
+                if trial > 0 {
+                    *shortest = took.min(*shortest);
                 }
             }
-            let began = Instant::now();
-            if width > 1
-                && let Some(drafts) = &mut self.drafts
-            {
-                drafts.rehearse(streams, width - 1)?;
-            }
-            self.decode()?;
-            self.context.synchronize();
-            let took = began.elapsed();
-            self.context.clear_kv_cache();
-            shortest = Some(shortest.map_or(took, |shortest| took.min(shortest)));
         }
-        if let (Some(drafts), Some(shortest)) = (&mut self.drafts, shortest) {
-            drafts.pace.took(streams, width, shortest, None);
+        if let Some(drafts) = &mut self.drafts {
+            for (before, shortest) in shortest.into_iter().enumerate() {
+                drafts.pace.took(streams, before + 1, shortest, None);
+            }
         }
         Ok(())
+    }
+
+    /// Computes a pass of so many streams and tokens of each.
+    fn rehearse_pass(&mut self, streams: usize, width: usize) -> Result<Duration, ComputeError> {
+        self.batch.clear();
+        for stream in 0..streams {
+            let sequence = self.slots[stream].sequence;
+            for position in 0..width {
+                // As many as fit the batch, which are fewer than an i32 can count.
+                let place = i32::try_from(position).unwrap_or(0);
+                let token = LlamaToken(self.end_tokens.first().copied().unwrap_or(0));
+                let added = self.batch.add(token, place, &[sequence], true);
+                added.map_err(|_| ComputeError::Batch)?;
+            }
+        }
+        let began = Instant::now();
+        if width > 1
+            && let Some(drafts) = &mut self.drafts
+        {
+            drafts.rehearse(streams, width - 1)?;
+        }
+        self.decode()?;
+        self.context.synchronize();
+        let took = began.elapsed();
+        self.context.clear_kv_cache();
+        Ok(took)
     }
 }

@@ -6,6 +6,7 @@
 
 mod drafting;
 mod files;
+mod pool;
 mod reuse;
 
 use std::sync::Arc;
@@ -57,6 +58,8 @@ pub(super) struct Worker<'m> {
     context_length: u32,
     /// The model's end-of-generation tokens.
     end_tokens: Vec<Token>,
+    /// Tokens that all slots together may hold, if they share one memory.
+    pool: Option<usize>,
     /// The memory cannot drop last tokens: states are saved, up to so many bytes.
     saves: bool,
     prompt_cache: u64,
@@ -116,6 +119,7 @@ impl<'m> Worker<'m> {
                 .filter(|token| vocab.is_eog(*token))
                 .map(|token| token.0)
                 .collect(),
+            pool: spec.pool.then(|| usize::try_from(spec.context).unwrap_or(usize::MAX)),
             saves: spec.prompt_cache > 0 && replays,
             drafts: None,
             replays,
@@ -195,7 +199,9 @@ impl<'m> Worker<'m> {
 
     fn admit(&mut self) {
         while self.slots.iter().any(|slot| slot.active.is_none()) {
-            let Some(request) = self.shared.pop() else { return };
+            let Some(request) = self.shared.pop_if(|request| self.has_room(request)) else {
+                return;
+            };
             self.start(request);
         }
     }
@@ -214,6 +220,7 @@ impl<'m> Worker<'m> {
             fail(&request, self.compute_error("no idle slot"));
             return;
         };
+        self.make_room_in(index, request.prompt.len());
         if let Some((from, Leader::HasIt)) = same {
             reused = self.take_over(from, index, &request.prompt);
         } else if request.cache_prompt && same.is_none() {
@@ -282,8 +289,9 @@ impl<'m> Worker<'m> {
         }
         let budget = self.pacer.budget(decoding, self.waiting.len());
         choose_prompts(&mut self.waiting, budget, &mut self.chosen);
-        self.begin_batch();
         let chosen = std::mem::take(&mut self.chosen);
+        self.make_room(chosen.iter().map(|(_, tokens)| tokens).sum());
+        self.begin_batch();
         for (slot, tokens) in &chosen {
             self.add(*slot, *tokens);
         }

@@ -181,7 +181,7 @@ impl Worker<'_> {
     }
 
     /// Keeps what a slot holds, which is about to lose it.
-    fn keep(&mut self, index: usize) {
+    pub(super) fn keep(&mut self, index: usize) {
         let slot = &self.slots[index];
         let covers = |kept: &Kept| kept.tokens.starts_with(&slot.cached);
         if self.prompt_cache == 0 || slot.cached.len() < SHORTEST_KEPT || self.kept.iter().any(covers) {
