@@ -30,6 +30,8 @@ use crate::llama::log::Listener;
 pub(super) struct Drafts<'m> {
     source: Source<'m>,
     pub(super) pace: Pace,
+    /// What is computed is observed, for guesses to come.
+    awake: bool,
     least_probability: f32,
 }
 
@@ -71,6 +73,7 @@ impl<'m> Drafts<'m> {
         Ok(Some(Self {
             source,
             pace: Pace::new(most, slots, replays, draft.always),
+            awake: true,
             least_probability: draft.least_probability,
         }))
     }
@@ -79,6 +82,15 @@ impl<'m> Drafts<'m> {
     pub(super) fn listen(&self, wanted: bool) {
         if let Source::Mtp(mtp) = &self.source {
             mtp.listen(wanted);
+        }
+    }
+
+    /// Does nothing for guesses to come as long as they do not pay.
+    pub(super) fn rest_or_wake(&mut self) {
+        let awake = !self.pace.rests();
+        if awake != self.awake {
+            self.awake = awake;
+            self.listen(awake);
         }
     }
 
@@ -97,6 +109,9 @@ impl<'m> Drafts<'m> {
     /// # Errors
     /// When the head or the small model fails.
     pub(super) fn observe(&mut self, slot: usize, text: &[Token], pass: Computed) -> Result<(), DraftError> {
+        if !self.awake {
+            return Ok(());
+        }
         match &mut self.source {
             Source::Mtp(mtp) => {
                 mtp.observe(slot, text, pass.start, pass.count, pass.place);

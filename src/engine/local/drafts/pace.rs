@@ -18,6 +18,9 @@ const NEWEST_TOKENS: f64 = 0.05;
 /// So many passes without guesses come before those with some.
 const SURE: u32 = 4;
 
+/// After so many passes without guesses nothing is done for guesses to come: a head need not follow prompts.
+const RESTS_AFTER: u32 = 48;
+
 /// How much the newest guess counts.
 const OF_GUESSES: f64 = 0.03;
 
@@ -54,6 +57,8 @@ pub struct Pace {
     unheard: usize,
     /// Seconds that may be spent on finding out.
     credit: f64,
+    /// Passes since guesses seemed to pay.
+    without: u32,
 }
 
 /// Averages over passes, the newest of which count most.
@@ -80,6 +85,7 @@ impl Pace {
             unheard: 0,
             chances: vec![HOPE; most],
             credit: 0.0,
+            without: 0,
         }
     }
 
@@ -97,6 +103,7 @@ impl Pace {
             return self.longest;
         }
         let chosen = self.best(streams, |pace, width| pace.tokens(streams, width));
+        self.without = if chosen > 1 { 0 } else { self.without.saturating_add(1) };
         if chosen > 1 && self.measured(streams, 1).is_some_and(|pass| pass.seen < SURE) {
             return 1;
         }
@@ -110,6 +117,11 @@ impl Pace {
         }
         self.credit -= lost;
         other
+    }
+
+    /// Whether guesses have not paid for so long that nothing is done for those to come.
+    pub fn rests(&self) -> bool {
+        !self.fixed && self.without >= RESTS_AFTER
     }
 
     /// The width with the most tokens per second if passes give each stream so many tokens.
@@ -277,6 +289,7 @@ mod tests {
             pace.took(1, width, Duration::from_secs_f64(milliseconds / 1000.0), Some(width));
         }
         assert!(tried <= 4, "{tried}");
+        assert!(pace.rests());
     }
 
     #[test]
@@ -313,6 +326,7 @@ mod tests {
         run(4000, true);
         let tried = run(1000, true);
         assert!(tried > 900, "{tried}");
+        assert!(!pace.rests());
     }
 
     #[test]

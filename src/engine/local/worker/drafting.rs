@@ -38,6 +38,7 @@ impl<'m> Worker<'m> {
         {
             let tokens = self.sampled.wrapping_sub(sampled);
             drafts.pace.took(streams, width, began.elapsed(), Some(tokens));
+            drafts.rest_or_wake();
         }
     }
 
