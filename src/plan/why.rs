@@ -68,6 +68,20 @@ impl Why {
             request.context = planned.context;
         }
         let now = worth(plan, &requests);
+        let tried = |model: Option<&ModelPlan>, change: String, limits: &MemoryConfig, changed: &[ModelRequest]| {
+            let other = attempt(&plan.machine, limits, changed).ok();
+            Alternative {
+                model: model.map(|model| model.name.clone()),
+                change,
+                // Of another machine it means nothing.
+                frees: other
+                    .as_ref()
+                    .filter(|_| model.is_some())
+                    .map_or(0, |other| freed(plan, other)),
+                better: other.as_ref().map(|other| worth(other, changed) - now),
+                outcome: other.as_ref().map(Outcome::of),
+            }
+        };
         let mut alternatives = Vec::new();
         for (index, planned) in plan.models.iter().enumerate() {
             for step in Step::ALL {
@@ -76,44 +90,30 @@ impl Why {
                 };
                 let mut changed = requests.clone();
                 changed[index].context = context;
-                let other = attempt(&plan.machine, limits, &changed).ok();
-                alternatives.push(Alternative {
-                    model: Some(planned.name.clone()),
-                    change: described(planned.context, context),
-                    frees: other.as_ref().map_or(0, |other| freed(plan, other)),
-                    better: other.as_ref().map(|other| worth(other, &changed) - now),
-                    outcome: other.as_ref().map(Outcome::of),
-                });
+                alternatives.push(tried(
+                    Some(planned),
+                    described(planned.context, context),
+                    limits,
+                    &changed,
+                ));
             }
-        }
-        for (index, planned) in plan.models.iter().enumerate() {
-            if !requests[index].head {
-                continue;
+            if requests[index].head {
+                let mut changed = requests.clone();
+                changed[index].head = false;
+                alternatives.push(tried(Some(planned), "no drafts".to_owned(), limits, &changed));
             }
-            let mut changed = requests.clone();
-            changed[index].head = false;
-            let other = attempt(&plan.machine, limits, &changed).ok();
-            alternatives.push(Alternative {
-                model: Some(planned.name.clone()),
-                change: "no drafts".to_owned(),
-                frees: other.as_ref().map_or(0, |other| freed(plan, other)),
-                better: other.as_ref().map(|other| worth(other, &changed) - now),
-                outcome: other.as_ref().map(Outcome::of),
-            });
         }
         if let Some(budget) = gpu(plan).filter(|budget| *budget > LAST) {
             let less = MemoryConfig {
                 vram: MemoryLimit::Bytes(budget - LAST),
                 ..*limits
             };
-            let other = attempt(&plan.machine, &less, &requests).ok();
-            alternatives.push(Alternative {
-                model: None,
-                change: format!("a GPU with {} less", bytes(LAST)),
-                frees: 0,
-                better: other.as_ref().map(|other| worth(other, &requests) - now),
-                outcome: other.as_ref().map(Outcome::of),
-            });
+            alternatives.push(tried(
+                None,
+                format!("a GPU with {} less", bytes(LAST)),
+                &less,
+                &requests,
+            ));
         }
         alternatives.sort_by(|a, b| {
             let key = |alternative: &Alternative| alternative.better.unwrap_or(f64::NEG_INFINITY);
@@ -224,7 +224,8 @@ impl Outcome {
             let (then, now) = (self.copies[index], planned.copies[index]);
             if then != now {
                 let more = if then > now { "more" } else { "fewer" };
-                words.push(format!("copies of {} {more} experts per layer", then.abs_diff(now)));
+                let experts = if then.abs_diff(now) == 1 { "expert" } else { "experts" };
+                words.push(format!("copies of {} {more} {experts} per layer", then.abs_diff(now)));
             }
             let (then, now) = (self.layers_in_ram[index], planned.layers_in_ram[index]);
             if then != now {
