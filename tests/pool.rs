@@ -123,3 +123,18 @@ fn the_longest_answer_gives_way() {
         server.wait_for("hearth_requests_running", "narrator", 0.0, Duration::from_secs(5));
     }
 }
+
+/// An answer alone fills the memory to the last token, with guesses or without.
+#[test]
+fn a_lone_answer_has_all_of_it() {
+    let tokens = |more: &str| {
+        let request = json!({"model": "narrator", "prompt": "A", "temperature": 0, "ignore_eos": true});
+        let (status, answer) = server(more).post("/completion", &request);
+        assert_eq!(status, 200, "{answer}");
+        answer["tokens_predicted"].as_u64().unwrap()
+    };
+    let apart = tokens("kv = \"slots\"");
+    assert!(apart > 1000, "{apart}");
+    assert_eq!(tokens("kv = \"pool\"\ndraft = { kind = \"none\" }"), apart);
+    assert_eq!(tokens("kv = \"pool\"\ndraft = { kind = \"ngram\", max = 5 }"), apart);
+}

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use super::diagnostic::{Diagnostic, Problems};
+use super::diagnostic::{Diagnostic, Origin, Problems};
 use super::setting::Setting;
 use super::suggest::nearest;
 use super::types::{ChatTemplate, Environment, ModelSource};
@@ -41,45 +41,33 @@ impl Base {
     /// Makes the path of a model's file absolute. What is wrong with it is reported as a mistake of `key`, and the source is
     /// then missing.
     pub fn anchor(&self, source: &mut Setting<ModelSource>, key: &str, problems: &Problems) {
-        let Some(ModelSource::File(path)) = source.get() else {
-            return;
-        };
-        match self.absolute(path) {
-            Ok(path) => source.value = Some(ModelSource::File(path)),
-            Err(fault) => {
-                let message = format!("`{key}` {}", fault.message);
-                problems.push(Diagnostic::error(&source.origin, message).hint(fault.hint));
-                source.value = None;
-            }
+        if let Some(ModelSource::File(path)) = source.get() {
+            source.value = self.found(path, key, &source.origin, problems).map(ModelSource::File);
         }
     }
 
     /// The same for a file that need not be.
     pub fn anchor_other(&self, source: &mut Setting<Option<ModelSource>>, key: &str, problems: &Problems) {
-        let Some(Some(ModelSource::File(path))) = source.get() else {
-            return;
-        };
-        match self.absolute(path) {
-            Ok(path) => source.value = Some(Some(ModelSource::File(path))),
-            Err(fault) => {
-                let message = format!("`{key}` {}", fault.message);
-                problems.push(Diagnostic::error(&source.origin, message).hint(fault.hint));
-                source.value = None;
-            }
+        if let Some(Some(ModelSource::File(path))) = source.get() {
+            let path = self.found(path, key, &source.origin, problems);
+            source.value = path.map(|path| Some(ModelSource::File(path)));
         }
     }
 
     /// Makes the path of a folder absolute, like [`Self::anchor`].
     pub fn anchor_folder(&self, folder: &mut Setting<Option<PathBuf>>, key: &str, problems: &Problems) {
-        let Some(Some(path)) = folder.get() else { return };
-        match self.absolute(path) {
-            Ok(path) => folder.value = Some(Some(path)),
-            Err(fault) => {
-                let message = format!("`{key}` {}", fault.message);
-                problems.push(Diagnostic::error(&folder.origin, message).hint(fault.hint));
-                folder.value = None;
-            }
+        if let Some(Some(path)) = folder.get() {
+            folder.value = self.found(path, key, &folder.origin, problems).map(Some);
         }
+    }
+
+    /// The absolute path; `None` if it cannot be made, which is reported.
+    fn found(&self, path: &Path, key: &str, origin: &Origin, problems: &Problems) -> Option<PathBuf> {
+        let absolute = self.absolute(path).map_err(|fault| {
+            let message = format!("`{key}` {}", fault.message);
+            problems.push(Diagnostic::error(origin, message).hint(fault.hint));
+        });
+        absolute.ok()
     }
 
     /// Reads the file that a chat template is in, if it is in one. What is wrong with it is reported, and it is then missing.

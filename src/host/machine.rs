@@ -28,6 +28,13 @@ pub struct Described {
 }
 
 impl Machine {
+    /// The GPU that is used, by its position: layers are not spread over several, and copies of experts are worth more on the one
+    /// with the most memory.
+    #[must_use]
+    pub fn gpu(&self) -> Option<usize> {
+        (0..self.devices.len()).max_by_key(|device| (self.devices[*device].free, std::cmp::Reverse(*device)))
+    }
+
     /// This machine with what is described in the place of what it has.
     #[must_use]
     pub fn described(mut self, other: Described) -> Self {

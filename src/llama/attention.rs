@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn the_processor_computes_all_types_and_nothing_odd() {
-        crate::engine::local::initialise();
+        #[cfg(feature = "dynamic-backends")]
+        crate::llama::modules::load();
         // SAFETY: no arguments.
         let devices = unsafe { sys::ggml_backend_dev_count() };
         let cpu = (0..devices).find(|device| {

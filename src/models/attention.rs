@@ -11,7 +11,7 @@ use crate::plan::{LayerShape, ModelRequest};
 /// What a plan takes instead of F16 where that is left to it.
 const QUANTISED: KvTypes = KvTypes::both(KvType::Q8_0);
 
-/// What is asked for these models on this machine. Quantised keys and values need flash attention: where a GPU has none for
+/// What is asked for these models on this machine. Quantised keys and values need flash attention: where the GPU has none for
 /// them, none are chosen.
 ///
 /// # Errors
@@ -25,10 +25,8 @@ fn request(request: &ModelRequest, machine: &Machine) -> Result<ModelRequest, Mo
     let Some(heads) = heads(&request) else {
         return Ok(request);
     };
-    for gpu in &machine.devices {
-        if request.gpu_layers == Some(0) {
-            break;
-        }
+    let gpu = machine.gpu().filter(|_| request.gpu_layers != Some(0));
+    if let Some(gpu) = gpu.map(|gpu| &machine.devices[gpu]) {
         let kinds = request.context.kv_type;
         if kinds != KvTypes::default() && !computes(gpu, heads, kinds) {
             return Err(ModelError::Attention {

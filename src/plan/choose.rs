@@ -18,7 +18,7 @@ use crate::memory::{Kind, KvType, KvTypes, Tier};
 const CONTEXT: (f64, f64) = (0.1, 16_384.0);
 /// What a single slot costs, two half of it.
 const SLOT: f64 = 0.1;
-/// What it costs that slots share one memory: with several streams it is slower, by a third to two thirds with eight.
+/// What it costs that slots share one memory: with eight streams it has 0.78 of the speed (docs/planning.md), and it fills up.
 const POOL: f64 = 0.12;
 /// What keys and values in [`QUANTISED`] cost.
 const ROUNDING: f64 = 0.03;

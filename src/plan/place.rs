@@ -12,10 +12,7 @@ use crate::memory::{KvTypes, Tier, bytes};
 
 /// A plan, without looking for what would fit better.
 pub(super) fn attempt(machine: &Machine, limits: &MemoryConfig, models: &[ModelRequest]) -> Result<Plan, PlanError> {
-    // Layers are not spread over several GPUs: copies of experts are worth more on the one with the most memory.
-    let device =
-        (0..machine.devices.len()).max_by_key(|device| (machine.devices[*device].free, std::cmp::Reverse(*device)));
-    with(machine, device, limits, models)
+    with(machine, machine.gpu(), limits, models)
 }
 
 /// The plan with this GPU, or without one.

@@ -258,7 +258,7 @@ fn total(spec: &LoadSpec) -> Option<u32> {
 
 /// Creates the one context of a model: `parallel` sequences, each with a KV stream of its own, or all in one memory.
 ///
-/// In a unified memory every token looks at the cells of all sequences, which costs a multiple of the speed under load.
+/// In a unified memory every token looks at the cells of all sequences, which is slower under load.
 pub(super) fn new_context<'m>(
     spec: &LoadSpec,
     model: &'m LlamaModel,

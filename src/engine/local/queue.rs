@@ -177,11 +177,11 @@ impl Shared {
         }
         let mut requests = self.requests.lock();
         self.purge(&mut requests);
-        let request = requests
-            .front()
-            .is_some_and(wanted)
-            .then(|| requests.pop_front())
-            .flatten();
+        let request = if requests.front().is_some_and(wanted) {
+            requests.pop_front()
+        } else {
+            None
+        };
         self.waiting.store(count(requests.len()), Ordering::Release);
         request
     }

@@ -78,6 +78,11 @@ impl<'m> Drafts<'m> {
         }))
     }
 
+    /// Whether a small model guesses. It lives as long as the engine.
+    pub(super) fn is_small_model(&self) -> bool {
+        matches!(self.source, Source::Small(_))
+    }
+
     /// Whether the next passes of the model are observed.
     pub(super) fn listen(&self, wanted: bool) {
         if let Source::Mtp(mtp) = &self.source {

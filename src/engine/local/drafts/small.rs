@@ -47,11 +47,16 @@ impl<'m> Small<'m> {
         })
     }
 
-    /// Reads a prompt as far as the large model has computed it.
+    /// Reads a prompt as far as the large model has computed it, a pass at a time: others wait meanwhile.
     pub(super) fn follow(&mut self, slot: usize, text: &[Token]) -> Result<(), DraftError> {
         self.cut(slot, text, &[])?;
         self.read(slot, text, &[])?;
         self.compute()
+    }
+
+    /// Tokens of a text that are not in a slot's memory.
+    fn behind(&self, wish: &Wish<'_>) -> usize {
+        wish.cached.len() + wish.pending.len() - self.texts[wish.slot].len()
     }
 
     /// Makes guesses for all slots that want some. A guess that is less likely than `least` is the last one, and not made.
@@ -65,14 +70,15 @@ impl<'m> Small<'m> {
         let share = (self.capacity / wishes.len().max(1)).max(1);
         for wish in &wishes {
             self.cut(wish.slot, wish.cached, wish.pending)?;
-            let behind = wish.cached.len() + wish.pending.len() - self.texts[wish.slot].len();
-            if behind > share {
+            if self.behind(wish) > share {
                 // All but the last token, whose logits are wanted.
                 let (_, rest) = wish.pending.split_last().ok_or(DraftError::Nothing)?;
                 self.read(wish.slot, wish.cached, rest)?;
                 self.compute()?;
             }
         }
+        // The others go on catching up with the next passes.
+        wishes.retain(|wish| self.behind(wish) <= share);
         self.going.clear();
         for (index, wish) in wishes.iter().enumerate() {
             self.read(wish.slot, wish.cached, wish.pending)?;
@@ -152,10 +158,12 @@ impl<'m> Small<'m> {
         Ok(())
     }
 
-    /// Adds what a slot has not seen of a text to the next pass, and computes full ones.
+    /// Adds what a slot has not seen of a text to the next pass, as far as there is room.
     fn read(&mut self, slot: usize, cached: &[Token], pending: &[Token]) -> Result<(), DraftError> {
         let length = cached.len() + pending.len();
-        for place in self.texts[slot].len()..length {
+        let room = self.capacity - self.batch.n_tokens() as usize;
+        let seen = self.texts[slot].len();
+        for place in (seen..length).take(room) {
             let token = cached.get(place).or_else(|| pending.get(place - cached.len()));
             self.add(slot, *token.ok_or(DraftError::Nothing)?, place + 1 == length)?;
         }
@@ -163,9 +171,6 @@ impl<'m> Small<'m> {
     }
 
     fn add(&mut self, slot: usize, token: Token, logits: bool) -> Result<(), DraftError> {
-        if self.batch.n_tokens() as usize >= self.capacity {
-            self.compute()?;
-        }
         let text = &mut self.texts[slot];
         let position = i32::try_from(text.len()).map_err(|_| DraftError::Nothing)?;
         let sequence = i32::try_from(slot).map_err(|_| DraftError::Nothing)?;

@@ -20,9 +20,10 @@ impl<'m> Worker<'m> {
     /// Decodes a token of each of the running sequences, of which there are `streams`, and more where guesses are right.
     pub(super) fn decode_streams(&mut self, streams: usize) {
         let began = Instant::now();
+        let sure = self.slots.iter().filter_map(|slot| slot.active.as_ref());
+        self.make_room(sure.map(|active| active.pending.len()).sum());
         let width = self.width(streams);
-        self.make_room(streams * width);
-        if width > 1 {
+        if width > 1 && self.free() >= streams * width {
             self.guess(width);
         }
         self.begin_batch();
@@ -31,7 +32,10 @@ impl<'m> Worker<'m> {
                 self.add(index, 1);
             }
         }
-        let width = self.parts.iter().map(|part| part.tokens).max().unwrap_or(1);
+        let Some(width) = self.parts.iter().map(|part| part.tokens).max() else {
+            // The only answer has ended, to make room for a prompt.
+            return;
+        };
         let sampled = self.sampled;
         if self.compute(Phase::Decode)
             && let Some(drafts) = &mut self.drafts
@@ -189,7 +193,10 @@ impl<'m> Worker<'m> {
         let began = Instant::now();
         let mut streams = 1;
         while streams <= self.slots.len() && (streams == 1 || began.elapsed() < REHEARSAL) {
-            self.rehearse(streams, longest.min(self.batch_tokens / streams))?;
+            self.rehearse(
+                streams,
+                longest.min(self.batch_tokens.min(self.free()) / streams).max(1),
+            )?;
             // The last number is that of all slots.
             streams = match streams * 2 {
                 twice if twice > self.slots.len() && streams < self.slots.len() => self.slots.len(),
@@ -198,16 +205,17 @@ impl<'m> Worker<'m> {
         }
         let Some(drafts) = &self.drafts else { return Ok(false) };
         let price = drafts.pace.price().unwrap_or(1.0);
-        if drafts.pace.has_hope() {
-            tracing::info!(
-                model = self.name,
-                "drafts: a pass of {longest} tokens takes {price:.2} times as long as one of a single token"
-            );
-        } else {
-            tracing::info!(
-                model = self.name,
-                "no drafts: a pass of {longest} tokens takes {price:.2} times as long as one of a single token"
-            );
+        let (hope, stays) = (drafts.pace.has_hope(), drafts.is_small_model());
+        let what = match (hope, stays) {
+            (true, _) => "drafts",
+            (false, true) => "no drafts now, but the small model stays in memory; leave out `path` to do without",
+            (false, false) => "no drafts",
+        };
+        tracing::info!(
+            model = self.name,
+            "{what}: a pass of {longest} tokens takes {price:.2} times as long as one of a single token"
+        );
+        if !hope && !stays {
             drafts.listen(false);
             self.drafts = None;
         }

@@ -36,10 +36,15 @@ impl Worker<'_> {
         }
     }
 
+    /// Tokens that passes can add; without end where each slot has a memory of its own.
+    pub(super) fn free(&self) -> usize {
+        let held = || self.slots.iter().map(|slot| slot.cached.len()).sum();
+        self.pool.map_or(usize::MAX, |pool| pool.saturating_sub(held()))
+    }
+
     /// Sees to it that a pass can add so many tokens: empties idle slots, and ends the longest answer if that is not enough.
     pub(super) fn make_room(&mut self, wanted: usize) {
-        let Some(pool) = self.pool else { return };
-        while self.slots.iter().map(|slot| slot.cached.len()).sum::<usize>() + wanted > pool {
+        while self.free() < wanted {
             if self.empty_oldest(None) {
                 continue;
             }
