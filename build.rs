@@ -14,6 +14,7 @@ const VERSION: &str = "0.1.161";
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=Cargo.lock");
+    println!("cargo:rustc-env=LLAMA_CPP_SYS_VERSION={VERSION}");
     check_of_the_processor();
     if std::env::var_os("CARGO_FEATURE_DYNAMIC_BACKENDS").is_some() {
         libraries_beside_the_program();

@@ -131,7 +131,21 @@ impl Locked<'_> {
 pub fn publish(file: NamedTempFile, folder: &Path, name: &Path) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(folder.join(name)).map_err(|error| error.error)?;
-    // The new name survives a power cut only once the folder is on the disk too; folders cannot be opened on Windows.
+    sync(folder)
+}
+
+/// Moves a file that is on the disk to another name in its folder, durably, in the place of whatever has it.
+///
+/// # Errors
+/// When it cannot be done; what was there is left as it was.
+pub fn rename(file: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(file, to)?;
+    let folder = to.parent().filter(|folder| *folder != Path::new(""));
+    sync(folder.unwrap_or(Path::new(".")))
+}
+
+/// A new name survives a power cut only once its folder is on the disk too; folders cannot be opened on Windows.
+fn sync(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     File::open(folder)?.sync_all()?;
     Ok(())

@@ -5,9 +5,11 @@
 
 mod acceptance;
 pub mod api;
+pub mod build_info;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod engine;
 pub mod experts;
 mod files;
@@ -17,6 +19,7 @@ pub mod generation;
 pub mod gguf;
 pub mod grammar;
 pub mod host;
+pub mod hub;
 pub mod llama;
 pub mod memory;
 pub mod models;
@@ -27,3 +30,4 @@ pub mod report;
 pub mod sampling;
 pub mod synthetic;
 pub mod telemetry;
+pub mod upstream;

@@ -14,6 +14,15 @@ pub enum Tier {
 }
 
 impl Tier {
+    /// For labels, as in JSON.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Gpu => "gpu",
+            Self::Ram => "ram",
+        }
+    }
+
     /// For tables.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -127,3 +127,31 @@ fn a_server_ends_while_two_thousand_models_start() {
         );
     }
 }
+
+/// systemd waits for it (`Type=notify`), and knows then that an end is wanted.
+#[cfg(target_os = "linux")]
+#[test]
+fn systemd_hears_of_the_start_and_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("notify");
+    let listener = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    listener.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let hear = || {
+        let mut text = [0; 256];
+        let length = listener.recv(&mut text).unwrap();
+        String::from_utf8_lossy(&text[..length]).trim().to_owned()
+    };
+    let mut child = Command::new(env!("CARGO_BIN_EXE_hearth"))
+        .args(["serve", "--port", "0"])
+        .env("HEARTH_LOG", "error")
+        .env("HEARTH_CACHE", common::command::cache())
+        .env("NOTIFY_SOCKET", &socket)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert_eq!(hear(), "READY=1");
+    let sent = Command::new("kill").arg(child.id().to_string()).status();
+    assert!(sent.unwrap().success());
+    assert_eq!(hear(), "STOPPING=1");
+    assert_eq!(ended(&mut child, Duration::from_secs(60)).code(), Some(0));
+}

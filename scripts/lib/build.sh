@@ -112,6 +112,12 @@ choose_processor() {
   say "building for $HEARTH_CPU"
 }
 
+# Builds the program, with what HEARTH_FEATURES names.
+build_hearth() {
+  building "building hearth" \
+    cargo build --release --locked ${HEARTH_FEATURES:+--features "$HEARTH_FEATURES"}
+}
+
 # elapsed SECONDS: 3 min 10 s
 elapsed() {
   if [ "$1" -lt 60 ]; then printf '%d s' "$1"; else printf '%d min %02d s' $(($1 / 60)) $(($1 % 60)); fi

@@ -30,8 +30,8 @@ const LOCALHOST: &str = "localhost";
 impl Access {
     /// A server that only this machine reaches is asked by this machine's own names, or those that are configured. Names
     /// of a server for other machines are not known, unless they are configured.
-    pub(super) fn of(config: &ServerConfig) -> Self {
-        let named = config.host.is_loopback() || !config.allowed_hosts.is_empty();
+    pub(super) fn of(config: &ServerConfig, host: IpAddr) -> Self {
+        let named = host.is_loopback() || !config.allowed_hosts.is_empty();
         let any = config.allowed_hosts.iter().any(|host| host == ANY);
         Self {
             hosts: (named && !any).then(|| config.allowed_hosts.clone()),
@@ -149,12 +149,12 @@ mod tests {
 
     fn access(host: &str, hosts: &[&str], origins: &[&str]) -> Access {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        Access::of(&ServerConfig {
-            host: host.parse().unwrap(),
+        let config = ServerConfig {
             allowed_hosts: texts(hosts),
             cors: texts(origins),
             ..ServerConfig::default()
-        })
+        };
+        Access::of(&config, host.parse().unwrap())
     }
 
     fn asks(access: &Access, host: Option<&str>, origin: Option<&str>) -> bool {

@@ -1,6 +1,9 @@
 //! Request bodies: bounded, and with errors that name the place.
 
 use std::fmt::Display;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::http::header::CONTENT_LENGTH;
@@ -12,15 +15,78 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
+use super::keys::Caller;
+use crate::config::ServerConfig;
 
-/// The largest body of this server, as application data.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct BodyLimit(pub(super) usize);
+/// What bodies may be, as application data.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    /// Bytes of a body.
+    pub(super) body: usize,
+    /// Longest silence, and time for a small body.
+    patience: Duration,
+    /// Bytes of large bodies that are being received.
+    receiving: Arc<Receiving>,
+}
 
-impl BodyLimit {
-    /// The limit that the server of a request has.
-    pub(super) fn of(request: &HttpRequest) -> usize {
-        request.app_data::<Self>().map_or(8 << 20, |limit| limit.0)
+impl Limits {
+    pub(super) fn new(config: &ServerConfig) -> Self {
+        Self {
+            body: config.body_limit,
+            patience: config.request_timeout,
+            receiving: Arc::new(Receiving {
+                bytes: AtomicUsize::new(0),
+                limit: (RECEIVING * config.body_limit).max(MIN_RECEIVING),
+            }),
+        }
+    }
+
+    /// The limits that the server of a request has.
+    pub(super) fn of(request: &HttpRequest) -> Self {
+        let limits = request.app_data::<Self>().cloned();
+        limits.unwrap_or_else(|| Self::new(&ServerConfig::default()))
+    }
+}
+
+/// Memory for bodies that are on their way: thousands of clients could each send one of the largest, and never end it.
+#[derive(Debug)]
+struct Receiving {
+    bytes: AtomicUsize,
+    limit: usize,
+}
+
+/// So many bodies of the largest size may be on their way at once, and so many bytes in any case.
+const RECEIVING: usize = 32;
+const MIN_RECEIVING: usize = 64 << 20;
+
+/// A part of that memory, until it is dropped.
+struct Share<'r> {
+    receiving: &'r Receiving,
+    bytes: usize,
+}
+
+impl Share<'_> {
+    /// Grows to so many bytes.
+    fn grow(&mut self, to: usize) -> Result<(), ApiError> {
+        let more = to.saturating_sub(self.bytes);
+        if more == 0 {
+            return Ok(());
+        }
+        let limit = self.receiving.limit;
+        let add = |bytes: usize| bytes.checked_add(more).filter(|sum| *sum <= limit);
+        let grown = self
+            .receiving
+            .bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        grown.map_err(|_| ApiError::busy_server("the server receives too much at once; try again in a moment"))?;
+        self.bytes = to;
+        Ok(())
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.receiving.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -32,14 +98,12 @@ pub(super) const LARGE: usize = 64 * 1024;
 struct Pace {
     /// Longest silence, and time for a small body.
     patience: Duration,
-    /// Bytes per second beyond that: a slow line, not an attack.
+    /// Bytes per second beyond that.
     rate: u32,
 }
 
-const PACE: Pace = Pace {
-    patience: Duration::from_secs(30),
-    rate: 64 * 1024,
-};
+/// A slow line, not an attack.
+const RATE: u32 = 64 * 1024;
 
 impl Pace {
     /// When so much must have been followed by more, from the start of the body.
@@ -54,6 +118,10 @@ impl Pace {
 pub(super) struct Body {
     value: Value,
     bytes: usize,
+    /// Whether a model that is not in memory is loaded for this request.
+    pub(super) autoload: bool,
+    /// Who sent it.
+    caller: Caller,
 }
 
 impl Body {
@@ -65,6 +133,16 @@ impl Body {
         block(move || parse(&bytes))
             .await
             .map_err(|error| ApiError::internal(error.to_string()))?
+    }
+
+    /// The same, sent by somebody.
+    pub(super) fn with_caller(self, caller: Caller) -> Self {
+        Self { caller, ..self }
+    }
+
+    /// Who sent it.
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     /// Reads the fields of one type from the object; types that share a body take what is theirs.
@@ -110,6 +188,8 @@ impl Body {
         Self {
             value: taken.into(),
             bytes: self.bytes,
+            autoload: self.autoload,
+            caller: self.caller.clone(),
         }
     }
 
@@ -118,6 +198,18 @@ impl Body {
         if let Some(value) = self.value.get_mut(name) {
             change(value);
         }
+    }
+
+    /// The beginning of its JSON, of so many characters at most.
+    pub(super) fn excerpt(&self, characters: usize) -> String {
+        let mut start = Start {
+            bytes: Vec::new(),
+            // Of UTF-8.
+            room: characters.saturating_mul(4),
+        };
+        // It ends early where there is no more room.
+        let _ = serde_json::to_writer(&mut start, &self.value);
+        String::from_utf8_lossy(&start.bytes).chars().take(characters).collect()
     }
 
     /// The model that the request names.
@@ -132,6 +224,24 @@ impl Body {
     /// Whether work on this body belongs away from the async workers.
     pub(super) fn is_large(&self) -> bool {
         self.bytes > LARGE
+    }
+}
+
+/// Takes the beginning of what is written, and refuses the rest.
+struct Start {
+    bytes: Vec<u8>,
+    room: usize,
+}
+
+impl Write for Start {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(self.room - self.bytes.len());
+        self.bytes.extend_from_slice(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -152,7 +262,12 @@ pub(super) async fn work<T: Send + 'static>(
 #[cfg(test)]
 impl Body {
     pub(super) fn of_value(value: Value) -> Self {
-        Self { value, bytes: 0 }
+        Self {
+            value,
+            bytes: 0,
+            autoload: true,
+            caller: Caller::default(),
+        }
     }
 }
 
@@ -161,21 +276,39 @@ impl FromRequest for Body {
     type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, payload: &mut actix_web::dev::Payload) -> Self::Future {
-        let limit = BodyLimit::of(request);
+        let limits = Limits::of(request);
+        let (limit, caller) = (limits.body, Caller::of(request));
         let announced = request
             .headers()
             .get(CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let autoload = autoload(request.query_string());
         let payload = Payload::from_request(request, payload).into_inner();
         async move {
             if announced.is_some_and(|announced| announced > limit as u64) {
                 return Err(ApiError::too_large(limit));
             }
             let payload = payload.map_err(|error| ApiError::bad_body(error.to_string()))?;
-            Self::parse(receive(payload, limit, PACE).await?.freeze()).await
+            let pace = Pace {
+                patience: limits.patience,
+                rate: RATE,
+            };
+            let bytes = receive(payload, limit, pace, &limits.receiving).await?.freeze();
+            let body = Self::parse(bytes).await?;
+            Ok(Self {
+                autoload,
+                caller,
+                ..body
+            })
         }
         .boxed_local()
     }
+}
+
+/// What the query of a request says of loading its model; llama-server's router has the same field.
+fn autoload(query: &str) -> bool {
+    let mut fields = query.split('&').filter_map(|field| field.split_once('='));
+    !fields.any(|(name, value)| name == "autoload" && matches!(value, "false" | "0"))
 }
 
 /// Collects a body that is neither too large nor too slow.
@@ -183,8 +316,10 @@ async fn receive<E: Display>(
     mut payload: impl Stream<Item = Result<Bytes, E>> + Unpin,
     limit: usize,
     pace: Pace,
+    receiving: &Receiving,
 ) -> Result<BytesMut, ApiError> {
     let started = Instant::now();
+    let mut share = Share { receiving, bytes: 0 };
     let mut body = BytesMut::new();
     loop {
         let left = pace.deadline(body.len()).saturating_sub(started.elapsed());
@@ -195,6 +330,10 @@ async fn receive<E: Display>(
         let chunk = chunk.map_err(|error| ApiError::bad_body(format!("the body broke off: {error}")))?;
         if body.len() + chunk.len() > limit {
             return Err(ApiError::too_large(limit));
+        }
+        // Small bodies are too many to be worth counting, and too small to matter.
+        if body.len() + chunk.len() > LARGE {
+            share.grow(body.len() + chunk.len())?;
         }
         body.extend_from_slice(&chunk);
     }
@@ -214,6 +353,8 @@ pub(super) fn parse(body: &[u8]) -> Result<Body, ApiError> {
     Ok(Body {
         value,
         bytes: body.len(),
+        autoload: true,
+        caller: Caller::default(),
     })
 }
 
@@ -241,8 +382,39 @@ mod tests {
             .build()
             .unwrap();
         let started = Instant::now();
-        let body = runtime.block_on(receive(Box::pin(parts), 1 << 20, pace));
+        let receiving = Receiving {
+            bytes: AtomicUsize::new(0),
+            limit: MIN_RECEIVING,
+        };
+        let body = runtime.block_on(receive(Box::pin(parts), 1 << 20, pace, &receiving));
         (body.map(|body| body.len()), started.elapsed())
+    }
+
+    #[test]
+    fn an_excerpt_has_whole_characters() {
+        let body = Body::of_value(serde_json::json!({"a": "ü".repeat(100_000)}));
+        assert_eq!(body.excerpt(10), format!("{{\"a\":\"{}", "ü".repeat(4)));
+        assert_eq!(Body::of_value(serde_json::json!({"a": 1})).excerpt(10), "{\"a\":1}");
+    }
+
+    #[test]
+    fn bodies_on_their_way_share_memory() {
+        let receiving = Receiving {
+            bytes: AtomicUsize::new(0),
+            limit: 100,
+        };
+        let share = |bytes| Share {
+            receiving: &receiving,
+            bytes,
+        };
+        let (mut first, mut second) = (share(0), share(0));
+        assert!(first.grow(60).is_ok() && second.grow(40).is_ok());
+        let error = second.grow(41).unwrap_err();
+        assert_eq!((error.status_code().as_u16(), error.retry_after()), (429, Some(1)));
+        drop(first);
+        assert!(second.grow(100).is_ok());
+        drop(second);
+        assert_eq!(receiving.bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! Errors as OpenAI's clients expect them: status, type, code, and a message that says what to do.
 
 use std::fmt;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::engine::EngineError;
 use crate::generation::{GenerationError, TemplateError};
-use crate::models::UnknownModel;
+use crate::models::{LifecycleError, UnknownModel};
 
 /// An error on its way to a client.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub(super) struct ApiError {
     /// Seconds.
     retry_after: Option<u32>,
     context: Option<ContextExceeded>,
+    /// The connection ends.
+    closes: bool,
 }
 
 impl ApiError {
@@ -38,6 +41,7 @@ impl ApiError {
             message: message.into(),
             retry_after: None,
             context: None,
+            closes: matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE),
         }
     }
 
@@ -83,6 +87,74 @@ impl ApiError {
         let mut error = Self::new(StatusCode::FORBIDDEN, "permission_error", message);
         error.code = Some("host_not_allowed");
         error
+    }
+
+    fn unauthorized(message: &str) -> Self {
+        let mut error = Self::new(StatusCode::UNAUTHORIZED, "authentication_error", message);
+        error.code = Some("invalid_api_key");
+        error
+    }
+
+    /// 401: there is no key.
+    pub(super) fn no_key() -> Self {
+        Self::unauthorized(
+            "this server needs an API key: send it as `Authorization: Bearer KEY`, or as `X-Api-Key: KEY`",
+        )
+    }
+
+    /// 401: nobody has the key.
+    pub(super) fn unknown_key() -> Self {
+        Self::unauthorized("the API key is not one of this server's")
+    }
+
+    /// 403: the key is good, but not for this.
+    pub(super) fn wrong_key(metrics: bool) -> Self {
+        let message = if metrics {
+            "/metrics needs `metrics_key` of [server], or a key for administration"
+        } else {
+            "this needs a key for administration: `admin_key` in [server], or one with `admin = true`"
+        };
+        let mut error = Self::new(StatusCode::FORBIDDEN, "permission_error", message);
+        error.code = Some("key_not_allowed");
+        error
+    }
+
+    /// 403: the key is not for this model.
+    pub(super) fn not_for_key(model: &str, models: &[String]) -> Self {
+        let message = format!(
+            "this key is not for `{}`; it is for: {}",
+            excerpt(model),
+            models.join(", ")
+        );
+        let mut error = Self::new(StatusCode::FORBIDDEN, "permission_error", message);
+        error.code = Some("model_not_allowed");
+        error.param = Some("model".into());
+        error
+    }
+
+    /// 429: the key has asked enough.
+    pub(super) fn key_limit(code: &'static str, message: String, wait: Duration) -> Self {
+        let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
+        error.code = Some(code);
+        error.retry_after = Some(whole_seconds(wait));
+        error
+    }
+
+    /// 429: all clients together want too much.
+    pub(super) fn busy_server(message: &str) -> Self {
+        let mut error = Self::key_limit("server_busy", message.to_owned(), Duration::from_secs(1));
+        error.closes = true;
+        error
+    }
+
+    /// 404: it is on another listener.
+    pub(super) fn elsewhere(path: &str, admin: bool) -> Self {
+        let message = if admin {
+            format!("{path} is not on the listener for administration")
+        } else {
+            format!("{path} is only on the listener for administration (`admin_port` in [server])")
+        };
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message)
     }
 
     /// 408: the body does not arrive.
@@ -186,6 +258,12 @@ impl ApiError {
         self.kind
     }
 
+    /// `error.code`.
+    #[cfg(test)]
+    pub(super) fn code(&self) -> Option<&'static str> {
+        self.code
+    }
+
     pub(super) fn message(&self) -> &str {
         &self.message
     }
@@ -207,7 +285,7 @@ impl ApiError {
 
     /// Whether the connection ends: what is left of the body is not wanted.
     pub(super) fn closes(&self) -> bool {
-        matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE)
+        self.closes
     }
 
     pub(super) fn body(&self) -> ErrorBody<'_> {
@@ -252,6 +330,11 @@ pub(super) struct ContextExceeded {
     pub(super) context: u32,
 }
 
+/// Rounded up: a client that comes too early is refused again.
+fn whole_seconds(wait: Duration) -> u32 {
+    wait.as_millis().div_ceil(1000).clamp(1, 3600) as u32
+}
+
 /// What a client sent, short enough for a message.
 fn excerpt(text: &str) -> String {
     text.chars().take(128).collect()
@@ -260,6 +343,19 @@ fn excerpt(text: &str) -> String {
 impl From<UnknownModel> for ApiError {
     fn from(unknown: UnknownModel) -> Self {
         Self::no_model(&unknown)
+    }
+}
+
+impl From<LifecycleError> for ApiError {
+    fn from(error: LifecycleError) -> Self {
+        match error {
+            LifecycleError::Unknown(unknown) => unknown.into(),
+            LifecycleError::ShuttingDown => EngineError::ShuttingDown.into(),
+            LifecycleError::AlreadyLoaded
+            | LifecycleError::NotLoaded
+            | LifecycleError::Maintenance(_)
+            | LifecycleError::NotHere(_) => Self::field("model", error.to_string()),
+        }
     }
 }
 
@@ -272,12 +368,39 @@ impl From<EngineError> for ApiError {
                 error.retry_after = Some(2);
                 error
             }
-            EngineError::Unavailable { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", message),
+            EngineError::Maintenance { .. } => {
+                let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", message);
+                error.retry_after = Some(30);
+                error
+            }
+            EngineError::NotLoaded { .. } | EngineError::Unavailable { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", message)
+            }
             EngineError::QueueFull { retry_after, .. } => {
                 let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
                 error.code = Some("queue_full");
-                // Rounded up: a client that comes too early is refused again.
-                error.retry_after = Some(retry_after.as_millis().div_ceil(1000).clamp(1, 3600) as u32);
+                error.retry_after = Some(whole_seconds(retry_after));
+                error
+            }
+            EngineError::Overloaded { retry_after, .. } => {
+                let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
+                error.code = Some("upstream_overloaded");
+                error.retry_after = Some(whole_seconds(retry_after));
+                error
+            }
+            EngineError::Upstream { retry_after, .. } => {
+                let (status, kind) = match retry_after {
+                    Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error"),
+                    None => (StatusCode::BAD_GATEWAY, "server_error"),
+                };
+                let mut error = Self::new(status, kind, message);
+                error.code = Some("upstream_error");
+                error.retry_after = retry_after.map(whole_seconds);
+                error
+            }
+            EngineError::Timeout { .. } => {
+                let mut error = Self::new(StatusCode::GATEWAY_TIMEOUT, "server_error", message);
+                error.code = Some("upstream_timeout");
                 error
             }
             EngineError::ContextExceeded {
@@ -348,6 +471,10 @@ impl ResponseError for ApiError {
         let mut response = response.json(self.body());
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let how = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(WWW_AUTHENTICATE, how);
         }
         response
     }

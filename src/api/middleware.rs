@@ -11,16 +11,19 @@ use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{HttpResponse, ResponseError};
 use futures_util::FutureExt;
+use tracing::Instrument;
 
 use super::access::Access;
 use super::cors;
 use super::error::ApiError;
+use super::keys::Caller;
+use super::observed::Observed;
 use super::state::State;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Gives every response a request id and what browsers want to know, and counts and logs it. A handler that panics becomes a 500, and the connection
-/// stays.
+/// Gives every response a request id and what browsers want to know, and counts and logs it, to the end of its body. A handler that
+/// panics becomes a 500, and the connection stays.
 pub(super) async fn observe(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
@@ -31,7 +34,12 @@ pub(super) async fn observe(
         .filter(|id| id.len() <= 128)
         .cloned()
         .or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
-    let metrics = request.app_data::<Data<State>>().map(|state| state.metrics.clone());
+    // In every log line of the request.
+    let span = tracing::error_span!("request", id = id.as_ref().and_then(|id| id.to_str().ok()));
+    // Patterns only: a raw path would let clients make series without end.
+    let route = request.match_pattern().unwrap_or_else(|| "other".into());
+    let state = request.app_data::<Data<State>>();
+    let mut exchange = state.map(|state| state.metrics.http.begin(route, request.method().as_str()));
     let access = request.app_data::<Data<Access>>().cloned();
     let reader = access.as_ref().and_then(|access| access.reader(request.headers()));
     let shared = access.is_some_and(|access| access.is_shared());
@@ -50,10 +58,11 @@ pub(super) async fn observe(
     let started = Instant::now();
     let method = request.method().clone();
     let path = request.path().to_owned();
-    let Ok(outcome) = AssertUnwindSafe(next.call(request)).catch_unwind().await else {
-        tracing::error!(%method, path, id = id.as_ref().and_then(|id| id.to_str().ok()), "the handler panicked");
-        if let Some(metrics) = metrics {
-            metrics.count_http("other", 500);
+    let handler = AssertUnwindSafe(next.call(request)).catch_unwind();
+    let Ok(outcome) = handler.instrument(span.clone()).await else {
+        span.in_scope(|| tracing::error!(%method, path, "the handler panicked"));
+        if let Some(exchange) = &mut exchange {
+            exchange.respond(500);
         }
         let error = ApiError::internal("an error inside hearth; its log says more");
         let mut response = error.error_response();
@@ -61,23 +70,17 @@ pub(super) async fn observe(
         return Err(InternalError::from_response(error, response).into());
     };
     let mut response = outcome?;
-    // Patterns only: a raw path would let clients make series without end.
-    let route = response.request().match_pattern().unwrap_or_else(|| "other".into());
     let status = response.status().as_u16();
-    if let Some(metrics) = metrics {
-        metrics.count_http(&route, status);
+    if let Some(exchange) = &mut exchange {
+        exchange.respond(status);
     }
-    tracing::debug!(
-        %method,
-        path,
-        status,
-        // To the head of the response; the body of a stream comes later.
-        ms = started.elapsed().as_secs_f64() * 1e3,
-        id = id.as_ref().and_then(|id| id.to_str().ok()),
-        "request"
-    );
+    // To the head of the response; the body of a stream comes later.
+    let ms = started.elapsed().as_secs_f64() * 1e3;
+    let caller = Caller::of(response.request());
+    let key = caller.name();
+    span.in_scope(|| tracing::debug!(%method, path, status, ms, key, "response"));
     finish(response.headers_mut(), id);
-    Ok(response)
+    Ok(response.map_body(|_, body| Observed::new(body, span, exchange)))
 }
 
 /// Answers only those who may ask, see [`Access`], and browsers that ask whether they may.

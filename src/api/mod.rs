@@ -13,13 +13,17 @@ mod docs;
 mod error;
 mod events;
 mod format;
+mod gate;
+mod keys;
 mod limits;
 mod llama_server;
 mod meter;
 mod middleware;
 mod native;
+mod observed;
 mod openai;
 mod other_fields;
+mod page;
 mod parameters;
 mod presets;
 mod prompts;
@@ -31,15 +35,18 @@ mod shape;
 mod socket;
 mod state;
 mod stream;
+mod tls;
 mod token_count;
 mod vectors;
 mod wire;
 
 use actix_web::web::ServiceConfig;
 
+pub use keys::Keys;
 pub use server::{Bound, bind};
-pub use state::State;
+pub use state::{Configuration, State};
 pub use stream::chunk as sse_chunk;
+pub use tls::Tls;
 
 /// All resources.
 fn routes(config: &mut ServiceConfig) {
@@ -49,4 +56,5 @@ fn routes(config: &mut ServiceConfig) {
     llama_server::routes(config);
     admin::routes(config);
     docs::routes(config);
+    page::routes(config);
 }

@@ -57,8 +57,8 @@ pub(super) fn apply(body: &mut Body, preset: &PresetConfig) {
 
 /// Begins a conversation with the preset's system message, unless it has one: as with Ollama's models, that of the request
 /// takes its place.
-pub(super) fn begin(target: Target<'_>, mut conversation: Conversation) -> Conversation {
-    let system = target.preset.and_then(|preset| preset.config.system.as_ref());
+pub(super) fn begin(target: &Target, mut conversation: Conversation) -> Conversation {
+    let system = target.preset.as_ref().and_then(|preset| preset.config.system.as_ref());
     let has_one = conversation
         .messages
         .first()

@@ -12,6 +12,9 @@ pub(super) trait Shape: 'static {
     /// The payload of one event of a stream.
     type Chunk: Serialize;
 
+    /// Another model answers: its name stands in the answer. Comes first, if it comes.
+    fn served_by(&mut self, model: &str);
+
     /// The complete answer.
     fn whole(&self, completion: Completion) -> Self::Whole;
 

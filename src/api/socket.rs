@@ -1,18 +1,16 @@
 //! What all WebSockets have in common: how they begin, how long they wait, and when they end.
 
-use std::future::{Future, pending};
+use std::future::Future;
 use std::time::Duration;
 
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, CloseReason, Closed, Session};
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::timeout;
 
-use super::body::BodyLimit;
+use super::body::Limits;
 use super::error::ApiError;
 use super::state::State;
-use crate::engine::Health;
 
 /// How often a client must show that it is there.
 pub(super) const PING: Duration = Duration::from_secs(20);
@@ -28,7 +26,7 @@ pub(super) fn accept(
 ) -> Result<(HttpResponse, Session, AggregatedMessageStream), ApiError> {
     let (response, session, messages) =
         actix_ws::handle(request, payload).map_err(|error| ApiError::no_socket(&error.to_string()))?;
-    let limit = BodyLimit::of(request);
+    let limit = Limits::of(request).body;
     let messages = messages
         .max_frame_size(limit)
         .aggregate_continuations()
@@ -58,22 +56,8 @@ pub(super) async fn close(session: Session, mut messages: AggregatedMessageStrea
     let _ = timeout(FAREWELL, farewell).await;
 }
 
-/// Resolves when the models of this listener go down.
+/// Resolves when the server stops.
 pub(super) fn shutdown(state: &State) -> impl Future<Output = ()> + use<> {
-    let watches: Vec<_> = state.served().iter().map(|model| model.engine.watch_health()).collect();
-    let endings = watches.into_iter().map(|mut health| {
-        Box::pin(async move {
-            let told = health.wait_for(|health| *health == Health::ShuttingDown).await.is_ok();
-            // An engine that is gone without a word has failed; the others go on.
-            if !told {
-                pending::<()>().await;
-            }
-        })
-    });
-    let mut endings: FuturesUnordered<_> = endings.collect();
-    async move {
-        if endings.next().await.is_none() {
-            pending::<()>().await;
-        }
-    }
+    let models = state.models().clone();
+    async move { models.closing().await }
 }

@@ -159,6 +159,11 @@ impl Envelope {
         }
     }
 
+    /// Another model answers.
+    pub(super) fn served_by(&mut self, model: &str) {
+        model.clone_into(&mut self.model);
+    }
+
     /// The same answer as another kind of object.
     pub(super) fn as_object(&self, object: &'static str) -> Self {
         Self { object, ..self.clone() }

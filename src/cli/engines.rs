@@ -6,8 +6,7 @@ use std::sync::Arc;
 use super::output;
 use crate::api::{self, State};
 use crate::config::{self, Config, Loaded, ModelConfig, Overrides, ServerConfig};
-use crate::engine::TokenEngine;
-use crate::models::{self, Registry, Started, UnknownModel};
+use crate::models::{self, Model, Models, Registry, Started, UnknownModel};
 
 /// Reads the configuration and tells its warnings.
 pub(super) fn load_config(overrides: &Overrides) -> anyhow::Result<Loaded> {
@@ -56,7 +55,8 @@ pub(super) fn start_as(model: &ModelConfig, config: &Config, experts_in_ram: Opt
 pub(super) fn serve_in_background(started: &Started) -> anyhow::Result<SocketAddr> {
     let bound = api::bind(IpAddr::V4(Ipv4Addr::LOCALHOST), 0, &[])?;
     let address = bound.address;
-    let models = Registry::new([started.engine.clone() as Arc<dyn TokenEngine>], false);
+    let model = Arc::new(Model::new(started.engine.clone()));
+    let models = Models::fixed(Registry::new([model], false), started.metrics.clone());
     let state = State::new(models, started.metrics.clone());
     std::thread::Builder::new().name("http".into()).spawn(move || {
         actix_web::rt::System::new().block_on(async move {

@@ -1,27 +1,37 @@
 //! The command line, one file per subcommand.
 
+mod advise;
 mod benchmark;
+mod completions;
 mod config;
+mod described;
+mod doctor;
 mod engines;
 mod generate;
 mod inspect;
 mod machine;
+mod man;
 mod models;
 mod output;
 mod plan;
 mod profile;
+mod ps;
+mod pull;
+mod quantize;
 mod serve;
 mod stop;
 mod synthetic_gguf;
+mod systemd;
+mod try_model;
 
-use std::process::ExitCode;
+use std::process::{ExitCode, Termination};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::telemetry::{LogFormat, init_logs};
 
 /// Declares the subcommands: one line each. A subcommand is a module with `Args` (what clap parses) and
-/// `run(Args) -> anyhow::Result<()>`.
+/// `run(Args) -> anyhow::Result<()>`, or `anyhow::Result<ExitCode>` where success has more than one code.
 macro_rules! subcommands {
     ($($(#[$about:meta])* $variant:ident($module:ident),)*) => {
         #[derive(Debug, Subcommand)]
@@ -30,9 +40,9 @@ macro_rules! subcommands {
         }
 
         impl Command {
-            fn run(self) -> anyhow::Result<()> {
+            fn run(self) -> anyhow::Result<ExitCode> {
                 match self {
-                    $(Self::$variant(args) => $module::run(args),)*
+                    $(Self::$variant(args) => $module::run(args).map(Termination::report),)*
                 }
             }
         }
@@ -46,18 +56,35 @@ subcommands! {
     Generate(generate),
     /// List the models that would be served.
     Models(models),
+    /// Show what a running server does: models, slots, memory, speed.
+    Ps(ps),
+    /// Fetch a model from the Hugging Face Hub or another server.
+    Pull(pull),
     /// Show what is in a GGUF file.
     Inspect(inspect),
     /// Show where everything would go, on this machine or another, and why.
     Plan(plan),
+    /// Show which quantization of a model fits a machine, and how fast it would be.
+    Advise(advise),
     /// Check, show or describe the configuration.
     Config(config),
+    /// Look at this machine and say what makes models slow on it.
+    Doctor(doctor),
     /// Measure how fast a model answers on this machine, or what the engine and HTTP cost.
     Benchmark(benchmark),
     /// Show how a model uses its experts, and what each policy of the cache would make of it.
     Profile(profile),
+    /// Make a smaller file of a GGUF file.
+    Quantize(quantize),
     /// Write a GGUF file of a real model's shape with random weights, for planning and measuring.
     SyntheticGguf(synthetic_gguf),
+    /// Print a script with which a shell completes hearth's commands.
+    Completions(completions),
+    /// Print the manual page, or write those of all commands.
+    Man(man),
+    /// Load a model file and compute a token: how the server tries what it has not seen before.
+    #[command(hide = true)]
+    TryModel(try_model),
 }
 
 impl Command {
@@ -65,7 +92,7 @@ impl Command {
     fn computes(&self) -> bool {
         matches!(
             self,
-            Self::Serve(_) | Self::Generate(_) | Self::Benchmark(_) | Self::Profile(_)
+            Self::Serve(_) | Self::Generate(_) | Self::Benchmark(_) | Self::Profile(_) | Self::TryModel(_)
         )
     }
 }
@@ -82,7 +109,8 @@ struct Cli {
     #[arg(long, global = true, value_name = "FILTER")]
     log: Option<String>,
 
-    /// How log lines are written; text if not given [env: HEARTH_LOG_FORMAT].
+    /// How log lines are written. A server that does not log to a terminal writes json, anything else text [env:
+    /// HEARTH_LOG_FORMAT].
     #[arg(long, global = true, value_enum)]
     log_format: Option<LogFormat>,
 }
@@ -94,7 +122,10 @@ impl Cli {
         let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
         let format = match (self.log_format, variable("HEARTH_LOG_FORMAT")) {
             (Some(format), _) => format,
-            (None, None) => LogFormat::Text,
+            (None, None) => match self.command {
+                Command::Serve(_) => LogFormat::for_readers(),
+                _ => LogFormat::Text,
+            },
             (None, Some(text)) => LogFormat::from_str(&text, true).map_err(|_| {
                 let message = format!("`HEARTH_LOG_FORMAT` must be text or json, but is {text:?}\n");
                 clap::Error::raw(clap::error::ErrorKind::InvalidValue, message)
@@ -122,7 +153,7 @@ pub fn main() -> ExitCode {
         return output::fail(&error);
     }
     match cli.command.run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => output::fail(&error),
     }
 }

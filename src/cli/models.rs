@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use super::{engines, output};
-use crate::config::{Overrides, PresetConfig};
+use crate::config::{ModelSource, Overrides, PresetConfig};
 use crate::models;
 use crate::plan;
 
@@ -22,7 +22,12 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let loaded = engines::load_config(&args.overrides)?;
-    let prepared = loaded.config.models.iter().map(models::prepare);
+    let (elsewhere, here): (Vec<_>, Vec<_>) = loaded
+        .config
+        .models
+        .iter()
+        .partition(|model| model.source == ModelSource::Upstream);
+    let prepared = here.into_iter().map(models::prepare);
     let prepared = prepared.collect::<Result<Vec<_>, _>>()?;
     let machine = models::machine();
     let requests = models::requests(&prepared, &machine)?;
@@ -47,6 +52,13 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
                 })
             })
             .collect();
+        models.extend(elsewhere.iter().map(|model| {
+            let servers = model.upstream.iter().map(|server| server.base_url.as_str());
+            json!({
+                "name": model.name, "role": model.role, "aliases": model.aliases, "port": model.port,
+                "upstream": servers.collect::<Vec<_>>(), "context": model.context,
+            })
+        }));
         models.extend(presets.iter().map(|preset| {
             json!({
                 "name": preset.name, "preset_of": preset.model, "system": preset.system, "sampling": preset.sampling,
@@ -69,6 +81,17 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
             info.parallel.to_string(),
             info.context.to_string(),
             port.map(|port| port.to_string()).unwrap_or_default(),
+        ]);
+    }
+    for model in elsewhere {
+        table.add_row([
+            model.name.clone(),
+            model.role.clone().unwrap_or_default(),
+            "upstream".to_owned(),
+            String::new(),
+            String::new(),
+            model.context.map(|context| context.to_string()).unwrap_or_default(),
+            model.port.map(|port| port.to_string()).unwrap_or_default(),
         ]);
     }
     let mut out = std::io::stdout().lock();

@@ -11,7 +11,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 pub(super) use crate::memory::bytes;
 use crate::report::{Figure, Table};
 
-/// Prints an error with its causes and returns the exit code: 2 for mistakes in the configuration, else 1.
+/// A mistake in the arguments that clap cannot see.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Usage(pub(super) String);
+
+/// Prints an error with its causes and returns the exit code: 2 for mistakes in the arguments or the configuration, else 1.
 pub(super) fn fail(error: &anyhow::Error) -> ExitCode {
     let broken_pipe = error
         .chain()
@@ -30,6 +35,9 @@ pub(super) fn fail(error: &anyhow::Error) -> ExitCode {
     let _ = writeln!(stderr, "error: {error}");
     for cause in error.chain().skip(1) {
         let _ = writeln!(stderr, "  caused by: {cause}");
+    }
+    if error.is::<Usage>() {
+        return ExitCode::from(2);
     }
     ExitCode::FAILURE
 }
@@ -55,6 +63,27 @@ pub(super) fn progress_bar(total: u64, what: &str) -> ProgressBar {
     bar.set_message(what.to_owned());
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
+}
+
+/// A table for a terminal in which columns of words begin at the left, and columns of numbers end at the right.
+pub(super) fn listing(table: Table) -> String {
+    let is_number = |cell: &String| cell == "-" || cell.starts_with(|c: char| c.is_ascii_digit());
+    let numbers: Vec<bool> = (0..table.header.len())
+        .map(|column| table.rows.iter().filter_map(|row| row.get(column)).all(is_number))
+        .collect();
+    let mut out = comfy_table::Table::new();
+    out.load_style(comfy_table::presets::NOTHING);
+    out.set_header(table.header);
+    for row in table.rows {
+        out.add_row(row);
+    }
+    for (column, number) in out.column_iter_mut().zip(numbers) {
+        if number {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
+    }
+    let lines: Vec<String> = out.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
 }
 
 /// A table for a terminal.
@@ -90,6 +119,16 @@ pub(super) fn write_files<'f>(
 /// The words of a command, quoted where a shell would need it. The program is called by its name alone.
 pub(super) fn command_line(mut words: impl Iterator<Item = String>) -> String {
     words.next();
+    // Reports are passed on; a key in them would be, too.
+    let mut secret = false;
+    let words = words.map(move |word| {
+        let hide = std::mem::replace(&mut secret, word == "--api-key");
+        match word.split_once('=') {
+            _ if hide => "...".to_owned(),
+            Some(("--api-key", _)) => "--api-key=...".to_owned(),
+            _ => word,
+        }
+    });
     let plain = |c: char| c.is_alphanumeric() || "-_./,=:@+%".contains(c);
     let quoted = words.map(|word| {
         if !word.is_empty() && word.chars().all(plain) {
@@ -109,7 +148,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn words_begin_at_the_left_and_numbers_end_at_the_right() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let table = Table {
+            header: row(["name", "size", "where"]),
+            rows: vec![row(["a", "100 B", "GPU"]), row(["longer", "-", "x"])],
+        };
+        let lines = listing(table);
+        let lines: Vec<&str> = lines.lines().collect();
+        assert_eq!(
+            lines,
+            [" name     size  where", " a       100 B  GPU", " longer      -  x"]
+        );
+    }
+
+    #[test]
     fn commands_can_be_repeated() {
+        let keys = ["hearth", "serve", "--api-key", "canary", "--api-key=canary"].map(str::to_owned);
+        assert_eq!(
+            command_line(keys.into_iter()),
+            "hearth serve --api-key ... --api-key=..."
+        );
         let words = ["/usr/bin/hearth", "benchmark", "--model", "my model", "it's", ""];
         assert_eq!(
             command_line(words.into_iter().map(str::to_owned)),

@@ -3,12 +3,10 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::bail;
 use serde::Serialize;
 
-use super::{engines, output};
-use crate::config::{self, Overrides};
-use crate::host::Described;
+use super::{described, engines, output};
+use crate::config::{ModelSource, Overrides};
 use crate::models;
 use crate::plan::{self, Plan, Why};
 
@@ -23,17 +21,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     gguf: Vec<PathBuf>,
 
-    /// Plan for a GPU with so much memory, such as 16GiB, instead of this machine's; 0 for none.
-    #[arg(long, value_name = "BYTES", value_parser = size)]
-    vram: Option<u64>,
-
-    /// Plan for so much main memory, instead of this machine's.
-    #[arg(long, value_name = "BYTES", value_parser = size)]
-    ram: Option<u64>,
-
-    /// Plan for a GPU that shares main memory.
-    #[arg(long)]
-    unified: bool,
+    #[command(flatten)]
+    machine: described::Args,
 
     /// Memory that stays free on each tier.
     #[arg(long, value_name = "BYTES")]
@@ -65,17 +54,7 @@ struct Planned<'p> {
     why: Option<Why>,
 }
 
-fn size(text: &str) -> Result<u64, String> {
-    if text == "0" {
-        return Ok(0);
-    }
-    config::parse_size(text)
-}
-
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    if args.unified && args.vram == Some(0) {
-        bail!("--vram 0 means no GPU, but --unified one that shares main memory: leave out one of the two");
-    }
     let overrides = Overrides {
         config: args.config,
         model_path: args.gguf,
@@ -86,16 +65,14 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     .with("--headroom", args.headroom);
     let loaded = engines::load_config(&overrides)?;
     let config = &loaded.config;
-    let prepared = config.models.iter().map(models::prepare);
+    // Models of other servers take nothing here.
+    let here = config
+        .models
+        .iter()
+        .filter(|model| model.source != ModelSource::Upstream);
+    let prepared = here.map(models::prepare);
     let prepared = prepared.collect::<Result<Vec<_>, _>>()?;
-    let machine = models::machine().described(Described {
-        vram: args.vram,
-        ram: args.ram,
-        unified: args.unified,
-    });
-    if machine.ram_total == 0 {
-        bail!("this system does not tell how much memory it has; say it with --ram");
-    }
+    let machine = args.machine.machine()?;
     let requests = models::requests(&prepared, &machine)?;
     let plan = plan::plan(&machine, &config.memory, &requests)?;
     let why = args.why.then(|| Why::of(&plan, &config.memory, &requests));

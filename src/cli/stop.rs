@@ -1,4 +1,4 @@
-//! The signals that end a server.
+//! The signals that end a server, and the one that has it read its configuration again.
 
 use std::io;
 
@@ -61,6 +61,33 @@ impl StopSignals {
             std::process::exit(130);
         });
         "interrupted"
+    }
+}
+
+/// The signal that has the configuration read again.
+pub(super) struct Hangups {
+    #[cfg(unix)]
+    signal: tokio::signal::unix::Signal,
+}
+
+impl Hangups {
+    /// Until this is called the signal ends the process.
+    ///
+    /// # Errors
+    /// When the system does not let the signal be handled.
+    pub(super) fn listen() -> io::Result<Self> {
+        Ok(Self {
+            #[cfg(unix)]
+            signal: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next one.
+    pub(super) async fn next(&mut self) {
+        #[cfg(unix)]
+        self.signal.recv().await;
+        #[cfg(not(unix))]
+        std::future::pending::<()>().await;
     }
 }
 

@@ -3,21 +3,35 @@
 use std::collections::BTreeMap;
 
 use super::diagnostic::{Diagnostic, Origin, Problems};
+use super::fallback;
 use super::keys::{PartialConfig, PartialModel};
 use super::path;
 use super::suggest::nearest;
-use super::types::{ModelSource, STOPS};
+use super::types::{Environment, ModelSource, STOPS};
 
 /// All checks; mistakes of single values have been reported before.
-pub(super) fn check(config: &PartialConfig, problems: &Problems) {
+pub(super) fn check(config: &PartialConfig, env: &Environment, problems: &Problems) {
     names(config, problems);
     roles(config, problems);
     ports(config, problems);
     for model in &config.models {
         file(model, problems);
         answer_length(model, problems);
+        model.upstream.check(env, problems);
     }
     presets(config, problems);
+    fallback::check(config, |text| named(config, text), problems);
+    keys(config, problems);
+    tls(config, problems);
+}
+
+/// The position of the model that a text means: its name, an alias, or its role.
+fn named(config: &PartialConfig, text: &str) -> Option<usize> {
+    let named = words(config).into_iter().find(|word| word.text == text);
+    let role = |model: &PartialModel| model.role.get().is_some_and(|role| role.as_deref() == Some(text));
+    named
+        .map(|word| word.model)
+        .or_else(|| config.models.iter().position(role))
 }
 
 /// A word by which a request may mean a model.
@@ -87,39 +101,13 @@ fn presets(config: &PartialConfig, problems: &Problems) {
             }
         }
         if let (Some(text), None) = (model, base) {
-            problems.push(no_base(text, &preset.model.origin, config));
+            problems.push(fallback::no_model("model", text, &preset.model.origin, config));
         }
         if preset.stop.get().is_some_and(|stop| stop.len() > STOPS) {
             let message = format!("`stop` has more than {STOPS} texts");
             problems.push(Diagnostic::error(&preset.stop.origin, message));
         }
     }
-}
-
-/// Why a preset cannot have this model.
-fn no_base(text: &str, origin: &Origin, config: &PartialConfig) -> Diagnostic {
-    if config
-        .presets
-        .iter()
-        .any(|preset| preset.name.get().is_some_and(|name| name == text))
-    {
-        let message = format!("`model` is `{text}`, which is a preset itself");
-        return Diagnostic::error(origin, message).hint("a preset has a [[model]], not a preset".to_owned());
-    }
-    let message = format!("`model` is `{text}`, but there is no such [[model]]");
-    let known = config.models.iter().flat_map(|model| {
-        let role = model.role.get().into_iter().flatten();
-        let aliases = model.aliases.get().into_iter().flatten();
-        model.name.get().into_iter().chain(aliases).chain(role)
-    });
-    let hint = match nearest(text, known.clone().map(String::as_str)) {
-        Some(meant) => format!("did you mean `{meant}`?"),
-        None => format!(
-            "there are: {}",
-            known.map(String::as_str).collect::<Vec<_>>().join(", ")
-        ),
-    };
-    Diagnostic::error(origin, message).hint(hint)
 }
 
 fn names(config: &PartialConfig, problems: &Problems) {
@@ -180,15 +168,17 @@ fn ports(config: &PartialConfig, problems: &Problems) {
     if let Some(port) = server.get().filter(|port| **port != 0) {
         taken.insert(*port, ("the server", &server.origin));
     }
-    for model in &config.models {
+    let admin = std::iter::once(("the listener for administration", &config.server.admin_port));
+    let own = config.models.iter().map(|model| ("another model", &model.port));
+    for (what, port) in admin.chain(own) {
         // Port 0 lets the system choose, as often as wanted.
-        let Some(number) = model.port.get().copied().flatten().filter(|port| *port != 0) else {
+        let Some(number) = port.get().copied().flatten().filter(|port| *port != 0) else {
             continue;
         };
-        let origin = &model.port.origin;
+        let origin = &port.origin;
         match taken.get(&number) {
             None => {
-                taken.insert(number, ("another model", origin));
+                taken.insert(number, (what, origin));
             }
             Some((owner, first)) => {
                 let place = problems.place(first);
@@ -196,6 +186,70 @@ fn ports(config: &PartialConfig, problems: &Problems) {
                 let hint = "a model's own port serves only this model; leave it out or choose another";
                 problems.push(Diagnostic::error(origin, message).hint(hint.to_owned()));
             }
+        }
+    }
+}
+
+/// Keys are told apart by their names, and are for models that are there.
+fn keys(config: &PartialConfig, problems: &Problems) {
+    let mut taken: BTreeMap<&str, &Origin> = BTreeMap::new();
+    for key in &config.keys {
+        let origin = &key.name.origin;
+        if let Some(name) = key.name.get()
+            && let Some(first) = taken.insert(name, origin)
+        {
+            let message = format!("the key `{name}` is already at {}", problems.place(first));
+            problems.push(Diagnostic::error(origin, message));
+        }
+        for (index, model) in key.models.get().into_iter().flatten().enumerate() {
+            known_model(config, model, key.models.item_origin(index), problems);
+        }
+    }
+    for key in &config.file_keys.named {
+        for model in &key.models {
+            known_model(config, model, &config.server.api_key_file.origin, problems);
+        }
+    }
+}
+
+/// Reports a name that a key is for, if nothing has it.
+fn known_model(config: &PartialConfig, name: &str, origin: &Origin, problems: &Problems) {
+    let roles = config.models.iter().filter_map(|model| model.role.get()?.as_deref());
+    let presets = config
+        .presets
+        .iter()
+        .filter_map(|preset| preset.name.get())
+        .map(String::as_str);
+    let words = words(config);
+    let mut known = words.iter().map(|word| word.text).chain(roles).chain(presets);
+    if known.clone().any(|known| known == name) {
+        return;
+    }
+    let hint = match nearest(name, known.clone()) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("there are: {}", known.by_ref().collect::<Vec<_>>().join(", ")),
+    };
+    let message = format!("a key is for `{name}`, but there is no such model or preset");
+    problems.push(Diagnostic::error(origin, message).hint(hint));
+}
+
+/// A certificate and its key come together, and are there.
+fn tls(config: &PartialConfig, problems: &Problems) {
+    let server = &config.server;
+    let files = [
+        ("tls_certificate", &server.tls_certificate),
+        ("tls_key", &server.tls_key),
+    ];
+    for ((name, file), (other, partner)) in [(files[0], files[1]), (files[1], files[0])] {
+        let Some(Some(path)) = file.get() else { continue };
+        if partner.get() == Some(&None) {
+            let message = format!("`{name}` is given, but not `{other}`");
+            let hint = "TLS needs both: the certificate and its private key";
+            problems.push(Diagnostic::error(&file.origin, message).hint(hint.to_owned()));
+        }
+        if let Err(error) = std::fs::File::open(path) {
+            let message = format!("`{name}` names a file that cannot be read: {}: {error}", path.display());
+            problems.push(Diagnostic::error(&file.origin, message));
         }
     }
 }
@@ -211,7 +265,14 @@ fn file(model: &PartialModel, problems: &Problems) {
             _ => "path",
         };
         let message = format!("`{subject}` {}", fault.message);
-        problems.push(Diagnostic::error(&source.origin, message).hint(fault.hint));
+        // A model that others stand in for may be missing.
+        let has_fallback = model.fallback.get().is_some_and(|names| !names.is_empty());
+        let diagnostic = if has_fallback {
+            Diagnostic::warning(&source.origin, message)
+        } else {
+            Diagnostic::error(&source.origin, message)
+        };
+        problems.push(diagnostic.hint(fault.hint));
     }
 }
 

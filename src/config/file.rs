@@ -5,11 +5,14 @@ use std::collections::BTreeSet;
 use toml::de::DeTable;
 
 use super::diagnostic::{Diagnostic, Origin, Problems};
-use super::keys::{PartialConfig, PartialModel, PartialPreset, PartialServer};
+use super::keys::{FileKeys, PartialConfig, PartialKey, PartialModel, PartialPreset, PartialServer};
 use super::path::Base;
 use super::reader::Table;
 use super::sampling::PartialSampling;
 use super::section::Section;
+use super::setting::Setting;
+use super::types::ModelSource;
+use super::upstream::PartialUpstreams;
 
 /// What the text says, on top of the defaults. Mistakes go to `problems`; where they are, defaults stay.
 pub(super) fn read(text: &str, base: &Base, problems: &Problems) -> PartialConfig {
@@ -21,7 +24,14 @@ pub(super) fn read(text: &str, base: &Base, problems: &Problems) -> PartialConfi
     }
     let mut root = Table::root(&document, problems);
     let mut server: PartialServer = section(root.table("server", "[server]"));
-    base.anchor_folder(&mut server.slot_save_path, "slot_save_path", problems);
+    for (path, key) in [
+        (&mut server.slot_save_path, "slot_save_path"),
+        (&mut server.api_key_file, "api_key_file"),
+        (&mut server.tls_certificate, "tls_certificate"),
+        (&mut server.tls_key, "tls_key"),
+    ] {
+        base.anchor_folder(path, key, problems);
+    }
     let memory = section(root.table("memory", "[memory]"));
     let tables = root.tables("model", "[[model]]");
     // A `model` that is no list has been reported, and a misspelt one will be.
@@ -38,12 +48,25 @@ pub(super) fn read(text: &str, base: &Base, problems: &Problems) -> PartialConfi
         .collect();
     let presets = root.tables("preset", "[[preset]]").unwrap_or_default();
     let presets = presets.into_iter().map(|table| preset(table, problems)).collect();
+    let keys = root.tables("key", "[[key]]").unwrap_or_default();
+    let keys = keys.into_iter().map(|table| {
+        if table.origin_of("key_env").is_none() {
+            table.require(
+                "key",
+                "add key = \"...\", or key_env = \"...\" with the name of a variable",
+            );
+        }
+        section(Some(table))
+    });
+    let keys: Vec<PartialKey> = keys.collect();
     root.finish();
     PartialConfig {
         server,
         memory,
         models,
         presets,
+        keys,
+        file_keys: FileKeys::default(),
     }
 }
 
@@ -79,6 +102,10 @@ fn model(mut table: Table<'_, '_>, base: &Base, problems: &Problems) -> PartialM
     model.draft = section(table.table("draft", "[model.draft]"));
     base.anchor_other(&mut model.draft.path, "path", problems);
     model.rope = section(table.table("rope", "[model.rope]"));
+    if let Some((servers, origin)) = PartialUpstreams::read(&mut table, problems) {
+        model.upstream = servers;
+        model.source = Setting::new(ModelSource::Upstream, &origin);
+    }
     if let Some(sampling) = table.table("sampling", "[model.sampling]") {
         model.sampling = PartialSampling::read(sampling, problems);
     }

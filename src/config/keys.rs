@@ -11,18 +11,21 @@ use super::diagnostic::Origin;
 use super::kind::{Auto, Between, Choice, Kind, List, Maybe, Object, Text, Truth, whole};
 use super::reader::Table;
 use super::sampling::PartialSampling;
-use super::section::{Entry, Fallback, Key, Section, default_text, doc_text, entry, first, key_name, section};
+use super::secret::{ApiKey, Secret, Secrets};
+use super::section::{Entry, Fallback, Key, Section, default_text, doc_text, entry, first, key_name, require, section};
 use super::setting::Setting;
 use super::types::{
-    CacheDevice, CacheSize, ChatTemplate, DraftKind, ExpertPlacement, KvMemory, MemoryLimit, ModelSource,
+    CacheDevice, CacheSize, ChatTemplate, DraftKind, ExpertPlacement, FallbackOn, KvMemory, LoadAt, MemoryLimit,
+    ModelSource,
 };
+use super::upstream::{PartialUpstream, PartialUpstreams, Source, UpstreamConfig};
 use super::value::{self, Fault};
 use crate::experts::policy::PolicyKind;
 use crate::memory::KvTypes;
 use crate::pooling::Pooling;
 use crate::sampling::SamplingOverrides;
 
-use Fallback::{Required, Value};
+use Fallback::{Required, RequiredUnless, Value};
 
 section! {
     /// How the HTTP server listens and what it accepts.
@@ -55,12 +58,79 @@ section! {
         max_connections: usize = Value(4096), whole(1..=1_000_000), variable "HEARTH_MAX_CONNECTIONS";
         /// refuse requests for a model that is not here even where only one model is served
         strict_models: bool = Value(false), Truth, variable "HEARTH_STRICT_MODELS";
+        /// a request for a model that is not in memory has it loaded, and waits; `?autoload=false` of a request says no
+        autoload: bool = Value(true), Truth, variable "HEARTH_AUTOLOAD";
+        /// how long a request waits for its model to be loaded, `"1s"` to `"1h"`
+        load_timeout: Duration = Value(Duration::from_secs(600)), DURATION, variable "HEARTH_LOAD_TIMEOUT";
+        /// try a model file that hearth has not seen before in a process of its own first, so that one on which llama.cpp gives up
+        /// ends nothing else; what passed is remembered
+        try_files: bool = Value(true), Truth, variable "HEARTH_TRY_FILES";
+        /// silence of an engine that has work after which `/readyz` calls it stuck, at most `"1h"`; `"0s"` never
+        watchdog: Duration = Value(Duration::from_secs(120)), DURATION, variable "HEARTH_WATCHDOG";
+        /// write what requests ask into the log, the first 2000 characters of each. What people write is nobody else's business: for
+        /// finding faults only
+        log_prompts: bool = Value(false), Truth, variable "HEARTH_LOG_PROMPTS";
         /// folder for what slots hold: `/slots/{id}?action=save` writes there and `restore` reads there, and what prompts go on from
         /// (`prompt_cache`) is kept there over restarts. Relative to the folder of the configuration
         slot_save_path: Option<PathBuf> = Value(None), Maybe(
             Text { parse: value::folder, show: |path| path.display().to_string() },
             "nothing is saved",
         ), variable "HEARTH_SLOT_SAVE_PATH";
+        /// longest time for the headers of a request to arrive, and longest silence within its body
+        request_timeout: Duration = Value(Duration::from_secs(30)),
+            Text { parse: value::client_time, show: show_duration }, variable "HEARTH_REQUEST_TIMEOUT";
+        /// how long a connection without a request is kept
+        keep_alive: Duration = Value(Duration::from_secs(75)),
+            Text { parse: value::client_time, show: show_duration }, variable "HEARTH_KEEP_ALIVE";
+        /// keys of clients, each as it is or as `"sha256:..."`; from variables and flags with commas between them. Where there is one,
+        /// requests need one
+        api_keys: Vec<ApiKey> = Value(Vec::new()), Secrets, variable "HEARTH_API_KEY", flag "--api-key" "KEY";
+        /// a file with further keys, one on each line, with settings of `[[key]]` behind it; relative to the folder of the
+        /// configuration
+        api_key_file: Option<PathBuf> = Value(None), Maybe(FILE, "none"),
+            variable "HEARTH_API_KEY_FILE", flag "--api-key-file" "FILE";
+        /// the key for administration: reloading, maintenance, loading, experts, slots, log levels. Other keys of `api_keys` are
+        /// then for using the models only
+        admin_key: Option<ApiKey> = Value(None), Maybe(Secret, "any of `api_keys`"), variable "HEARTH_ADMIN_KEY";
+        /// the key for `/metrics`, and for nothing else
+        metrics_key: Option<ApiKey> = Value(None), Maybe(Secret, "any key"), variable "HEARTH_METRICS_KEY";
+        /// a listener for administration and `/metrics`, which are then nowhere else; 0 lets the system choose
+        admin_port: Option<u16> = Value(None), Maybe(whole(0..=65535), "none of its own"), variable "HEARTH_ADMIN_PORT";
+        /// IP address of that listener
+        admin_host: IpAddr = Value(Ipv4Addr::LOCALHOST.into()), Text { parse: value::host, show: ToString::to_string },
+            variable "HEARTH_ADMIN_HOST";
+        /// PEM file with the server's certificate and those between it and the root: the server speaks TLS. A renewed file is taken
+        /// within half a minute
+        tls_certificate: Option<PathBuf> = Value(None), Maybe(FILE, "no TLS"),
+            variable "HEARTH_TLS_CERTIFICATE", flag "--tls-certificate" "FILE";
+        /// PEM file with the private key of the certificate
+        tls_key: Option<PathBuf> = Value(None), Maybe(FILE, "no TLS"), variable "HEARTH_TLS_KEY", flag "--tls-key" "FILE";
+    }
+}
+
+const FILE: Text<PathBuf> = Text {
+    parse: value::file,
+    show: |path| path.display().to_string(),
+};
+
+section! {
+    /// A client's key with a name, and with limits of its own.
+    "[[key]]" KeyConfig, PartialKey {
+        /// what logs call the owner of the key
+        name: String = Required("add name = \"...\": logs call the key by it"), NAME;
+        /// the key, or `"sha256:..."`
+        key: Option<ApiKey> = Value(None), Maybe(Secret, "what `key_env` says");
+        /// the environment variable that the key is in, instead of `key`
+        key_env: Option<String> = Value(None), Maybe(ANY_TEXT, "none");
+        /// names, aliases or roles of models, and names of presets, that the key is for; a model's presets come with it. Other models are
+        /// refused and not listed
+        models: Vec<String> = Value(Vec::new()), List(NAME);
+        /// requests per minute
+        requests_per_minute: Option<u32> = Value(None), Maybe(whole(1..=1_000_000), "no limit");
+        /// requests at the same time
+        concurrent_requests: Option<u32> = Value(None), Maybe(whole(1..=100_000), "no limit");
+        /// whether the key is for administration too
+        admin: bool = Value(false), Truth;
     }
 }
 
@@ -72,6 +142,11 @@ const DURATION: Text<Duration> = Text {
 fn show_duration(span: &Duration) -> String {
     value::duration_text(*span)
 }
+
+const IDLE: Text<Duration> = Text {
+    parse: value::idle,
+    show: show_duration,
+};
 
 const LIMIT: Text<MemoryLimit> = Text {
     parse: value::memory,
@@ -113,8 +188,17 @@ section! {
         aliases: Vec<String> = Value(Vec::new()), List(NAME);
         /// a GGUF file (of a split model, its first part), relative to the folder of the configuration; `~` is your home folder.
         /// Or `"demo:reasoner"`, `"demo:narrator"`
-        source as "path": ModelSource = Required("add path = \"....gguf\", or path = \"demo:reasoner\" to try"),
-            Text { parse: value::source, show: value::source_text };
+        source as "path": ModelSource =
+            RequiredUnless("upstream", "add path = \"....gguf\", or path = \"demo:reasoner\" to try"), Source;
+        /// `"startup"`: loaded when the server starts; `"demand"`: when it is first asked for. A model that is loaded on demand gives
+        /// way where another one needs its memory and it answers nobody
+        load: LoadAt = Value(LoadAt::Startup), Choice {
+            words: [("startup", LoadAt::Startup), ("demand", LoadAt::Demand)],
+            hint: Some("\"startup\" loads the model with the server, \"demand\" with the first request for it"),
+        };
+        /// time without a request after which the model is unloaded, such as `"30m"`, at most `"7d"`; the next request loads it again.
+        /// A model that is loaded at start-up and has such a time gives way to others, too
+        idle: Option<Duration> = Value(None), Maybe(IDLE, "never unloaded"), variable "HEARTH_IDLE";
         /// a second listener that serves only this model; 0 lets the system choose
         port: Option<u16> = Value(None), Maybe(whole(0..=65535), "none of its own");
         /// tokens per sequence, prompt and completion together. `"auto"` is what the model was trained for, 65536 at most (32768
@@ -165,6 +249,11 @@ section! {
         );
         /// layers on the GPU, as llama.cpp counts them: the output is the first, then come the last layers
         gpu_layers: Option<u32> = Value(None), Auto(whole(0..=513));
+        /// names of models that answer in its place, tried in order, where this one cannot and nothing was sent yet
+        /// ([upstream.md](upstream.md#fallback))
+        fallback: Vec<String> = Value(Vec::new()), List(NAME);
+        /// when they do: `"overloaded"`, `"load_failed"`, `"engine_error"`, `"timeout"`, `"maintenance"`
+        fallback_on: Vec<FallbackOn> = Value(FallbackOn::ALL.to_vec()), List(FALLBACK_ON);
     } below {
         /// Where the routed experts are computed.
         experts: ExpertsConfig = PartialExperts;
@@ -172,6 +261,8 @@ section! {
         draft: DraftConfig = PartialDraft;
         /// Positions beyond those that the model was trained for.
         rope: RopeConfig = PartialRope;
+        /// Servers that answer in the place of a file.
+        upstream: Vec<UpstreamConfig> = PartialUpstreams;
         /// Sampling where a request says nothing.
         sampling: SamplingOverrides = PartialSampling;
     }
@@ -244,6 +335,11 @@ section! {
     }
 }
 
+const FALLBACK_ON: Text<FallbackOn> = Text {
+    parse: value::fallback_on,
+    show: |on| on.name().to_owned(),
+};
+
 const ANY_TEXT: Text<String> = Text {
     parse: |text| Ok(text.to_owned()),
     show: String::clone,
@@ -272,6 +368,10 @@ section! {
         enable_thinking: Option<bool> = Value(None), Maybe(Truth, "the template's");
         /// further variables of the chat template
         chat_template_kwargs: Option<Map<String, Json>> = Value(None), Maybe(Object { check: |_| Ok(()) }, "none");
+        /// names of models that answer where the model cannot, instead of the model's own `fallback`
+        fallback: Vec<String> = Value(Vec::new()), List(NAME);
+        /// when they do, as `fallback_on` of a model
+        fallback_on: Vec<FallbackOn> = Value(FallbackOn::ALL.to_vec()), List(FALLBACK_ON);
     } below {
         /// Sampling, on top of the model's own.
         sampling: SamplingOverrides = PartialSampling;
@@ -337,6 +437,17 @@ pub struct Config {
     pub models: Vec<ModelConfig>,
     /// Each of one of the models.
     pub presets: Vec<PresetConfig>,
+    /// Keys with a name, those of `api_key_file` among them. Each has its `key`.
+    pub keys: Vec<KeyConfig>,
+}
+
+/// The keys of `api_key_file`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FileKeys {
+    /// Like those of `api_keys`.
+    pub plain: Vec<ApiKey>,
+    /// Those with settings, like `[[key]]`.
+    pub named: Vec<KeyConfig>,
 }
 
 /// The configuration while its layers are put on top of each other.
@@ -346,6 +457,8 @@ pub(super) struct PartialConfig {
     pub memory: PartialMemory,
     pub models: Vec<PartialModel>,
     pub presets: Vec<PartialPreset>,
+    pub keys: Vec<PartialKey>,
+    pub file_keys: FileKeys,
 }
 
 impl PartialConfig {
@@ -381,10 +494,19 @@ impl PartialConfig {
     /// The checked configuration; `None` where a model lost its name or its source to a reported mistake.
     pub fn build(&self) -> Option<Config> {
         Some(Config {
-            server: self.server.build()?,
+            server: {
+                let mut server = self.server.build()?;
+                server.api_keys.extend(self.file_keys.plain.iter().cloned());
+                server
+            },
             memory: self.memory.build()?,
             models: self.models.iter().map(PartialModel::build).collect::<Option<_>>()?,
             presets: self.presets.iter().map(PartialPreset::build).collect::<Option<_>>()?,
+            keys: {
+                let keys = self.keys.iter().map(PartialKey::build);
+                keys.chain(self.file_keys.named.iter().cloned().map(Some))
+                    .collect::<Option<_>>()?
+            },
         })
     }
 }
@@ -399,7 +521,9 @@ pub fn keys() -> Vec<Key> {
         PartialExperts::keys(),
         PartialDraft::keys(),
         PartialRope::keys(),
+        PartialUpstream::keys(),
         PartialPreset::keys(),
+        PartialKey::keys(),
     ]
     .concat()
 }

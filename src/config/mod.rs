@@ -8,7 +8,9 @@ mod builtin;
 mod check;
 mod diagnostic;
 mod docs;
+mod fallback;
 mod file;
+mod key_file;
 mod keys;
 mod kind;
 mod locate;
@@ -17,11 +19,13 @@ mod path;
 mod reader;
 mod sampling;
 mod schema;
+mod secret;
 mod section;
 mod setting;
 mod show;
 mod suggest;
 mod types;
+mod upstream;
 mod value;
 
 #[cfg(test)]
@@ -33,15 +37,18 @@ pub use crate::memory::{KvType, KvTypes};
 pub use diagnostic::{ConfigErrors, Diagnostic, Origin, Severity, SourceFile};
 pub use docs::keys_as_markdown;
 pub use keys::{
-    Config, DraftConfig, ExpertsConfig, MemoryConfig, ModelConfig, PresetConfig, RopeConfig, ServerConfig, keys,
+    Config, DraftConfig, ExpertsConfig, KeyConfig, MemoryConfig, ModelConfig, PresetConfig, RopeConfig, ServerConfig,
+    keys,
 };
 pub use overrides::{OTHER_VARIABLES, Overrides};
 pub use schema::schema;
+pub use secret::ApiKey;
 pub use section::Key;
 pub use types::{
-    CacheDevice, CacheSize, DraftKind, Environment, ExpertPlacement, KvMemory, MemoryLimit, ModelSource, STOP_BYTES,
-    STOPS,
+    CacheDevice, CacheSize, DraftKind, Environment, ExpertPlacement, FallbackOn, KvMemory, LoadAt, MemoryLimit,
+    ModelSource, STOP_BYTES, STOPS, UpstreamKind, UpstreamReasoning,
 };
+pub use upstream::UpstreamConfig;
 
 use diagnostic::Problems;
 use keys::PartialConfig;
@@ -132,14 +139,20 @@ fn sentence(fault: value::Fault) -> String {
 }
 
 fn resolve(source: Option<SourceFile>, overrides: &Overrides, env: &Environment) -> Result<Loaded, ConfigErrors> {
-    let problems = Problems::new(source);
-    let mut partial = match problems.source() {
+    // What messages quote, and what stays in memory, has no keys in it.
+    let hidden = source.as_ref().map(|source| SourceFile {
+        path: source.path.clone(),
+        text: secret::hidden(&source.text),
+    });
+    let problems = Problems::new(hidden);
+    let mut partial = match source {
         Some(source) => file::read(&source.text, &Base::of_file(&source.path, env), &problems),
         None if overrides.model_path.is_empty() => builtin::config(&problems),
         None => overrides::models_of_flags(overrides, env, &problems),
     };
     overrides::apply(&mut partial, overrides, env, &problems);
-    check::check(&partial, &problems);
+    key_file::complete(&mut partial, env, &problems);
+    check::check(&partial, env, &problems);
     let file = problems.source().map(|source| source.path.clone());
     let problems = problems.into_errors();
     match partial.build() {

@@ -17,7 +17,7 @@ use super::value::{self, Fault};
 /// Flags of every command that loads models; what is set wins over the environment and the file.
 ///
 /// The variables are not read by clap: it would stop at the first mistake, and refuse empty ones.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `--config`.
     pub config: Option<PathBuf>,
@@ -25,6 +25,17 @@ pub struct Overrides {
     pub model_path: Vec<PathBuf>,
     /// The flags of keys, with their dashes, and what they are set to.
     pub flags: BTreeMap<&'static str, String>,
+}
+
+/// Names of flags without what they are set to: that may be a key.
+impl std::fmt::Debug for Overrides {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Overrides")
+            .field("config", &self.config)
+            .field("model_path", &self.model_path)
+            .field("flags", &self.flags.keys())
+            .finish()
+    }
 }
 
 impl Overrides {
@@ -127,18 +138,26 @@ pub const OTHER_VARIABLES: &[&str] = &[
     "HEARTH_LOG",
     "HEARTH_LOG_FORMAT",
     "HEARTH_CACHE",
+    "HEARTH_MODELS",
+    "HEARTH_API_KEY",
     // Read by the scripts and the tests.
     "HEARTH_CPU",
     "HEARTH_FEATURES",
     "HEARTH_BIN",
+    "HEARTH_COMMIT",
     "HEARTH_URL",
 ];
+
+/// Variables that mean another one, because it takes several values.
+const PLURALS: [(&str, &str); 1] = [("HEARTH_API_KEYS", "HEARTH_API_KEY")];
 
 /// Puts the environment and then the flags onto what the file says.
 pub(super) fn apply(config: &mut PartialConfig, overrides: &Overrides, env: &Environment, problems: &Problems) {
     for key in keys() {
         // Compose files pass on variables that are not set as empty ones.
         let variable = key.variable.and_then(|name| Some((name, env.get(name)?)));
+        let plural = || PLURALS.iter().find(|(_, singular)| key.variable == Some(singular));
+        let variable = variable.or_else(|| plural().and_then(|(name, _)| Some((*name, env.get(*name)?))));
         if let Some((name, text)) = variable.filter(|(_, text)| !text.is_empty()) {
             set(&key, config, text, &Origin::Variable(name.to_owned()), problems);
         }
@@ -162,7 +181,8 @@ fn warn_of_unknown_variables(env: &Environment, problems: &Problems) {
     let keys = keys();
     let known = || {
         let of_keys = keys.iter().filter_map(|key| key.variable);
-        of_keys.chain(OTHER_VARIABLES.iter().copied())
+        let plurals = PLURALS.iter().map(|(name, _)| *name);
+        of_keys.chain(OTHER_VARIABLES.iter().copied()).chain(plurals)
     };
     let ours = env.keys().filter(|name| name.starts_with("HEARTH_"));
     for name in ours.filter(|name| known().all(|other| other != *name)) {
@@ -196,7 +216,7 @@ pub(super) fn models_of_flags(overrides: &Overrides, env: &Environment, problems
         let Some(source) = source else { return model };
         let name = match &source {
             ModelSource::File(path) => path::name_of_file(path),
-            ModelSource::Demo(_) => value::source_text(&source).replace(':', "-"),
+            ModelSource::Demo(_) | ModelSource::Upstream => value::source_text(&source).replace(':', "-"),
         };
         if let Ok(name) = value::name(&name).map_err(report) {
             model.name = Setting::new(name, &origin);

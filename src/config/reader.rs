@@ -82,6 +82,18 @@ impl<'d, 'i> Table<'d, 'i> {
         }
     }
 
+    /// One table, or the tables of an array; `None` if the key is absent or neither.
+    pub fn one_or_more(&mut self, key: &'static str, title: &'static str) -> Option<Vec<Table<'d, 'i>>> {
+        let Some(value) = self.entries.get(key) else {
+            self.asked.push(key);
+            return None;
+        };
+        match value.get_ref() {
+            DeValue::Table(_) => self.table(key, title).map(|table| vec![table]),
+            _ => self.tables(key, title),
+        }
+    }
+
     /// The tables of an array of tables; `None` if the key is absent or no such array.
     pub fn tables(&mut self, key: &'static str, title: &'static str) -> Option<Vec<Table<'d, 'i>>> {
         let value = self.value(key)?;
@@ -126,7 +138,7 @@ impl<'d, 'i> Table<'d, 'i> {
                 continue;
             }
             let hint = match nearest(name, self.asked.iter().copied()) {
-                Some(table @ ("model" | "preset")) => format!("did you mean `[[{table}]]`?"),
+                Some(table @ ("model" | "preset" | "key")) => format!("did you mean `[[{table}]]`?"),
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("the keys of {} are {}", self.title, self.asked.join(", ")),
             };

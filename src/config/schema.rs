@@ -3,10 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use super::keys::{
-    PartialDraft, PartialExperts, PartialMemory, PartialModel, PartialPreset, PartialRope, PartialServer,
+    PartialDraft, PartialExperts, PartialKey, PartialMemory, PartialModel, PartialPreset, PartialRope, PartialServer,
 };
 use super::sampling;
 use super::section::Section;
+use super::upstream::PartialUpstream;
 
 /// The schema as JSON.
 #[must_use]
@@ -23,6 +24,8 @@ pub fn schema() -> Value {
     of_model.insert("experts".to_owned(), below("Experts"));
     of_model.insert("draft".to_owned(), below("Draft"));
     of_model.insert("rope".to_owned(), below("Rope"));
+    let servers = json!({"type": "array", "items": below("Upstream"), "minItems": 1});
+    of_model.insert("upstream".to_owned(), json!({"anyOf": [below("Upstream"), servers]}));
     of_model.insert("sampling".to_owned(), below("SamplingOverrides"));
     let mut of_preset = Map::new();
     of_preset.insert("sampling".to_owned(), below("SamplingOverrides"));
@@ -35,6 +38,7 @@ pub fn schema() -> Value {
             "memory": below("Memory"),
             "model": {"type": "array", "description": "The models.", "items": below("Model")},
             "preset": {"type": "array", "description": "Models under further names.", "items": below("Preset")},
+            "key": {"type": "array", "description": "Keys of clients.", "items": below("Key")},
         },
         "required": ["model"],
         "additionalProperties": false,
@@ -43,9 +47,11 @@ pub fn schema() -> Value {
             "Memory": PartialMemory::schema(Map::new()),
             "Model": PartialModel::schema(of_model),
             "Preset": PartialPreset::schema(of_preset),
+            "Key": PartialKey::schema(Map::new()),
             "Experts": PartialExperts::schema(Map::new()),
             "Draft": PartialDraft::schema(Map::new()),
             "Rope": PartialRope::schema(Map::new()),
+            "Upstream": PartialUpstream::schema(Map::new()),
             "SamplingOverrides": sampling,
         },
     });

@@ -40,6 +40,8 @@ pub(super) enum Fallback<T> {
     Value(T),
     /// The key must be there; the text says what to write.
     Required(&'static str),
+    /// The key must be there, unless the table of this name is; the text says what to write.
+    RequiredUnless(&'static str, &'static str),
 }
 
 /// A key of a configuration with its value and origin; without a value, what that means.
@@ -91,6 +93,7 @@ pub(super) trait Section: Default {
 
 /// What documentation says of a key that must be there.
 pub(super) const REQUIRED: &str = "required";
+const REQUIRED_UNLESS: &str = "required without `upstream`";
 
 impl Key {
     fn property(&self) -> Json {
@@ -115,6 +118,20 @@ pub(super) fn default_text<K: Kind>(kind: &K, fallback: &Fallback<K::Value>) -> 
     match fallback {
         Fallback::Value(value) => kind.show(value).ok_or(kind.absent()),
         Fallback::Required(_) => Err(REQUIRED),
+        Fallback::RequiredUnless(..) => Err(REQUIRED_UNLESS),
+    }
+}
+
+/// Reports a key that must be there and is not.
+pub(super) fn require<T>(table: &Table<'_, '_>, key: &'static str, fallback: &Fallback<T>) {
+    match fallback {
+        Fallback::Value(_) => {}
+        Fallback::Required(hint) => table.require(key, hint),
+        Fallback::RequiredUnless(other, hint) => {
+            if table.origin_of(other).is_none() {
+                table.require(key, hint);
+            }
+        }
     }
 }
 
@@ -170,7 +187,7 @@ macro_rules! section {
                 Self {
                     $($field: match $fallback {
                         Fallback::Value(value) => Setting::default_of(value),
-                        Fallback::Required(_) => Setting::missing(),
+                        Fallback::Required(_) | Fallback::RequiredUnless(..) => Setting::missing(),
                     },)*
                     $($($below: <$below_partial>::default(),)*)?
                 }
@@ -212,9 +229,8 @@ macro_rules! section {
 
             fn read(&mut self, table: &mut Table<'_, '_>) {
                 $(
-                    if let Fallback::<$type>::Required(hint) = $fallback {
-                        table.require(key_name!($field $($key)?), hint);
-                    }
+                    let fallback: Fallback<$type> = $fallback;
+                    require(table, key_name!($field $($key)?), &fallback);
                     if let Some(setting) = table.key(key_name!($field $($key)?), &$kind) {
                         self.$field = setting;
                     }

@@ -30,6 +30,9 @@ impl Loaded {
             self.write_section(&mut out, "[model.experts]", &model.experts.entries());
             self.write_section(&mut out, "[model.draft]", &model.draft.entries());
             self.write_section(&mut out, "[model.rope]", &model.rope.entries());
+            for upstream in &model.upstream.0 {
+                self.write_section(&mut out, "[[model.upstream]]", &upstream.entries());
+            }
             let sampling = model.sampling.entries();
             if !sampling.is_empty() {
                 self.write_section(&mut out, "[model.sampling]", &sampling);
@@ -42,6 +45,9 @@ impl Loaded {
                 self.write_section(&mut out, "[preset.sampling]", &sampling);
             }
         }
+        for key in &self.partial.keys {
+            self.write_section(&mut out, "[[key]]", &key.entries());
+        }
         out
     }
 
@@ -52,6 +58,12 @@ impl Loaded {
             table.insert("experts".to_owned(), object(model.experts.entries()).into());
             table.insert("draft".to_owned(), object(model.draft.entries()).into());
             table.insert("rope".to_owned(), object(model.rope.entries()).into());
+            let servers = model
+                .upstream
+                .0
+                .iter()
+                .map(|upstream| object(upstream.entries()).into());
+            table.insert("upstream".to_owned(), Value::Array(servers.collect()));
             table.insert("sampling".to_owned(), object(model.sampling.entries()).into());
             Value::Object(table)
         });
@@ -66,6 +78,7 @@ impl Loaded {
             "memory": object(self.partial.memory.entries()),
             "model": models.collect::<Vec<_>>(),
             "preset": presets.collect::<Vec<_>>(),
+            "key": self.partial.keys.iter().map(|key| object(key.entries())).collect::<Vec<_>>(),
             "warnings": self.warnings.to_json(),
         })
     }

@@ -42,6 +42,15 @@ pub enum CacheDevice {
     Cpu,
 }
 
+/// When a model is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadAt {
+    /// When the server starts.
+    Startup,
+    /// When it is first asked for.
+    Demand,
+}
+
 /// How slots have their keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KvMemory {
@@ -90,4 +99,61 @@ pub enum ModelSource {
     File(PathBuf),
     /// One of the built-in models.
     Demo(DemoModel),
+    /// Nowhere here: other servers answer, see `ModelConfig::upstream`.
+    Upstream,
+}
+
+/// What an upstream server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamKind {
+    /// OpenAI's chat completions.
+    OpenAi,
+}
+
+/// Where an upstream server tells a model's thoughts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamReasoning {
+    /// In fields of their own, else between `<think>` tags at the beginning of the content.
+    Auto,
+    /// As `Auto`; content begins inside a thought, whose opening tag was part of the prompt.
+    Open,
+    /// Only in fields of their own; content is content.
+    Fields,
+}
+
+/// When another model answers in the place of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FallbackOn {
+    /// The queue is full, or the server says 429.
+    Overloaded,
+    /// The model could not be loaded.
+    LoadFailed,
+    /// It failed while it computed, or its server did.
+    EngineError,
+    /// Its server took too long.
+    Timeout,
+    /// It is being loaded or taken out of service.
+    Maintenance,
+}
+
+impl FallbackOn {
+    pub const ALL: [Self; 5] = [
+        Self::Overloaded,
+        Self::LoadFailed,
+        Self::EngineError,
+        Self::Timeout,
+        Self::Maintenance,
+    ];
+
+    /// As configurations and metrics write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Overloaded => "overloaded",
+            Self::LoadFailed => "load_failed",
+            Self::EngineError => "engine_error",
+            Self::Timeout => "timeout",
+            Self::Maintenance => "maintenance",
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json};
 
 use super::suggest::nearest;
-use super::types::{CacheSize, ChatTemplate, MemoryLimit, ModelSource, STOP_BYTES};
+use super::types::{CacheSize, ChatTemplate, FallbackOn, MemoryLimit, ModelSource, STOP_BYTES};
 use crate::demo::DemoModel;
 use crate::memory::{KvType, KvTypes};
 
@@ -29,6 +29,8 @@ impl Fault {
 }
 
 const BODY_LIMIT: RangeInclusive<u64> = 1024..=1 << 30;
+/// Longest time that an idle model is kept by a number.
+const MAX_IDLE: Duration = Duration::from_secs(7 * 86_400);
 const MAX_GRACE: Duration = Duration::from_secs(3600);
 const MAX_PAUSE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 const MAX_NAME: usize = 128;
@@ -253,24 +255,9 @@ pub(super) fn size_text(bytes: u64) -> String {
     format!("{}{unit}", bytes / factor)
 }
 
-/// A time span such as `500ms`, `30s`, `2m`.
+/// A time span such as `500ms`, `30s`, `2m`, of an hour at most.
 pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
-    let (number, unit) = split_unit(text);
-    let fault = |hint: String| Fault::new(format!("must be a time span with a unit, but is {text:?}"), hint);
-    let Ok(number) = number.parse::<u64>() else {
-        return Err(fault("write \"30s\", \"500ms\" or \"2m\"".to_owned()));
-    };
-    let span = match unit {
-        "ms" => Duration::from_millis(number),
-        "s" => Duration::from_secs(number),
-        "m" | "min" => Duration::from_secs(number.saturating_mul(60)),
-        "h" => Duration::from_secs(number.saturating_mul(3600)),
-        _ => {
-            return Err(fault(format!(
-                "write \"{number}s\" for seconds; ms, s, m and h are understood"
-            )));
-        }
-    };
+    let span = span(text)?;
     if span > MAX_GRACE {
         return Err(Fault::new(
             format!("must be at most one hour, but is {text:?}"),
@@ -278,6 +265,38 @@ pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
         ));
     }
     Ok(span)
+}
+
+/// The time that a model may be idle.
+pub(super) fn idle(text: &str) -> Result<Duration, Fault> {
+    let span = span(text)?;
+    if span.is_zero() || span > MAX_IDLE {
+        return Err(Fault::new(
+            format!("must be more than nothing and at most seven days, but is {text:?}"),
+            "\"30m\" is usual; leave it out to keep the model",
+        ));
+    }
+    Ok(span)
+}
+
+fn span(text: &str) -> Result<Duration, Fault> {
+    let (number, unit) = split_unit(text);
+    let fault = |hint: String| Fault::new(format!("must be a time span with a unit, but is {text:?}"), hint);
+    let Ok(number) = number.parse::<u64>() else {
+        return Err(fault("write \"30s\", \"500ms\" or \"2m\"".to_owned()));
+    };
+    Ok(match unit {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "m" | "min" => Duration::from_secs(number.saturating_mul(60)),
+        "h" => Duration::from_secs(number.saturating_mul(3600)),
+        "d" => Duration::from_secs(number.saturating_mul(86_400)),
+        _ => {
+            return Err(fault(format!(
+                "write \"{number}s\" for seconds; ms, s, m, h and d are understood"
+            )));
+        }
+    })
 }
 
 /// A pause of running streams.
@@ -363,6 +382,19 @@ pub(super) fn response_format(format: &Map<String, Json>) -> Result<(), Fault> {
     }
 }
 
+/// A reason for another model to answer.
+pub(super) fn fallback_on(text: &str) -> Result<FallbackOn, Fault> {
+    let names = FallbackOn::ALL.map(FallbackOn::name);
+    let found = FallbackOn::ALL.into_iter().find(|on| on.name() == text);
+    found.ok_or_else(|| Fault {
+        message: format!(
+            "must be a list of {}, but has {text:?}",
+            names.map(|name| format!("{name:?}")).join(", ")
+        ),
+        hint: nearest(text, names).map(|meant| format!("did you mean {meant:?}?")),
+    })
+}
+
 /// A chat template: anything with a brace is the text of one, else it names a file, see `Base::read_template`.
 pub(super) fn chat_template(text: &str) -> Result<ChatTemplate, Fault> {
     if text.trim().is_empty() {
@@ -403,11 +435,32 @@ pub(super) fn folder(text: &str) -> Result<PathBuf, Fault> {
     Ok(PathBuf::from(text))
 }
 
+/// A file, looked for later.
+pub(super) fn file(text: &str) -> Result<PathBuf, Fault> {
+    if text.trim().is_empty() {
+        return Err(Fault::new("must not be empty", "name a file"));
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// How long a client may take.
+pub(super) fn client_time(text: &str) -> Result<Duration, Fault> {
+    let span = duration(text)?;
+    if span < Duration::from_secs(1) {
+        return Err(Fault::new(
+            format!("must be at least 1s, but is {text:?}"),
+            "clients on slow lines need seconds",
+        ));
+    }
+    Ok(span)
+}
+
 /// The text that [`source`] reads.
 pub(super) fn source_text(source: &ModelSource) -> String {
     match source {
         ModelSource::File(path) => path.display().to_string(),
         ModelSource::Demo(model) => format!("demo:{}", model.name()),
+        ModelSource::Upstream => String::new(),
     }
 }
 

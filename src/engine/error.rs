@@ -10,6 +10,12 @@ pub enum EngineError {
     /// The weights are still being read.
     #[error("model `{model}` is still loading ({:.0} %)", progress * 100.0)]
     Loading { model: String, progress: f32 },
+    /// The model is not in memory, and the request does not have it loaded.
+    #[error("model `{model}` is not loaded; `POST /models/load` loads it, if other models leave memory for it")]
+    NotLoaded { model: String },
+    /// Somebody works on the model.
+    #[error("model `{model}` is in maintenance and takes no requests")]
+    Maintenance { model: String },
     /// The model could not be loaded, or its engine died.
     #[error("model `{model}` is not available: {reason}")]
     Unavailable { model: String, reason: String },
@@ -39,6 +45,25 @@ pub enum EngineError {
         least_tokens: usize,
         context: u32,
     },
+    /// The server that computes the model takes no requests for now.
+    #[error("model `{model}` is overloaded: {reason}")]
+    Overloaded {
+        model: String,
+        reason: String,
+        /// When it is likely to take some.
+        retry_after: Duration,
+    },
+    /// The server that computes the model cannot be reached, fails, or sends what is no answer.
+    #[error("the server of model `{model}` does not answer: {reason}")]
+    Upstream {
+        model: String,
+        reason: String,
+        /// When it may be asked again, if that is known.
+        retry_after: Option<Duration>,
+    },
+    /// The server that computes the model takes too long.
+    #[error("the server of model `{model}` takes too long: {reason}")]
+    Timeout { model: String, reason: String },
     /// A field of the request cannot be used.
     #[error("{message}")]
     InvalidRequest {
@@ -58,6 +83,26 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// The kind of error, for labels of metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Loading { .. } => "loading",
+            Self::NotLoaded { .. } => "not_loaded",
+            Self::Maintenance { .. } => "maintenance",
+            Self::Unavailable { .. } => "unavailable",
+            Self::QueueFull { .. } => "queue_full",
+            Self::ContextExceeded { .. } | Self::PromptTooLong { .. } => "context_exceeded",
+            Self::InvalidRequest { .. } => "invalid_request",
+            Self::NotSupported { .. } => "not_supported",
+            Self::Overloaded { .. } => "upstream_overloaded",
+            Self::Upstream { .. } => "upstream_error",
+            Self::Timeout { .. } => "upstream_timeout",
+            Self::Compute { .. } => "compute",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+
     /// The same, in an API that calls the prompt something else.
     #[must_use]
     pub fn about(self, name: &'static str) -> Self {

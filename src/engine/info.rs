@@ -47,6 +47,34 @@ pub struct ModelInfo {
     pub created: u64,
 }
 
+impl ModelInfo {
+    /// A model of which only the name is known.
+    #[must_use]
+    pub fn of_name(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            role: None,
+            aliases: Vec::new(),
+            architecture: String::new(),
+            context: 0,
+            context_train: 0,
+            parallel: 0,
+            vocabulary: 0,
+            parameters: 0,
+            size_bytes: 0,
+            file: ModelFile::default(),
+            chat_template: None,
+            tool_template: None,
+            template_variables: Map::new(),
+            bos_token: String::new(),
+            eos_token: String::new(),
+            control_tokens: Vec::new(),
+            sampling: SamplingOverrides::default(),
+            created: 0,
+        }
+    }
+}
+
 /// Whether an engine can answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Health {
@@ -55,8 +83,16 @@ pub enum Health {
         progress: f32,
     },
     Ready,
+    /// Not in memory; it can be loaded.
+    Unloaded,
+    /// Takes no requests because somebody works on it.
+    Maintenance,
     /// The load failed or the engine died; the reason is for people.
     Failed {
+        reason: String,
+    },
+    /// The server that computes the model does not answer, which may pass; the reason is for people.
+    Unreachable {
         reason: String,
     },
     ShuttingDown,
@@ -69,12 +105,18 @@ pub struct SlotCounts {
     pub busy: u32,
     /// Requests that are queued and have no slot yet.
     pub waiting: u32,
+    /// Requests that may wait; 0 where nobody knows.
+    pub queue: u32,
+    /// Tokens that the slots may hold together; 0 where nobody knows.
+    pub tokens: u64,
 }
 
 /// What a slot does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SlotState {
     pub busy: bool,
+    /// Tokens whose keys and values, or recurrent state, it holds. A slot keeps them after a request, for prompts that extend them.
+    pub tokens: u32,
     /// The request that it computes, or computed last.
     pub last: Option<SlotRequest>,
 }

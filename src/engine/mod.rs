@@ -1,6 +1,7 @@
 //! What stands between the HTTP layer and whatever computes tokens.
 //!
-//! [`TokenEngine`] is the one trait: the local llama.cpp engine ([`local`]) implements it, remote engines will. The types
+//! [`TokenEngine`] is the one trait: the local llama.cpp engine ([`local`]) implements it, and models
+//! that other servers compute show their state with it. The types
 //! here are plain data: they know neither HTTP nor llama.cpp.
 
 mod action;
@@ -22,6 +23,8 @@ pub use event::{
 pub use info::{Health, InfillTokens, ModelFile, ModelInfo, SlotCounts, SlotRequest, SlotState};
 pub use memory::{Buffers, MemoryUse};
 pub use request::{Border, GenerateRequest, Grammar, Prompt, ReasoningBudget, Token, Trigger};
+
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -47,11 +50,17 @@ pub trait TokenEngine: Send + Sync + 'static {
     /// How many of the slots are in use, and how many requests wait.
     fn slots(&self) -> SlotCounts;
 
+    /// How long the engine has shown no sign of life although it has work; zero for one that computes, or has nothing to do.
+    fn silence(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// What each slot does, in their order.
     fn slot_states(&self) -> Vec<SlotState> {
         let counts = self.slots();
         let state = |slot| SlotState {
             busy: slot < counts.busy,
+            tokens: 0,
             last: None,
         };
         (0..counts.total).map(state).collect()
@@ -147,5 +156,5 @@ pub trait TokenEngine: Send + Sync + 'static {
     }
 
     /// Stops taking requests; running ones end with [`EngineError::ShuttingDown`] after `grace`.
-    fn shutdown(&self, grace: std::time::Duration) -> BoxFuture<'_, ()>;
+    fn shutdown(&self, grace: Duration) -> BoxFuture<'_, ()>;
 }

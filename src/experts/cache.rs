@@ -54,6 +54,8 @@ pub struct ExpertCache {
     heat_file: Option<PathBuf>,
     /// Tokens, counted in each layer, of which the saved heat map knows.
     saved: Mutex<u64>,
+    /// How often it could not be saved.
+    heat_errors: AtomicU64,
 }
 
 /// What a layer that is replaced leaves to the next one.
@@ -125,6 +127,7 @@ impl ExpertCache {
             heat: Mutex::new(heat),
             heat_file,
             saved: Mutex::new(0),
+            heat_errors: AtomicU64::new(0),
         });
         let uploader = Uploader::start(Housekeeping {
             cache: Arc::downgrade(&cache),
@@ -411,7 +414,10 @@ impl ExpertCache {
         }
         match self.heat().save(path) {
             Ok(()) => *saved = tokens,
-            Err(error) => tracing::warn!("{error}"),
+            Err(error) => {
+                self.heat_errors.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!("{error}");
+            }
         }
     }
 
@@ -458,6 +464,7 @@ impl ExpertCache {
             experts_per_token: config.experts_per_token,
             minute: LayerCounts::default(),
             layers,
+            heat_errors: self.heat_errors.load(Ordering::Relaxed),
         };
         let then = self.history.lock().front().map(|(_, counts)| *counts);
         stats.minute = stats.total().since(then.unwrap_or_default());

@@ -13,6 +13,8 @@ pub struct ExpertStats {
     pub minute: LayerCounts,
     /// By layer; a layer appears with its first token.
     pub layers: Vec<LayerStats>,
+    /// How often the heat map could not be written.
+    pub heat_errors: u64,
 }
 
 /// One layer's part of [`ExpertStats`].

@@ -2,13 +2,14 @@
 //!
 //! The HTTP API and the command line translate their arguments into [`ChatRequest`] or [`TextRequest`] and the
 //! [`Output`] of the answer into their own words. [`ChatBackend`] is what answers; [`LocalBackend`] does it with the
-//! model's own chat template and its token engine.
+//! model's own chat template and its token engine, `upstream` with other servers. [`Fallback`] lets other models answer where one cannot.
 
 mod answer;
 mod choices;
 mod conversation;
 mod depth;
 mod error;
+mod fallback;
 mod format;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -24,6 +25,7 @@ mod thoughts;
 
 pub use conversation::{Conversation, Ending, Message, ReasoningFormat, Role, Tool, ToolCall, ToolChoice};
 pub use error::{GenerationError, TemplateError};
+pub use fallback::{Alternatives, Fallback, Substitutes};
 pub use local::LocalBackend;
 pub use output::{Choice, Completion, FinishReason, Output, OutputStream, Piece, Totals};
 pub use request::{BiasTarget, ChatRequest, Options, OutputFormat, Segment, TextPrompt, TextRequest};

@@ -1,5 +1,7 @@
 //! What a generation produces, piece by piece or as a whole.
 
+use std::sync::Arc;
+
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, Stream};
 
@@ -85,7 +87,12 @@ pub struct Totals {
 /// The pieces of one answer. Dropping it ends the generation.
 ///
 /// The stream ends after an error, and after the [`Piece::Finished`] that has [`Totals`].
-pub struct OutputStream(BoxStream<'static, Result<Output, GenerationError>>);
+pub struct OutputStream {
+    /// What was looked at.
+    first: Option<Output>,
+    rest: BoxStream<'static, Result<Output, GenerationError>>,
+    served_by: Option<Arc<str>>,
+}
 
 /// A complete answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,7 +119,38 @@ pub struct Choice {
 impl OutputStream {
     /// Wraps what a backend produces.
     pub fn new(outputs: impl Stream<Item = Result<Output, GenerationError>> + Send + 'static) -> Self {
-        Self(outputs.boxed())
+        Self {
+            first: None,
+            rest: outputs.boxed(),
+            served_by: None,
+        }
+    }
+
+    /// Waits for the first piece, which stays the next one.
+    ///
+    /// # Errors
+    /// When the answer breaks off before it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the generation.
+    pub(super) async fn begun(mut self) -> Result<Self, GenerationError> {
+        if self.first.is_none() {
+            self.first = Some(self.rest.next().await.unwrap_or(Err(GenerationError::Unfinished))?);
+        }
+        Ok(self)
+    }
+
+    /// The same, from a model that stands in for another. The one that computes it counts, where several stand in.
+    #[must_use]
+    pub(super) fn served_by(mut self, model: &str) -> Self {
+        self.served_by.get_or_insert_with(|| model.into());
+        self
+    }
+
+    /// The model that answers in the place of the one that was asked.
+    #[must_use]
+    pub fn substitute(&self) -> Option<Arc<str>> {
+        self.served_by.clone()
     }
 
     /// The next piece; `None` when the answer has ended.
@@ -120,7 +158,10 @@ impl OutputStream {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Result<Output, GenerationError>> {
-        self.0.next().await
+        match self.first.take() {
+            Some(first) => Some(Ok(first)),
+            None => self.rest.next().await,
+        }
     }
 
     /// Waits for the whole answer.

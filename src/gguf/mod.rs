@@ -27,6 +27,7 @@ pub use error::{Damage, GgufError, printable};
 pub use file_type::file_type_name;
 pub use geometry::Geometry;
 pub use limits::{MAX_EXPERTS, MAX_LAYERS};
+pub use map::name_broken_maps;
 pub use ssm::SsmGeometry;
 pub use tensor::{TENSOR_TYPES, TensorInfo, TensorType};
 pub use tokenizer::Tokenizer;

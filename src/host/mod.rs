@@ -5,18 +5,22 @@
 
 mod cores;
 pub mod cpu;
+mod disk;
 mod gpu;
 mod machine;
 mod memory;
+mod nvml;
 mod process;
 mod system;
 
 pub use cores::{numa_nodes, physical_cores};
+pub use disk::free_bytes;
 pub use gpu::{Gpu, GpuId, gpus};
 pub use machine::{Described, Machine};
 pub use memory::{Memory, memory};
-pub use process::resident_bytes;
-pub use system::{processor_name, system_name};
+pub use nvml::{GpuUse, gpu_use};
+pub use process::{ProcessUse, process_use, resident_bytes};
+pub use system::{load, processor_name, system_name};
 
 /// The machine that this process runs on.
 ///

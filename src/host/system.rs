@@ -17,3 +17,10 @@ pub fn processor_name() -> String {
 pub fn system_name() -> String {
     System::long_os_version().unwrap_or_else(|| std::env::consts::OS.to_owned())
 }
+
+/// Cores that all programs together kept busy over the last minute; `None` where the system does not tell.
+#[must_use]
+pub fn load() -> Option<f64> {
+    let load = System::load_average().one;
+    (cfg!(unix) && load.is_finite()).then_some(load)
+}

@@ -8,3 +8,4 @@ pub mod log;
 pub(crate) mod modules;
 pub mod mtp;
 pub mod openmp;
+pub mod quantize;

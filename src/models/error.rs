@@ -1,11 +1,13 @@
 //! Why a model cannot be used.
 
+use std::error::Error;
 use std::io;
 
 use crate::demo::UnpackError;
 use crate::gguf::GgufError;
 use crate::memory::KvTypes;
 use crate::plan::PlanError;
+use crate::upstream::StartError;
 
 /// Why a model of the configuration does not start.
 #[derive(Debug, thiserror::Error)]
@@ -42,10 +44,36 @@ pub enum ModelError {
          trained\n  hint: leave `rope` out"
     )]
     Stretched { model: String, own: String },
+    /// It was tried in a process of its own.
+    #[error("model `{model}` cannot be used: {reason}")]
+    Trial { model: String, reason: String },
     #[error("the model does not fit this machine")]
     DoesNotFit(#[source] PlanError),
     #[error("the models do not fit this machine")]
     DoNotFit(#[source] PlanError),
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
+    /// A command that computes needs a file.
+    #[error(
+        "model `{0}` has no file: other servers compute it (`upstream`)\n  hint: `hearth serve` answers for it; this command needs a \
+         model with `path`"
+    )]
+    Elsewhere(String),
+    #[error("model `{model}` of other servers cannot be used")]
+    Upstream { model: String, source: StartError },
+}
+
+impl ModelError {
+    /// What it says, with its causes.
+    #[must_use]
+    pub fn whole(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
 }

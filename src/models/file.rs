@@ -41,6 +41,7 @@ fn path_of(config: &ModelConfig, source: &ModelSource) -> Result<PathBuf, ModelE
             model: config.name.clone(),
             source,
         }),
+        ModelSource::Upstream => Err(ModelError::Elsewhere(config.name.clone())),
     }
 }
 

@@ -25,6 +25,18 @@ pub(super) fn stretched(config: &ModelConfig, trained: u32) -> u32 {
         .map_or(trained, |factor| (f64::from(trained) * f64::from(factor)) as u32)
 }
 
+/// What is known of a model whose file cannot be read.
+pub(super) fn unknown(config: &ModelConfig) -> ModelInfo {
+    ModelInfo {
+        role: config.role.clone(),
+        aliases: config.aliases.clone(),
+        context: config.context.unwrap_or(0),
+        template_variables: config.chat_template_kwargs.clone().unwrap_or_default(),
+        sampling: config.sampling.clone(),
+        ..ModelInfo::of_name(&config.name)
+    }
+}
+
 /// Puts together what the configuration and the header say. The context and its slots are the most that there may be; the plan
 /// decides.
 ///

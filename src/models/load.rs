@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use super::attention::requests;
 use super::error::ModelError;
-use super::file::{Prepared, in_file, prepare};
-use super::info::stretched;
-use super::registry::Registry;
-use crate::config::{Config, DraftConfig, DraftKind, MemoryConfig, ModelConfig};
+use super::file::{Prepared, in_file, open, prepare};
+use super::info::{describe, stretched, unknown};
+use super::member::Member;
+use super::residents::{Resident, beside};
+use super::trial::Trials;
+use crate::config::{Config, DraftConfig, DraftKind, LoadAt, MemoryConfig, ModelConfig, ModelSource};
 use crate::engine::local::{
     self, ALL_LAYERS, DraftSource, DraftSpec, EmbeddingSpec, LoadSpec, LocalEngine, Placement, SavedSequences,
 };
-use crate::engine::{ModelInfo, Pooling, TokenEngine};
+use crate::engine::{Health, ModelInfo, Pooling};
 use crate::experts::heat::{HeatMap, heat_file};
 use crate::experts::policy::{PolicyConfig, PolicyKind};
 use crate::experts::{CacheConfig, Capacity, Device, ExpertCache};
@@ -24,6 +26,7 @@ use crate::host::{self, GpuId, Machine};
 use crate::memory::{Kind, KvTypes, Tier};
 use crate::plan::{self, Context, Embeddings, Experts, ModelPlan, Plan, Threads};
 use crate::telemetry::Metrics;
+use crate::upstream;
 
 /// One engine whose model loads, for commands that work without a server.
 #[derive(Debug)]
@@ -59,26 +62,173 @@ pub fn plan_one(model: &Prepared<'_>, memory: &MemoryConfig) -> Result<Plan, Mod
     plan::plan(&machine, memory, &requests).map_err(ModelError::DoesNotFit)
 }
 
-/// Plans where the models of a configuration go and starts their engines; the weights load in the background.
+/// The models of a configuration before any engine is started.
+pub(super) struct Begun<'c> {
+    pub(super) members: Vec<Arc<Member>>,
+    /// Those that are loaded at start-up and can be, with their places among the members.
+    startup: Vec<(usize, Prepared<'c>)>,
+    plan: Option<Plan>,
+}
+
+/// Inspects the models of a configuration and plans where those go that are loaded at start-up. Those that cannot be used do not
+/// stop the others.
 ///
 /// # Errors
-/// [`ModelError`] for the first model that cannot be used, or when not all fit.
-pub fn start_all(config: &Config, metrics: &Metrics) -> Result<Registry, ModelError> {
-    let prepared = config.models.iter().map(prepare).collect::<Result<Vec<_>, _>>()?;
+/// [`ModelError`] when no model can be used, with what is wrong with the first, or when not all fit.
+pub(super) fn begin<'c>(config: &'c Config, metrics: &Metrics) -> Result<Begun<'c>, ModelError> {
     let machine = machine();
-    let requests = requests(&prepared, &machine)?;
-    let plan = plan::plan(&machine, &config.memory, &requests).map_err(ModelError::DoNotFit)?;
-    for advice in &plan.advice {
-        tracing::warn!("{advice}");
+    let mut members = Vec::with_capacity(config.models.len());
+    let (mut startup, mut wanted) = (Vec::new(), Vec::new());
+    let mut failures = Vec::new();
+    for (place, model) in config.models.iter().enumerate() {
+        if model.load == LoadAt::Demand || model.source == ModelSource::Upstream {
+            members.push(without_engine(model, metrics));
+            continue;
+        }
+        let candidate = prepare(model).and_then(|candidate| {
+            let request = requests(std::slice::from_ref(&candidate), &machine)?;
+            Ok((candidate, request))
+        });
+        members.push(match candidate {
+            Ok((candidate, request)) => {
+                wanted.extend(request);
+                let info = candidate.info.clone();
+                startup.push((place, candidate));
+                Member::absent(model.clone(), info, Health::Loading { progress: 0.0 })
+            }
+            Err(error) => {
+                let reason = error.whole();
+                failures.push((model.name.as_str(), reason.clone(), error));
+                Member::absent(model.clone(), outline(model), Health::Failed { reason })
+            }
+        });
     }
-    let models = prepared.into_iter().zip(&plan.models);
-    let engines = models
-        .map(|(model, planned)| {
-            let engine = start_planned(model, config, planned, &plan, metrics)?;
-            Ok(Arc::new(engine) as Arc<dyn TokenEngine>)
-        })
-        .collect::<Result<Vec<_>, ModelError>>()?;
-    Ok(Registry::new(engines, config.server.strict_models).with_presets(&config.presets))
+    if failures.len() == members.len()
+        && let Some((_, _, error)) = failures.into_iter().next()
+    {
+        return Err(error);
+    }
+    let plan = match startup.is_empty() {
+        true => None,
+        false => Some(plan::plan(&machine, &config.memory, &wanted).map_err(ModelError::DoNotFit)?),
+    };
+    for member in &members {
+        if let Health::Failed { reason } = member.health() {
+            tracing::error!(model = member.config.name, reason, "the model is not available");
+        }
+    }
+    Ok(Begun {
+        members: members.into_iter().map(Arc::new).collect(),
+        startup,
+        plan,
+    })
+}
+
+impl Begun<'_> {
+    /// Tries the files that hearth has not seen before. Models whose file fails are left out, which changes no plan: the others
+    /// have their places. Blocks.
+    pub(super) fn try_files(&mut self, trials: &Trials) {
+        self.startup.retain(|(place, model)| match trials.pass(model) {
+            Ok(()) => true,
+            Err(error) => {
+                self.members[*place].fail(&error);
+                false
+            }
+        });
+    }
+
+    /// Whether there is nothing to be tried.
+    pub(super) fn is_tried(&self, trials: &Trials) -> bool {
+        self.startup.iter().all(|(_, model)| trials.knows(model))
+    }
+
+    /// Starts the engines; the weights load in the background.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(super) fn start(self, config: &Config, metrics: &Metrics) -> Result<(), ModelError> {
+        let Some(plan) = self.plan else { return Ok(()) };
+        for advice in &plan.advice {
+            tracing::warn!("{advice}");
+        }
+        for (place, model) in self.startup {
+            let name = &model.config.name;
+            let Some(planned) = plan.models.iter().find(|planned| planned.name == *name) else {
+                continue;
+            };
+            self.members[place].show_engine(start_planned(model, config, planned, &plan, metrics)?, false);
+        }
+        Ok(())
+    }
+}
+
+/// What comes of loading a model beside others.
+pub(super) enum Attempt<'c> {
+    Started(Box<LocalEngine>),
+    /// There is not enough memory.
+    DoesNotFit {
+        error: ModelError,
+        /// Whether it would be enough if so much were given back.
+        fits: Box<dyn Fn(Resident) -> bool + 'c>,
+    },
+}
+
+/// Plans a model for what loaded ones leave, and starts its engine; the weights load in the background.
+///
+/// # Errors
+/// [`ModelError`] when the model cannot be used.
+pub(super) fn start_beside<'c>(
+    model: &ModelConfig,
+    config: &'c Config,
+    residents: &[Resident],
+    trials: Option<&Trials>,
+    metrics: &Metrics,
+) -> Result<Attempt<'c>, ModelError> {
+    let prepared = prepare(model)?;
+    if let Some(trials) = trials {
+        trials.pass(&prepared)?;
+    }
+    let now = machine();
+    let request = requests(std::slice::from_ref(&prepared), &now)?;
+    let loaded = Resident::sum(residents);
+    let plan_without = move |leaving: Resident| {
+        let (machine, memory) = beside(now.clone(), config.memory, loaded, leaving);
+        plan::plan(&machine, &memory, &request)
+    };
+    match plan_without(Resident::default()) {
+        Ok(plan) => {
+            for advice in &plan.advice {
+                tracing::warn!("{advice}");
+            }
+            let engine = start_planned(prepared, config, &plan.models[0], &plan, metrics)?;
+            Ok(Attempt::Started(Box::new(engine)))
+        }
+        Err(error) => Ok(Attempt::DoesNotFit {
+            error: ModelError::DoesNotFit(error),
+            fits: Box::new(move |leaving| plan_without(leaving).is_ok()),
+        }),
+    }
+}
+
+/// A model that is not in memory, or one that other servers compute.
+pub(super) fn without_engine(config: &ModelConfig, metrics: &Metrics) -> Member {
+    if config.source != ModelSource::Upstream {
+        return Member::absent(config.clone(), outline(config), Health::Unloaded);
+    }
+    match upstream::start(config, metrics) {
+        Ok(upstream) => Member::elsewhere(config.clone(), upstream),
+        Err(source) => {
+            let model = config.name.clone();
+            let reason = ModelError::Upstream { model, source }.whole();
+            Member::absent(config.clone(), unknown(config), Health::Failed { reason })
+        }
+    }
+}
+
+/// What is told of a model that is not in memory: what its file says, or nearly nothing if it cannot be read.
+fn outline(config: &ModelConfig) -> ModelInfo {
+    let described = open(config).ok().and_then(|gguf| describe(config, &gguf).ok());
+    described.unwrap_or_else(|| unknown(config))
 }
 
 /// Starts one model of a configuration; the weights load in the background. With `experts_in_ram` the experts of so many

@@ -5,18 +5,28 @@
 //! The [`Registry`] has the models that are served and their presets; [`find`] is the one rule by which a name, an alias or a
 //! role means one.
 
+mod absent;
 mod attention;
 mod error;
+mod fallback;
 mod file;
 mod info;
+mod live;
 mod load;
+mod member;
 mod names;
 mod registry;
+mod reload;
+mod residents;
+mod trial;
 
 pub use attention::requests;
 pub use error::ModelError;
 pub use file::{Prepared, open, prepare};
 pub use info::describe;
-pub use load::{Started, machine, plan_one, start, start_all};
+pub use live::{LifecycleError, Models};
+pub use load::{Started, machine, plan_one, start};
 pub use names::{Named, find};
 pub use registry::{Model, ModelFailure, Preset, Registry, Target, UnknownModel};
+pub use reload::Reloaded;
+pub use trial::{Trials, trial_model};

@@ -2,28 +2,35 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
-use futures_util::future::{join_all, select_all};
 
 use super::names::{Named, find};
 use crate::config::PresetConfig;
-use crate::engine::{Health, ModelInfo, TokenEngine};
+use crate::engine::{ModelInfo, TokenEngine};
 use crate::generation::{ChatBackend, LocalBackend};
 
-/// A model that is served: what answers conversations, and the engine below it.
+/// A model that is served: what answers conversations, and the engine below it. Loading a model anew makes another `Model`.
 pub struct Model {
     pub engine: Arc<dyn TokenEngine>,
     pub chat: Arc<dyn ChatBackend>,
+    /// Cloned by each [`Target`].
+    in_use: Arc<()>,
 }
 
 impl Model {
     /// A model whose conversations are rendered with its own template.
     #[must_use]
     pub fn new(engine: Arc<dyn TokenEngine>) -> Self {
+        let chat = Arc::new(LocalBackend::new(engine.clone()));
+        Self::with_chat(engine, chat)
+    }
+
+    /// A model whose conversations are somebody else's business.
+    #[must_use]
+    pub fn with_chat(engine: Arc<dyn TokenEngine>, chat: Arc<dyn ChatBackend>) -> Self {
         Self {
-            chat: Arc::new(LocalBackend::new(engine.clone())),
             engine,
+            chat,
+            in_use: Arc::default(),
         }
     }
 
@@ -37,7 +44,14 @@ impl Model {
         &self.info().name
     }
 
-    fn failure(&self, reason: &str) -> ModelFailure {
+    /// Whether a request is being prepared, waits or is computed.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        let slots = self.engine.slots();
+        Arc::strong_count(&self.in_use) > 1 || slots.busy > 0 || slots.waiting > 0
+    }
+
+    pub(super) fn failure(&self, reason: &str) -> ModelFailure {
         ModelFailure {
             model: self.name().to_owned(),
             reason: reason.to_owned(),
@@ -51,22 +65,57 @@ pub struct Preset {
     pub model: Arc<Model>,
 }
 
-/// What a name means.
-#[derive(Clone, Copy)]
-pub struct Target<'r> {
-    pub model: &'r Arc<Model>,
+/// What a name means. The model is not unloaded while somebody has a target.
+#[derive(Clone)]
+pub struct Target {
+    pub model: Arc<Model>,
     /// Where the name is that of a preset.
-    pub preset: Option<&'r Preset>,
+    pub preset: Option<Arc<Preset>>,
+    chat: Arc<dyn ChatBackend>,
+    /// For [`Model::is_busy`].
+    _in_use: Arc<()>,
 }
 
-impl<'r> Target<'r> {
+impl Target {
+    fn new(model: &Arc<Model>, preset: Option<&Arc<Preset>>) -> Self {
+        Self {
+            model: model.clone(),
+            preset: preset.cloned(),
+            chat: model.chat.clone(),
+            _in_use: model.in_use.clone(),
+        }
+    }
+
+    /// What answers: the model, and where it cannot those that stand in for it.
+    #[must_use]
+    pub fn chat(&self) -> &Arc<dyn ChatBackend> {
+        &self.chat
+    }
+
+    /// The same, but that something else answers.
+    pub(super) fn answered_by(self, chat: Arc<dyn ChatBackend>) -> Self {
+        Self { chat, ..self }
+    }
+
     /// What answers call it: the model, or the preset.
     #[must_use]
-    pub fn name(&self) -> &'r str {
-        match self.preset {
+    pub fn name(&self) -> &str {
+        match &self.preset {
             Some(preset) => &preset.config.name,
             None => self.model.name(),
         }
+    }
+}
+
+impl From<&Arc<Model>> for Target {
+    fn from(model: &Arc<Model>) -> Self {
+        Self::new(model, None)
+    }
+}
+
+impl From<&Arc<Preset>> for Target {
+    fn from(preset: &Arc<Preset>) -> Self {
+        Self::new(&preset.model, Some(preset))
     }
 }
 
@@ -74,7 +123,16 @@ impl<'r> Target<'r> {
 #[derive(Clone, Copy)]
 enum Candidate<'r> {
     Model(&'r Arc<Model>),
-    Preset(&'r Preset),
+    Preset(&'r Arc<Preset>),
+}
+
+impl Candidate<'_> {
+    fn target(self) -> Target {
+        match self {
+            Self::Model(model) => model.into(),
+            Self::Preset(preset) => preset.into(),
+        }
+    }
 }
 
 impl Named for Candidate<'_> {
@@ -118,11 +176,11 @@ pub struct ModelFailure {
     pub reason: String,
 }
 
-/// Models and presets, and which of them are to be seen. Cheap to clone.
+/// Models and presets as they are at one moment, and which of them are to be seen. Cheap to clone.
 #[derive(Clone)]
 pub struct Registry {
     all: Arc<[Arc<Model>]>,
-    presets: Arc<[Preset]>,
+    presets: Arc<[Arc<Preset>]>,
     /// The one model of a listener of its own; `None` shows all.
     only: Option<Arc<Model>>,
     /// A model must be asked for by one of its names.
@@ -133,9 +191,9 @@ impl Registry {
     /// These models, the first of them for who names none. `strict`: a name that nobody has is refused even where there is
     /// only one model.
     #[must_use]
-    pub fn new(engines: impl IntoIterator<Item = Arc<dyn TokenEngine>>, strict: bool) -> Self {
+    pub fn new(models: impl IntoIterator<Item = Arc<Model>>, strict: bool) -> Self {
         Self {
-            all: engines.into_iter().map(|engine| Arc::new(Model::new(engine))).collect(),
+            all: models.into_iter().collect(),
             presets: Arc::new([]),
             only: None,
             strict,
@@ -147,10 +205,10 @@ impl Registry {
     pub fn with_presets(self, presets: &[PresetConfig]) -> Self {
         let preset = |config: &PresetConfig| {
             let index = find(self.all.iter().map(|model| model.info()), Some(&config.model))?;
-            Some(Preset {
+            Some(Arc::new(Preset {
                 config: config.clone(),
                 model: self.all.get(index)?.clone(),
-            })
+            }))
         };
         Self {
             presets: presets.iter().filter_map(preset).collect(),
@@ -184,8 +242,8 @@ impl Registry {
     }
 
     /// The presets of the models that are to be seen.
-    pub fn presets(&self) -> impl Iterator<Item = &Preset> + Clone {
-        let seen = |preset: &&Preset| match &self.only {
+    pub fn presets(&self) -> impl Iterator<Item = &Arc<Preset>> + Clone {
+        let seen = |preset: &&Arc<Preset>| match &self.only {
             Some(only) => Arc::ptr_eq(only, &preset.model),
             None => true,
         };
@@ -197,15 +255,11 @@ impl Registry {
     ///
     /// # Errors
     /// When nothing that is to be seen has the name.
-    pub fn named(&self, name: Option<&str>) -> Result<Target<'_>, UnknownModel> {
+    pub fn named(&self, name: Option<&str>) -> Result<Target, UnknownModel> {
         let models = self.models().iter().map(Candidate::Model);
         let mut candidates = models.chain(self.presets().map(Candidate::Preset));
         match find(candidates.clone(), name).and_then(|index| candidates.nth(index)) {
-            Some(Candidate::Model(model)) => Ok(Target { model, preset: None }),
-            Some(Candidate::Preset(preset)) => Ok(Target {
-                model: &preset.model,
-                preset: Some(preset),
-            }),
+            Some(found) => Ok(found.target()),
             None => {
                 let models = self.models().iter().map(|model| model.name());
                 let known = models.chain(self.presets().map(|preset| preset.config.name.as_str()));
@@ -222,7 +276,7 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Registry::named`].
-    pub fn resolve(&self, name: Option<&str>) -> Result<Target<'_>, UnknownModel> {
+    pub fn resolve(&self, name: Option<&str>) -> Result<Target, UnknownModel> {
         let unknown = match self.named(name) {
             Ok(target) => return Ok(target),
             Err(unknown) => unknown,
@@ -240,49 +294,9 @@ impl Registry {
                          `strict_models = true` in [server] refuses such requests)"
                     );
                 }
-                Ok(Target {
-                    model: only,
-                    preset: None,
-                })
+                Ok(only.into())
             }
             _ => Err(unknown),
         }
-    }
-
-    /// Waits until all models are loaded, or one has failed.
-    ///
-    /// # Errors
-    /// The first failure.
-    pub async fn loaded(&self) -> Result<(), ModelFailure> {
-        for model in self.all.iter() {
-            let mut state = model.engine.watch_health();
-            // An engine that is gone has said why before.
-            let settled = state.wait_for(|health| !matches!(health, Health::Loading { .. })).await;
-            if let Ok(Health::Failed { reason }) = settled.as_deref() {
-                return Err(model.failure(reason));
-            }
-        }
-        Ok(())
-    }
-
-    /// Resolves when a model fails; never otherwise. There must be a model.
-    pub async fn first_failure(&self) -> ModelFailure {
-        let watches = self.all.iter().map(|model| {
-            Box::pin(async move {
-                let mut state = model.engine.watch_health();
-                let failed = state.wait_for(|health| matches!(health, Health::Failed { .. })).await;
-                match failed.as_deref() {
-                    Ok(Health::Failed { reason }) => model.failure(reason),
-                    // The engine is gone without a failure.
-                    _ => std::future::pending().await,
-                }
-            })
-        });
-        select_all(watches).await.0
-    }
-
-    /// Stops taking requests, and waits until all models have ended theirs, for `grace` at most.
-    pub async fn shutdown(&self, grace: Duration) {
-        join_all(self.all.iter().map(|model| model.engine.shutdown(grace))).await;
     }
 }

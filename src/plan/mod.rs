@@ -27,6 +27,7 @@ pub use memory::{BATCH, Context, Prediction, predict};
 pub use outcome::{Estimate, Experts, ModelPlan, Plan, PlanError, TierUse};
 pub use request::{Choices, Embeddings, ModelRequest, Stretch};
 pub use shape::{Component, LayerShape, ModelShape};
+pub use speed::RAM_BANDWIDTH;
 pub use threads::{Threads, threads};
 pub use why::Why;
 

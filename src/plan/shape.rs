@@ -201,30 +201,35 @@ impl ModelShape {
     /// # Errors
     /// [`GgufError::Model`] when the header does not describe a model.
     pub fn read(gguf: &Gguf) -> Result<Self, GgufError> {
-        let geometry = gguf.geometry()?;
+        Ok(Self::with_tensors(gguf, &gguf.geometry()?, gguf.tensors()))
+    }
+
+    /// As if the tensors of a file with this geometry were these: the same ones, of other data types.
+    #[must_use]
+    pub fn with_tensors(gguf: &Gguf, geometry: &Geometry, tensors: &[TensorInfo]) -> Self {
         let mut layers = vec![LayerShape::default(); geometry.layers as usize];
         let mut outer = BTreeMap::new();
         let mut head = (geometry.mtp_layers > 0).then(LayerShape::default);
-        for tensor in gguf.tensors() {
-            let component = Component::of(tensor, &geometry);
+        for tensor in tensors {
+            let component = Component::of(tensor, geometry);
             if let (Some(head), Some((number, rest))) = (&mut head, block(&tensor.name))
                 && number == geometry.layers
             {
-                head.add(rest, tensor, Component::within(rest, &geometry), &geometry);
+                head.add(rest, tensor, Component::within(rest, geometry), geometry);
             }
             let layer = block(&tensor.name)
                 .and_then(|(number, rest)| Some((layers.get_mut(usize::try_from(number).ok()?)?, rest)));
             match layer {
-                Some((layer, rest)) => layer.add(rest, tensor, component, &geometry),
+                Some((layer, rest)) => layer.add(rest, tensor, component, geometry),
                 None => *outer.entry(component).or_default() += tensor.bytes,
             }
         }
-        let window = sliding::layers(gguf, &geometry);
+        let window = sliding::layers(gguf, geometry);
         for (number, layer) in layers.iter_mut().enumerate() {
-            layer.add_fused(&geometry);
+            layer.add_fused(geometry);
             layer.sliding = window.get(number).copied().unwrap_or(false);
         }
-        Ok(Self {
+        Self {
             layers,
             mtp_layers: geometry.mtp_layers,
             head,
@@ -238,8 +243,8 @@ impl ModelShape {
             experts_per_token: geometry.experts_per_token,
             ssm: geometry.ssm,
             sliding_window: geometry.sliding_window.filter(|_| window.contains(&true)),
-            architecture: geometry.architecture,
-        })
+            architecture: geometry.architecture.clone(),
+        }
     }
 
     fn outer(&self, component: Component) -> u64 {

@@ -11,7 +11,7 @@ use crate::host::Gpu;
 use crate::memory::Tier;
 
 /// Bytes per second that dual-channel DDR5 reached in a measurement (62 GB/s).
-const RAM_BANDWIDTH: f64 = 62e9;
+pub const RAM_BANDWIDTH: f64 = 62e9;
 /// The bandwidth of a GPU that is not in the list, and of one in unified memory.
 const GPU_BANDWIDTH: f64 = 500e9;
 const UNIFIED_BANDWIDTH: f64 = 273e9;

@@ -1,7 +1,7 @@
 //! Data types by tensor: simplified versions of the mixes of `llama-quantize`.
 
 use super::SyntheticError;
-use crate::gguf::TensorType;
+use crate::gguf::{TensorInfo, TensorType};
 
 /// A mix of data types.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,6 +91,30 @@ impl Mix {
         })
     }
 
+    /// The tensors of a model with so many layers, as they would be in a file of this mix. Offsets are those of the file that they
+    /// are from.
+    ///
+    /// # Errors
+    /// Rows that fit no data type.
+    pub fn retype(&self, tensors: &[TensorInfo], layers: u32) -> Result<Vec<TensorInfo>, SyntheticError> {
+        let tied = !tensors.iter().any(|tensor| tensor.name == "output.weight");
+        let retyped = tensors.iter().map(|tensor| {
+            let (purpose, layer) = purpose(tensor, tied);
+            let kind = match purpose {
+                // As it is: llama-quantize leaves these alone.
+                Use::Exact => tensor.kind,
+                purpose => self.choose(purpose, layer, layers, tensor.shape[0])?,
+            };
+            let bytes = tensor.elements() / kind.block * kind.bytes;
+            Ok(TensorInfo {
+                kind,
+                bytes,
+                ..tensor.clone()
+            })
+        });
+        retyped.collect()
+    }
+
     /// The type of a tensor in a layer with rows of `row` weights.
     pub(super) fn choose(&self, purpose: Use, layer: u32, layers: u32, row: u64) -> Result<TensorType, SyntheticError> {
         let sensitive = |base| if precise(layer, layers) { self.better } else { base };
@@ -104,6 +128,29 @@ impl Mix {
         };
         fitting(wanted, row)
     }
+}
+
+/// What a tensor is for, by its name, and its layer.
+fn purpose(tensor: &TensorInfo, tied: bool) -> (Use, u32) {
+    let name = tensor.name.as_str();
+    let layer = name
+        .strip_prefix("blk.")
+        .and_then(|rest| rest.split('.').next()?.parse().ok());
+    let exact = tensor.dimensions < 2
+        || !name.ends_with(".weight")
+        || ["_norm.", "ffn_gate_inp", "ssm_conv1d"]
+            .iter()
+            .any(|part| name.contains(part));
+    let purpose = match name {
+        _ if exact => Use::Exact,
+        "output.weight" => Use::Output,
+        "token_embd.weight" if tied => Use::Output,
+        _ if name.contains("ffn_down_exps") => Use::ExpertDown,
+        _ if name.contains("_exps") => Use::Expert,
+        _ if name.contains("attn_v.") || name.contains("ffn_down") => Use::Sensitive,
+        _ => Use::Weight,
+    };
+    (purpose, layer.unwrap_or(0))
 }
 
 /// The layers whose sensitive tensors `llama-quantize` keeps more precise: the first and last eighth, and every third

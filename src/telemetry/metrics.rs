@@ -1,11 +1,15 @@
 //! All metric families, in one place. Names, labels and buckets follow vLLM's, with the prefix `hearth_`.
 
-use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
+
+use super::http::HttpMetrics;
+use super::registry::register;
+use super::upstream::{Families, UpstreamMetrics};
+use crate::build_info;
 
 const TIME_TO_FIRST_TOKEN: &[f64] = &[
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
@@ -19,7 +23,11 @@ const REQUEST_TIME: &[f64] = &[
     1920.0, 7680.0,
 ];
 
-/// The registry and the families that carry a `model` label.
+/// How requests end: the values of `finish_reason`.
+const ENDS: [&str; 4] = ["stop", "length", "error", "cancelled"];
+
+/// The registry and the families that are written as things happen. Those that are read when somebody scrapes are where they are
+/// read, in the API.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
@@ -30,34 +38,33 @@ pub struct Metrics {
     generation_tokens: IntCounterVec,
     draft_tokens: IntCounterVec,
     accepted_tokens: IntCounterVec,
-    running: IntGaugeVec,
-    waiting: IntGaugeVec,
-    slots: IntGaugeVec,
-    loaded: IntGaugeVec,
+    refused: IntCounterVec,
+    prompt_store_errors: IntCounterVec,
+    load_seconds: GaugeVec,
     time_to_first_token: HistogramVec,
     inter_token: HistogramVec,
     e2e: HistogramVec,
     queue_time: HistogramVec,
     prefill_time: HistogramVec,
     decode_time: HistogramVec,
-    http_requests: IntCounterVec,
+    pub http: HttpMetrics,
+    upstream: Families,
 }
 
 /// The series of one model: handles that cost one atomic operation each.
 #[derive(Debug, Clone)]
 pub struct ModelMetrics {
     requests: IntCounterVec,
+    refused: IntCounterVec,
     model: String,
+    pub prompt_store_errors: IntCounter,
     pub prompt_tokens: IntCounter,
     pub cached_tokens: IntCounter,
     pub prompt_cache: IntGauge,
     pub generation_tokens: IntCounter,
     pub draft_tokens: IntCounter,
     pub accepted_tokens: IntCounter,
-    pub running: IntGauge,
-    pub waiting: IntGauge,
-    pub slots: IntGauge,
-    pub loaded: IntGauge,
+    pub load_seconds: Gauge,
     pub time_to_first_token: Histogram,
     pub inter_token: Histogram,
     pub e2e: Histogram,
@@ -88,12 +95,30 @@ impl Metrics {
             let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
             register(&registry, HistogramVec::new(opts, &["model"]))
         };
+        let load_seconds = Opts::new("hearth_model_load_seconds", "How long the last load of the model took.");
+        let build = Opts::new("hearth_build_info", "What was built: always 1, the labels say it.")
+            .const_label("version", build_info::VERSION)
+            .const_label("commit", build_info::COMMIT)
+            .const_label("features", build_info::features())
+            .const_label("llama_cpp_sys", build_info::LLAMA_CPP_SYS);
+        register(&registry, IntGauge::with_opts(build)).set(1);
         Self {
             requests: counter(
                 "hearth_requests_total",
                 "Requests that ended, by how they ended: stop, length, error, cancelled.",
                 &["model", "finish_reason"],
             ),
+            refused: counter(
+                "hearth_requests_refused_total",
+                "Requests that were not queued, by the reason; queue_full is a 429.",
+                &["model", "reason"],
+            ),
+            prompt_store_errors: counter(
+                "hearth_prompt_store_errors_total",
+                "Times that prompts could not be kept on disk for the next run, or not be read.",
+                &["model"],
+            ),
+            load_seconds: register(&registry, GaugeVec::new(load_seconds, &["model"])),
             prompt_tokens: counter(
                 "hearth_prompt_tokens_total",
                 "Prompt tokens of requests that got a slot, cached ones included.",
@@ -118,13 +143,6 @@ impl Metrics {
                 "hearth_spec_decode_num_accepted_tokens_total",
                 "Guesses that were right.",
                 &["model"],
-            ),
-            running: gauge("hearth_requests_running", "Requests that hold a slot."),
-            waiting: gauge("hearth_requests_waiting", "Requests in the queue."),
-            slots: gauge("hearth_slots", "Slots: sequences that can be computed at once."),
-            loaded: gauge(
-                "hearth_model_loaded",
-                "1 when the model can answer, 0 while it loads or after it failed.",
             ),
             time_to_first_token: histogram(
                 "hearth_time_to_first_token_seconds",
@@ -156,11 +174,8 @@ impl Metrics {
                 "From the first token to the last.",
                 REQUEST_TIME,
             ),
-            http_requests: counter(
-                "hearth_http_requests_total",
-                "HTTP responses, by route and status.",
-                &["route", "status"],
-            ),
+            http: HttpMetrics::new(&registry),
+            upstream: Families::new(&registry),
             registry,
         }
     }
@@ -169,19 +184,23 @@ impl Metrics {
     #[must_use]
     pub fn model(&self, model: &str) -> ModelMetrics {
         let labels = &[model];
+        // At zero, so that the first of them is a step that alerts see.
+        for how in ENDS {
+            self.requests.with_label_values(&[model, how]);
+        }
+        self.refused.with_label_values(&[model, "queue_full"]);
         ModelMetrics {
             requests: self.requests.clone(),
+            refused: self.refused.clone(),
             model: model.to_owned(),
+            prompt_store_errors: self.prompt_store_errors.with_label_values(labels),
             prompt_tokens: self.prompt_tokens.with_label_values(labels),
             cached_tokens: self.cached_tokens.with_label_values(labels),
             prompt_cache: self.prompt_cache.with_label_values(labels),
             draft_tokens: self.draft_tokens.with_label_values(labels),
             accepted_tokens: self.accepted_tokens.with_label_values(labels),
             generation_tokens: self.generation_tokens.with_label_values(labels),
-            running: self.running.with_label_values(labels),
-            waiting: self.waiting.with_label_values(labels),
-            slots: self.slots.with_label_values(labels),
-            loaded: self.loaded.with_label_values(labels),
+            load_seconds: self.load_seconds.with_label_values(labels),
             time_to_first_token: self.time_to_first_token.with_label_values(labels),
             inter_token: self.inter_token.with_label_values(labels),
             e2e: self.e2e.with_label_values(labels),
@@ -191,11 +210,15 @@ impl Metrics {
         }
     }
 
-    /// Counts one HTTP response. `route` is the route's pattern, never the raw path.
-    pub fn count_http(&self, route: &str, status: u16) {
-        self.http_requests
-            .with_label_values(&[route, &status.to_string()])
-            .inc();
+    /// The series of a server that computes a model; `replica` is its host and port.
+    #[must_use]
+    pub fn upstream(&self, model: &str, replica: &str) -> UpstreamMetrics {
+        self.upstream.replica(model, replica)
+    }
+
+    /// Counts a request for `model` that another one answered.
+    pub fn count_fallback(&self, model: &str, to: &str, reason: &str) {
+        self.upstream.fallback(model, to, reason).inc();
     }
 
     /// The exposition in Prometheus' text format, with further families that have series.
@@ -204,6 +227,10 @@ impl Metrics {
         let mut families = self.registry.gather();
         families.extend(further);
         families.sort_by(|a, b| a.name().cmp(b.name()));
+        for family in &mut families {
+            // For people who read it; `gather` has done so with its own.
+            family.mut_metric().sort_by(|a, b| a.get_label().cmp(b.get_label()));
+        }
         let mut out = Vec::new();
         // Writing to memory cannot fail, and a family without series is skipped by `gather`.
         let _ = TextEncoder::new().encode(&families, &mut out);
@@ -216,15 +243,11 @@ impl ModelMetrics {
     pub fn count_request(&self, how: &str) {
         self.requests.with_label_values(&[self.model.as_str(), how]).inc();
     }
-}
 
-/// Registers a family whose name and labels are constants of this file.
-fn register<C: Collector + Clone + 'static>(registry: &Registry, family: prometheus::Result<C>) -> C {
-    let family = family.expect("metric names and labels are valid constants");
-    registry
-        .register(Box::new(family.clone()))
-        .expect("metric names are distinct");
-    family
+    /// Counts a request that was not queued; `reason` is one of a few words, never a text of the request.
+    pub fn count_refused(&self, reason: &str) {
+        self.refused.with_label_values(&[self.model.as_str(), reason]).inc();
+    }
 }
 
 #[cfg(test)]
@@ -242,7 +265,7 @@ mod tests {
             "# TYPE hearth_time_to_first_token_seconds histogram",
             "hearth_generation_tokens_total{model=\"m\"} 3",
             "hearth_requests_total{finish_reason=\"stop\",model=\"m\"} 1",
-            "hearth_requests_waiting{model=\"m\"} 0",
+            "hearth_requests_total{finish_reason=\"cancelled\",model=\"m\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "missing {line} in\n{text}");
         }

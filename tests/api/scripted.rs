@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use hearth::api::{State, bind};
-use hearth::config::{PresetConfig, ServerConfig};
+use hearth::api::{Keys, State, Tls, bind};
+use hearth::config::{Config, KeyConfig, MemoryConfig, PresetConfig, ServerConfig};
 use hearth::engine::{
     EngineError, Event, EventStream, FinishReason, GenerateRequest, Health, ModelFile, ModelInfo, PrefillProgress,
     Prompt, SamplingOverrides, SlotCounts, Timings, Token, TokenEngine, Usage,
 };
-use hearth::models::Registry;
+use hearth::models::{Model, Models, Registry};
 use hearth::telemetry::Metrics;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -262,6 +262,8 @@ fn engine(name: &str, health: Health, left: Sender<Instant>) -> Arc<dyn TokenEng
 pub struct Api {
     pub address: SocketAddr,
     pub own: SocketAddr,
+    pub admin: Option<SocketAddr>,
+    pub tls: Option<Tls>,
     pub left: Receiver<Instant>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -279,15 +281,20 @@ impl Api {
 
     /// With more than the usual settings of the server.
     pub fn configured(second: Health, config: ServerConfig) -> Self {
-        Self::whole(second, config, Vec::new())
+        Self::whole(second, config, Vec::new(), Vec::new())
     }
 
     /// With presets.
     pub fn with_presets(presets: Vec<PresetConfig>) -> Self {
-        Self::whole(Health::Ready, ServerConfig::default(), presets)
+        Self::whole(Health::Ready, ServerConfig::default(), presets, Vec::new())
     }
 
-    fn whole(second: Health, config: ServerConfig, presets: Vec<PresetConfig>) -> Self {
+    /// For clients with keys.
+    pub fn locked(config: ServerConfig, keys: Vec<KeyConfig>, presets: Vec<PresetConfig>) -> Self {
+        Self::whole(Health::Ready, config, presets, keys)
+    }
+
+    fn whole(second: Health, config: ServerConfig, presets: Vec<PresetConfig>, keys: Vec<KeyConfig>) -> Self {
         let (sender, left) = channel();
         let engines = vec![
             engine("first", Health::Ready, sender.clone()),
@@ -302,13 +309,28 @@ impl Api {
             shutdown_grace: Duration::from_secs(20),
             ..config
         };
-        let bound = bind(host, 0, &[("second", 0)]).unwrap();
-        let (address, own) = (bound.address, bound.own[0].1);
+        let bound = bind(host, 0, &[("second", 0)]).unwrap().secured(&config).unwrap();
+        let (address, own, admin, tls) = (bound.address, bound.own[0].1, bound.admin, bound.tls());
+        let keys = Keys::new(&Config {
+            server: config.clone(),
+            memory: MemoryConfig::default(),
+            models: Vec::new(),
+            presets: presets.clone(),
+            keys,
+        });
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let models = Registry::new(engines, config.strict_models).with_presets(&presets);
-                let servers = bound.start(&State::new(models, Metrics::new()), &config).unwrap();
+                let stopping = engines.iter().any(|engine| engine.health() == Health::ShuttingDown);
+                let models = engines.into_iter().map(|engine| Arc::new(Model::new(engine)));
+                let models = Registry::new(models, config.strict_models).with_presets(&presets);
+                let models = Models::fixed(models, Metrics::new());
+                let servers = bound
+                    .start(&State::new(models.clone(), Metrics::new()).with_keys(keys), &config)
+                    .unwrap();
+                if stopping {
+                    models.shutdown(Duration::ZERO).await;
+                }
                 let handles: Vec<_> = servers.iter().map(actix_web::dev::Server::handle).collect();
                 let running = actix_web::rt::spawn(futures_util::future::join_all(servers));
                 let _ = stopped.await;
@@ -319,6 +341,8 @@ impl Api {
         Self {
             address,
             own,
+            admin,
+            tls,
             left,
             stop: Some(stop),
             thread: Some(thread),

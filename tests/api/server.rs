@@ -51,7 +51,7 @@ fn health_is_that_of_all_models() {
             (&body["error"]["code"], &body["error"]["type"]),
             (&json!(503), &json!("unavailable_error"))
         );
-        assert_eq!(body["models"][0]["status"]["value"], "ready");
+        assert_eq!(body["models"][0]["status"]["value"], "loaded");
         assert_eq!(body["models"][1]["status"]["progress"], 0.25);
     }
     assert_eq!(api.get("/livez").0, 200);
@@ -131,8 +131,8 @@ fn responses_carry_a_request_id_and_unknown_paths_are_told() {
     assert_eq!(api.get(CHAT).0, 405);
     let text = client().get(api.url("/metrics")).send().unwrap().text().unwrap();
     assert!(
-        text.contains("hearth_http_requests_total{route=\"/livez\",status=\"200\"} 1")
-            && text.contains("hearth_http_requests_total{route=\"other\",status=\"404\"} 1"),
+        text.contains("hearth_http_requests_total{method=\"GET\",route=\"/livez\",status=\"200\"} 1")
+            && text.contains("hearth_http_requests_total{method=\"GET\",route=\"other\",status=\"404\"} 1"),
         "{text}"
     );
 }

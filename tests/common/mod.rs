@@ -20,7 +20,7 @@ pub struct Server {
     pub address: SocketAddr,
     /// Serve one model each.
     pub own: Vec<SocketAddr>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Server {
@@ -35,8 +35,38 @@ impl Server {
         Self::configured(&text, 3, None)
     }
 
-    /// A configuration with so many listeners; `limit` is the address space that the process may have, in KiB.
+    /// A configuration with so many listeners; `limit` is the address space that the process may have, in KiB. Waits until the
+    /// models are ready.
     pub fn configured(text: &str, listeners: usize, limit: Option<u64>) -> Self {
+        let server = Self::begin(text, listeners, limit);
+        server.wait_until_ready();
+        server
+    }
+
+    pub fn wait_until_ready(&self) {
+        let deadline = Instant::now() + Duration::from_secs(300);
+        while self.get("/readyz").0 != 200 {
+            assert!(Instant::now() < deadline, "the server is not ready after five minutes");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// One listener, with these variables, whatever becomes of the models; what it logs is kept.
+    pub fn logged(text: &str, variables: &[(&str, std::ffi::OsString)]) -> Self {
+        Self::spawn(text, 1, None, variables)
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// The same as [`Server::configured`], whatever becomes of the models.
+    pub fn begin(text: &str, listeners: usize, limit: Option<u64>) -> Self {
+        Self::spawn(text, listeners, limit, &[])
+    }
+
+    fn spawn(text: &str, listeners: usize, limit: Option<u64>, variables: &[(&str, std::ffi::OsString)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("models.toml");
         std::fs::write(&config, text).unwrap();
@@ -49,16 +79,21 @@ impl Server {
                 shell
             }
         };
+        let log = match variables {
+            [] => Stdio::inherit(),
+            _ => std::fs::File::create(folder.path().join("log")).unwrap().into(),
+        };
         let mut child = command
             .args(["serve", "--config"])
             .arg(&config)
             .args(["--threads", "2"])
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(log)
             .env("HEARTH_LOG", "warn,llama-cpp-2=error")
             .env("HEARTH_CACHE", command::cache())
             // Each further arena of glibc's allocator takes 64 MiB of address space, and how many there are is a matter of luck.
             .env("MALLOC_ARENA_MAX", "1")
+            .envs(variables.iter().cloned())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -71,18 +106,17 @@ impl Server {
                 .map(|text| text.trim().parse::<SocketAddr>().unwrap());
             addresses.extend(found);
         }
-        let server = Self {
+        Self {
             child,
             address: addresses[0],
             own: addresses[1..].to_vec(),
-            _folder: folder,
-        };
-        let deadline = Instant::now() + Duration::from_secs(300);
-        while server.get("/readyz").0 != 200 {
-            assert!(Instant::now() < deadline, "the server is not ready after five minutes");
-            std::thread::sleep(Duration::from_millis(50));
+            folder,
         }
-        server
+    }
+
+    /// Writes another configuration, which the server has not read yet.
+    pub fn configure(&self, text: &str) {
+        std::fs::write(self.folder.path().join("models.toml"), text).unwrap();
     }
 
     /// The process.

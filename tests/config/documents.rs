@@ -169,8 +169,10 @@ fn variables_and_flags_are_unique_and_keys_are_described() {
             "[memory]" => "Memory",
             "[[model]]" => "Model",
             "[[preset]]" => "Preset",
+            "[[key]]" => "Key",
             "[model.draft]" => "Draft",
             "[model.rope]" => "Rope",
+            "[[model.upstream]]" => "Upstream",
             _ => "Experts",
         };
         assert!(schema_keys(table).contains(key.name), "{key:?}");

@@ -104,6 +104,39 @@ fn mistakes_one_by_one() {
             &(model("") + &model("")),
             "the name `a` is already taken by the name at line 2",
         ),
+        (
+            &model("upstream = { base_url = \"http://box/v1\" }"),
+            "a model has `path` or `upstream`, not both",
+        ),
+        (
+            "[[model]]\nname = \"a\"\nupstream = []\n",
+            "`upstream` is an empty list",
+        ),
+        (
+            "[[model]]\nname = \"a\"\nupstream = { model = \"x\" }\n",
+            "[[model.upstream]] has no `base_url`",
+        ),
+        (
+            "[[model]]\nname = \"a\"\nupstream = [{ base_url = \"box:80\" }]\n",
+            "`base_url` must begin with http:// or https://, but begins with box:",
+        ),
+        (
+            &model("fallback = [\"b\"]"),
+            "`fallback` has `b`, but there is no such [[model]]",
+        ),
+        (
+            &model("fallback = [\"a\"]"),
+            "`fallback` has `a`, which is the model itself",
+        ),
+        (
+            &(model("fallback = [\"b\"]") + &model("fallback = [\"a\"]").replacen("\"a\"", "\"b\"", 1)),
+            "`fallback` goes round in a circle: a -> b -> a",
+        ),
+        (
+            &model("fallback_on = [\"overload\"]"),
+            "`fallback_on` must be a list of \"overloaded\", \"load_failed\", \"engine_error\", \"timeout\", \
+             \"maintenance\", but has \"overload\"",
+        ),
     ];
     for (text, expected) in cases {
         let found = messages(text);
@@ -193,4 +226,22 @@ fn who_may_ask_and_what_samples() {
         let text = sampling(text).expect_err(text).to_string();
         assert!(text.contains(expect), "{text}");
     }
+}
+
+/// What stands in for a model lets its file be missing.
+#[test]
+fn a_missing_file_of_a_model_with_a_fallback_is_a_warning() {
+    let text = "[[model]]\nname = \"a\"\npath = \"no-such.gguf\"\nfallback = [\"b\"]\n[[model]]\nname = \"b\"\n\
+                upstream = { base_url = \"http://box/v1\", api_key_env = \"NOT_SET\" }\n";
+    let loaded = parse(text).expect("only warnings");
+    let warnings = loaded.warnings.to_string();
+    assert!(
+        warnings.contains("no-such.gguf") && warnings.contains("NOT_SET"),
+        "{warnings}"
+    );
+    // What is shown is a configuration again.
+    let shown = loaded.to_toml();
+    assert!(shown.contains("[[model.upstream]]"), "{shown}");
+    let again = parse(&shown).expect("what was shown");
+    assert_eq!(again.config.models, loaded.config.models);
 }

@@ -1,5 +1,7 @@
 //! `/health`, `/livez`, `/readyz` and `/version`.
 
+use std::time::Duration;
+
 use actix_web::HttpResponse;
 use actix_web::http::header::RETRY_AFTER;
 use actix_web::web::{Data, ServiceConfig};
@@ -8,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::api::routing::get;
 use crate::api::state::State;
-use crate::engine::Health;
+use crate::engine::{Health, TokenEngine};
 use crate::host::cpu::Cpu;
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -36,20 +38,53 @@ pub(in crate::api) enum ModelStatus {
         /// 0 to 1.
         progress: f32,
     },
-    Ready,
+    Loaded,
+    /// Not in memory; a request for it may load it.
+    Unloaded,
+    Maintenance,
+    /// It has work and computes nothing.
+    Stuck {
+        seconds: u64,
+    },
     Failed {
+        reason: String,
+    },
+    /// The server that computes it does not answer, which may pass.
+    Unreachable {
         reason: String,
     },
     ShuttingDown,
 }
 
-impl From<Health> for ModelStatus {
-    fn from(health: Health) -> Self {
-        match health {
+impl ModelStatus {
+    /// The state of a model whose engine may be silent for `watchdog` while it has work; zero for any time.
+    pub(in crate::api) fn of(engine: &dyn TokenEngine, watchdog: Duration) -> Self {
+        let silence = engine.silence();
+        if !watchdog.is_zero() && silence >= watchdog {
+            return Self::Stuck {
+                seconds: silence.as_secs(),
+            };
+        }
+        match engine.health() {
             Health::Loading { progress } => Self::Loading { progress },
-            Health::Ready => Self::Ready,
+            Health::Ready => Self::Loaded,
+            Health::Unloaded => Self::Unloaded,
+            Health::Maintenance => Self::Maintenance,
             Health::Failed { reason } => Self::Failed { reason },
+            Health::Unreachable { reason } => Self::Unreachable { reason },
             Health::ShuttingDown => Self::ShuttingDown,
+        }
+    }
+
+    /// How bad it is; 0 is well.
+    fn rank(&self) -> u32 {
+        match self {
+            // Who asks for an unloaded one has it loaded; a model in maintenance is so because somebody wants it.
+            Self::Loaded | Self::Unloaded | Self::Maintenance => 0,
+            Self::Loading { .. } | Self::Unreachable { .. } => 1,
+            Self::ShuttingDown => 2,
+            Self::Stuck { .. } => 3,
+            Self::Failed { .. } => 4,
         }
     }
 }
@@ -85,34 +120,42 @@ struct NamedStatus<'h> {
     )
 )]
 pub(super) async fn ready(state: Data<State>) -> HttpResponse {
-    let health = state.health();
-    // What is worst decides: only loading passes by itself.
-    let rank = |health: &Health| match health {
-        Health::Ready => 0,
-        Health::Loading { .. } => 1,
-        Health::ShuttingDown => 2,
-        Health::Failed { .. } => 3,
+    let registry = state.registry();
+    let watchdog = state.models().watchdog();
+    let statuses = registry.models().iter().map(|model| NamedStatus {
+        model: model.name(),
+        status: ModelStatus::of(&*model.engine, watchdog),
+    });
+    let statuses: Vec<_> = statuses.collect();
+    let loaded = statuses.iter().any(|named| named.status == ModelStatus::Loaded);
+    // A server that is away keeps nobody from the models that are here, and where others answer for a model, that is as good.
+    let excused = |named: &NamedStatus<'_>| match named.status {
+        ModelStatus::Unreachable { .. } => loaded || state.models().has_fallback(named.model),
+        ModelStatus::Failed { .. } => state.models().has_fallback(named.model),
+        _ => false,
     };
-    let Some((_, worst)) = health
+    // What is worst decides: only loading passes by itself.
+    let Some(worst) = statuses
         .iter()
-        .filter(|(_, health)| rank(health) > 0)
-        .max_by_key(|(_, health)| rank(health))
+        .filter(|named| !excused(named))
+        .map(|named| &named.status)
+        .filter(|status| status.rank() > 0)
+        .max_by_key(|status| status.rank())
     else {
         return HttpResponse::Ok().json(WELL);
     };
     let message = match worst {
-        Health::Ready | Health::Loading { .. } => "Loading model".to_owned(),
-        Health::ShuttingDown => "The server is shutting down".to_owned(),
-        Health::Failed { reason } => format!("A model is not available: {reason}"),
+        ModelStatus::Failed { reason } | ModelStatus::Unreachable { reason } => {
+            format!("A model is not available: {reason}")
+        }
+        ModelStatus::Stuck { seconds } => format!("A model has computed nothing for {seconds} s although it has work"),
+        ModelStatus::ShuttingDown => "The server is shutting down".to_owned(),
+        _ => "Loading model".to_owned(),
     };
     let mut response = HttpResponse::ServiceUnavailable();
-    if !matches!(worst, Health::Failed { .. }) {
+    if !matches!(worst, ModelStatus::Failed { .. }) {
         response.insert_header((RETRY_AFTER, "2"));
     }
-    let models = health.iter().map(|(model, health)| NamedStatus {
-        model,
-        status: health.clone().into(),
-    });
     response.json(NotReady {
         error: NotReadyDetail {
             message,
@@ -120,7 +163,7 @@ pub(super) async fn ready(state: Data<State>) -> HttpResponse {
             param: (),
             code: 503,
         },
-        models: models.collect(),
+        models: statuses,
     })
 }
 

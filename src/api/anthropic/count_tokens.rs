@@ -30,9 +30,9 @@ pub(super) struct TokenCount {
     responses((status = 200, description = "How long the prompt of the conversation is.", body = TokenCount))
 )]
 pub(super) async fn count(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
-    let target = state.open(&mut body)?;
+    let target = state.open(&mut body).await?;
     let request = body::work(body, 0, request::read_to_count).await?;
-    let conversation = presets::begin(target, request.conversation);
-    let input_tokens = token_count::of_conversation(target.model, conversation).await?;
+    let conversation = presets::begin(&target, request.conversation);
+    let input_tokens = token_count::of_conversation(&target.model, conversation).await?;
     Ok(HttpResponse::Ok().json(TokenCount { input_tokens }))
 }

@@ -12,6 +12,7 @@ use crate::api::described::ServerSentEvent;
 use crate::api::error::ApiError;
 use crate::api::events;
 use crate::api::presets;
+use crate::api::respond::served_by;
 use crate::api::state::State;
 use crate::generation::ChatRequest;
 
@@ -33,7 +34,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     ))
 )]
 pub(super) async fn create(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
-    let target = state.open(&mut body)?;
+    let target = state.open(&mut body).await?;
     let request = body::work(body, 0, request::read).await?;
     let parameters = request.parameters;
     let mut options = parameters.options()?;
@@ -43,12 +44,16 @@ pub(super) async fn create(state: Data<State>, mut body: Body) -> Result<HttpRes
     options.progress = parameters.streams();
     let request = ChatRequest {
         options,
-        conversation: presets::begin(target, request.conversation),
+        conversation: presets::begin(&target, request.conversation),
     };
-    let outputs = target.model.chat.chat(request).await?;
-    if parameters.streams() {
-        return Ok(events::sse(outputs, Stream::new(target.name())));
-    }
-    let completion = outputs.collect().await?;
-    Ok(HttpResponse::Ok().json(Message::new(target.name()).complete(completion)))
+    let outputs = target.chat().chat(request).await?;
+    let substitute = outputs.substitute();
+    let name = substitute.as_deref().unwrap_or(target.name());
+    let response = if parameters.streams() {
+        events::sse(outputs, Stream::new(name))
+    } else {
+        let completion = outputs.collect().await?;
+        HttpResponse::Ok().json(Message::new(name).complete(completion))
+    };
+    Ok(served_by(substitute.as_deref(), response))
 }

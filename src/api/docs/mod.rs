@@ -6,7 +6,9 @@ use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY};
 use actix_web::web::{Bytes, ServiceConfig};
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::{ContentBuilder, Info, OpenApi, OpenApiBuilder, Paths, Ref, RefOr, ResponseBuilder};
 
 use super::routing::get;
@@ -39,10 +41,15 @@ const ALSO_AT: [(&str, &str); 10] = [
 const ANTHROPIC: &str = "anthropic";
 
 /// Errors that any request may be answered with.
-const ERRORS: [(&str, &str); 4] = [
+const ERRORS: [(&str, &str); 5] = [
+    (
+        "401",
+        "The server asks for a key, and the request has none of its keys.",
+    ),
     (
         "403",
-        "The request comes from a web page that may not use the server, or is for a foreign host name.",
+        "The key is not for this, or the request comes from a web page that may not use the server, or is for a foreign host \
+         name.",
     ),
     ("404", "There is no such model."),
     ("500", "An error inside hearth; its log says more."),
@@ -57,7 +64,10 @@ const BODY_ERRORS: [(&str, &str); 4] = [
     ),
     ("408", "The body arrives too slowly."),
     ("413", "The body is larger than `body_limit`."),
-    ("429", "The queue is full; `Retry-After` says when to try again."),
+    (
+        "429",
+        "The queue is full, or the key has asked enough; `Retry-After` says when to try again.",
+    ),
 ];
 
 /// The error of requests with a query.
@@ -115,10 +125,16 @@ fn describe() -> OpenApi {
             add_errors(operation);
         }
     }
-    let schemes = [(
-        "bearer",
-        SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build()),
-    )];
+    let schemes = [
+        (
+            "bearer",
+            SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build()),
+        ),
+        (
+            "x-api-key",
+            SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-Api-Key"))),
+        ),
+    ];
     if let Some(components) = &mut api.components {
         for (name, scheme) in schemes {
             components.add_security_scheme(name, scheme);
@@ -128,6 +144,7 @@ fn describe() -> OpenApi {
     api.security = Some(vec![
         SecurityRequirement::default(),
         SecurityRequirement::new("bearer", [""; 0]),
+        SecurityRequirement::new("x-api-key", [""; 0]),
     ]);
     api
 }

@@ -53,8 +53,8 @@ struct CountedTokens {
 )]
 pub(super) async fn count(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
     let mut body = body?;
-    let target = state.open(&mut body)?;
-    let conversation = presets::begin(target, conversation::read(body).await?);
+    let target = state.open(&mut body).await?;
+    let conversation = presets::begin(&target, conversation::read(body).await?);
     let prompt = target.model.chat.render(conversation).await?;
     let tokens = target.model.engine.tokenize(prompt, true, true).await?;
     Ok(HttpResponse::Ok().json(CountedTokens {

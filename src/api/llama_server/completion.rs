@@ -19,11 +19,12 @@ use crate::api::error::ApiError;
 use crate::api::parameters::Parameters;
 use crate::api::prompts;
 use crate::api::requests::CompletionRequest;
+use crate::api::respond::served_by;
 use crate::api::state::State;
 use crate::api::stream::{chunk, event_stream};
 use crate::engine::{EngineError, TokenEngine};
 use crate::generation::{BiasTarget, Options, Segment, TextPrompt, TextRequest};
-use crate::models::Model;
+use crate::models::{Model, Target};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -44,9 +45,9 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 )]
 pub(super) async fn complete(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
     let mut body = body?;
-    let model = state.open(&mut body)?.model;
+    let target = state.open(&mut body).await?;
     let prompts = prompts::read(&without_objects(body.field("prompt"))?)?;
-    answer(model, body, prompts).await
+    answer(&target, body, prompts).await
 }
 
 /// A prompt may stand in an object, beside images and sounds.
@@ -73,10 +74,11 @@ fn without_objects(prompt: &Value) -> Result<Value, ApiError> {
 
 /// Answers prompts by what the rest of the body says.
 pub(super) async fn answer(
-    model: &Arc<Model>,
+    target: &Target,
     mut body: Body,
     prompts: Vec<TextPrompt>,
 ) -> Result<HttpResponse, LlamaError> {
+    let model = &target.model;
     let info = model.info();
     let fields = Fields::take(&mut body, info.parallel)?;
     let parameters = Parameters::of(&body)?;
@@ -90,13 +92,15 @@ pub(super) async fn answer(
     };
     let settings = settings(&*model.engine, &options, &fields, streams).await?;
     let mut running = Vec::with_capacity(prompts.len() * fields.count);
+    let mut substitute = None;
     for prompt in &prompts {
         for _ in 0..fields.count {
             let request = TextRequest {
                 prompts: vec![prompt.clone()],
                 options: options.clone(),
             };
-            let outputs = model.chat.continue_text(request).await?;
+            let outputs = target.chat().continue_text(request).await?;
+            substitute = substitute.or_else(|| outputs.substitute());
             running.push(Running::new(outputs, Cut::new(fields.indent, fields.time)));
         }
     }
@@ -106,19 +110,22 @@ pub(super) async fn answer(
     }
     let answers = Answers {
         model: model.clone(),
+        name: substitute.as_deref().unwrap_or(model.name()).to_owned(),
         fields,
         settings,
         prompts: texts,
     };
+    let by = substitute.as_deref();
     if streams {
-        return Ok(event_stream(answers.stream(running)));
+        return Ok(served_by(by, event_stream(answers.stream(running))));
     }
     let wholes = running.into_iter().enumerate();
     let mut wholes = try_join_all(wholes.map(|(index, running)| answers.whole(index, running))).await?;
-    Ok(match wholes.len() {
+    let response = match wholes.len() {
         1 => HttpResponse::Ok().json(wholes.remove(0)),
         _ => HttpResponse::Ok().json(wholes),
-    })
+    };
+    Ok(served_by(by, response))
 }
 
 async fn settings(
@@ -148,7 +155,11 @@ async fn prompt_text(engine: &dyn TokenEngine, prompt: &TextPrompt) -> Result<St
     let Some(Segment::Text(_)) = prompt.0.first() else {
         return Ok(text);
     };
-    let begin = engine.tokenize(String::new(), true, true).await?;
+    let begin = match engine.tokenize(String::new(), true, true).await {
+        // Only who computes the model knows.
+        Err(EngineError::NotSupported { .. } | EngineError::Unavailable { .. }) => return Ok(text),
+        begin => begin?,
+    };
     let begin = engine.token_pieces(begin).await?.concat();
     Ok(String::from_utf8_lossy(&begin).into_owned() + &text)
 }
@@ -156,6 +167,8 @@ async fn prompt_text(engine: &dyn TokenEngine, prompt: &TextPrompt) -> Result<St
 /// All answers to a request.
 struct Answers {
     model: Arc<Model>,
+    /// Of the model that answers.
+    name: String,
     fields: Fields,
     settings: Settings,
     /// Each has `fields.count` answers.
@@ -166,7 +179,7 @@ impl Answers {
     fn about(&self, index: usize) -> About<'_> {
         let prompt = self.prompts.get(index / self.fields.count);
         About {
-            model: self.model.name(),
+            model: &self.name,
             context: self.model.info().context,
             settings: &self.settings,
             prompt: prompt.map_or("", String::as_str),

@@ -47,9 +47,10 @@ struct Embedding {
 )]
 pub(super) async fn embed(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
     let mut body = body?;
-    let engine = state.open(&mut body)?.model.engine.clone();
+    let target = state.open(&mut body).await?;
+    let engine = &target.model.engine;
     if engine.pooling().is_none() {
-        return Err(not_made("embeddings", &*engine));
+        return Err(not_made("embeddings", &**engine));
     }
     let norm = match body.field("embd_normalize") {
         Value::Null => Norm::Euclidean,
@@ -160,7 +161,7 @@ struct Scored {
 )]
 pub(super) async fn rerank(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
     let mut body = body?;
-    let target = state.open(&mut body)?;
+    let target = state.open(&mut body).await?;
     if target.model.engine.pooling() != Some(Pooling::Rank) {
         return Err(not_made("ranks of documents", &*target.model.engine));
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -14,7 +14,7 @@ use crate::generation::GenerationError;
 
 /// An error on its way to a client of llama-server.
 #[derive(Debug)]
-pub(super) struct LlamaError(ApiError);
+pub(in crate::api) struct LlamaError(ApiError);
 
 /// An error in llama-server's form.
 #[derive(Debug, Serialize, ToSchema)]
@@ -99,6 +99,10 @@ impl ResponseError for LlamaError {
         let mut response = HttpResponse::build(self.status_code()).json(self.body());
         if let Some(seconds) = self.0.retry_after() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status_code() == StatusCode::UNAUTHORIZED {
+            let how = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(WWW_AUTHENTICATE, how);
         }
         if self.0.closes() {
             response

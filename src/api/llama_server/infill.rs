@@ -57,7 +57,8 @@ struct Chunk {
 )]
 pub(super) async fn infill(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
     let mut body = body?;
-    let model = state.open(&mut body)?.model;
+    let target = state.open(&mut body).await?;
+    let model = &target.model;
     let engine = &*model.engine;
     let Some(marks) = engine.infill_tokens()? else {
         let message = format!(
@@ -77,7 +78,7 @@ pub(super) async fn infill(state: Data<State>, body: Result<Body, LlamaError>) -
     }
     let parts = Parts::read(engine, &marks, request).await?;
     let prompt = parts.prompt(&marks, Shares::of(model.info().context));
-    answer(model, body, vec![TextPrompt(vec![Segment::Tokens(prompt)])]).await
+    answer(&target, body, vec![TextPrompt(vec![Segment::Tokens(prompt)])]).await
 }
 
 /// What the prompt is made of, in tokens.

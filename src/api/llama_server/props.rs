@@ -9,6 +9,7 @@ use utoipa::IntoParams;
 
 use super::error::{LlamaError, LlamaErrorBody};
 use super::settings::Settings;
+use crate::api::keys::Caller;
 use crate::api::openai::models;
 use crate::api::routing::get;
 use crate::api::state::State;
@@ -72,8 +73,14 @@ struct Modalities {
     params(PropsOf),
     responses((status = 200, description = "Facts and defaults.", body = Value))
 )]
-pub(super) async fn props(state: Data<State>, wanted: Query<PropsOf>) -> Result<HttpResponse, LlamaError> {
-    let model = state.named(wanted.model.as_deref().unwrap_or_default())?.model;
+pub(super) async fn props(
+    state: Data<State>,
+    wanted: Query<PropsOf>,
+    caller: Caller,
+) -> Result<HttpResponse, LlamaError> {
+    let target = state.named(wanted.model.as_deref().unwrap_or_default())?;
+    caller.check(&target)?;
+    let model = &target.model;
     let info = model.info();
     let sampling = info.sampling.clone().resolve(Vec::new()).map_err(EngineError::from)?;
     Ok(HttpResponse::Ok().json(Props {

@@ -8,6 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{LlamaError, LlamaErrorBody};
 use crate::api::body::Body;
 use crate::api::error::ApiError;
+use crate::api::keys::Caller;
 use crate::api::routing::get;
 use crate::api::state::State;
 use crate::engine::{SlotAction, SlotOutcome, SlotState};
@@ -87,8 +88,14 @@ impl Slot {
     params(SlotsOf),
     responses((status = 200, description = "The slots in their order.", body = Vec<Value>))
 )]
-pub(super) async fn slots(state: Data<State>, wanted: Query<SlotsOf>) -> Result<HttpResponse, LlamaError> {
-    let model = state.named(wanted.model.as_deref().unwrap_or_default())?.model;
+pub(super) async fn slots(
+    state: Data<State>,
+    wanted: Query<SlotsOf>,
+    caller: Caller,
+) -> Result<HttpResponse, LlamaError> {
+    let target = state.named(wanted.model.as_deref().unwrap_or_default())?;
+    caller.check(&target)?;
+    let model = &target.model;
     let (context, states) = (model.info().context, model.engine.slot_states());
     let no_slot = wanted.fail_on_no_slot.as_deref().is_some_and(|value| !value.is_empty());
     if no_slot && states.iter().all(|state| state.busy) {

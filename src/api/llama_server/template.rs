@@ -30,8 +30,8 @@ struct Applied {
 )]
 pub(super) async fn apply(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
     let mut body = body?;
-    let target = state.open(&mut body)?;
-    let conversation = presets::begin(target, conversation::read(body).await?);
+    let target = state.open(&mut body).await?;
+    let conversation = presets::begin(&target, conversation::read(body).await?);
     let prompt = target.model.chat.render(conversation).await?;
     Ok(HttpResponse::Ok().json(Applied { prompt }))
 }

@@ -127,7 +127,8 @@ impl From<Vec<u8>> for Piece {
 pub(super) async fn tokenize(state: Data<State>, body: Result<Body, LlamaError>) -> Result<HttpResponse, LlamaError> {
     let mut body = body?;
     let request: Tokenize = body.read()?;
-    let engine = state.open(&mut body)?.model.engine.clone();
+    let target = state.open(&mut body).await?;
+    let engine = target.model.engine.clone();
     drop(body);
     let bytes = request.content.bytes();
     if bytes > limits::TOKENIZE_BYTES {
@@ -237,7 +238,8 @@ pub(super) async fn detokenize(state: Data<State>, body: Result<Body, LlamaError
         return Err(ApiError::field("tokens", message).into());
     }
     let request: Detokenize = body.read()?;
-    let engine = state.open(&mut body)?.model.engine.clone();
+    let target = state.open(&mut body).await?;
+    let engine = target.model.engine.clone();
     drop(body);
     let tokens = Arc::new(request.tokens);
     let vocabulary = engine.info().vocabulary;

@@ -177,7 +177,8 @@ pub(super) async fn stats(state: Data<State>, wanted: Query<Wanted>) -> Result<H
     let models = match &wanted.model {
         Some(name) => vec![ModelExperts::of(&*state.named(name)?.model.engine, detail)],
         None => state
-            .served()
+            .registry()
+            .models()
             .iter()
             .map(|served| ModelExperts::of(&*served.engine, detail))
             .collect(),
@@ -296,12 +297,16 @@ pub(super) struct Wish {
 pub(super) async fn change(state: Data<State>, body: Body) -> Result<HttpResponse, ApiError> {
     let wish: Wish = body.read()?;
     let engine = match body.model()? {
-        Some(name) => &state.named(name)?.model.engine,
+        Some(name) => state.named(name)?.model.engine.clone(),
         // Whoever has one cache means that one.
         None => {
-            let mut with_cache = state.served().iter().filter(|served| served.engine.experts().is_some());
+            let registry = state.registry();
+            let mut with_cache = registry
+                .models()
+                .iter()
+                .filter(|served| served.engine.experts().is_some());
             match (with_cache.next(), with_cache.next()) {
-                (Some(served), None) => &served.engine,
+                (Some(served), None) => served.engine.clone(),
                 (None, _) => return Err(no_cache()),
                 _ => {
                     return Err(ApiError::field(
@@ -333,7 +338,7 @@ pub(super) async fn change(state: Data<State>, body: Body) -> Result<HttpRespons
     match engine.change_experts(change) {
         None => Err(no_cache()),
         Some(Err(error)) => Err(ApiError::bad_body(error.to_string())),
-        Some(Ok(())) => Ok(HttpResponse::Ok().json(ModelExperts::of(&**engine, Detail::Summary))),
+        Some(Ok(())) => Ok(HttpResponse::Ok().json(ModelExperts::of(&*engine, Detail::Summary))),
     }
 }
 

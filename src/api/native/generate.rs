@@ -40,7 +40,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     ))
 )]
 pub(super) async fn generate(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
-    let target = state.open(&mut body)?;
+    let target = state.open(&mut body).await?;
     let parameters = Parameters::of(&body)?;
     let shape = Text {
         model: target.name().to_owned(),
@@ -50,7 +50,7 @@ pub(super) async fn generate(state: Data<State>, mut body: Body) -> Result<HttpR
 }
 
 /// Begins what the body asks for.
-pub(super) async fn submit(target: Target<'_>, body: Body) -> Result<OutputStream, ApiError> {
+pub(super) async fn submit(target: Target, body: Body) -> Result<OutputStream, ApiError> {
     let options = Parameters::of(&body)?.options()?;
     if options.choices != 1 {
         let message = "this endpoint gives one choice; /v1/completions gives several";
@@ -59,11 +59,11 @@ pub(super) async fn submit(target: Target<'_>, body: Body) -> Result<OutputStrea
     let outputs = if boolean(&body, "raw")? {
         let prompts = vec![prompts::read_one(body.field("prompt"))?];
         drop(body);
-        target.model.chat.continue_text(TextRequest { prompts, options }).await
+        target.chat().continue_text(TextRequest { prompts, options }).await
     } else {
-        let conversation = presets::begin(target, conversation_of(&body)?);
+        let conversation = presets::begin(&target, conversation_of(&body)?);
         drop(body);
-        target.model.chat.chat(ChatRequest { conversation, options }).await
+        target.chat().chat(ChatRequest { conversation, options }).await
     };
     outputs.map_err(|error| ApiError::from(error).about("prompt"))
 }
@@ -145,6 +145,10 @@ impl Text {
 impl Shape for Text {
     type Whole = Generated;
     type Chunk = Event;
+
+    fn served_by(&mut self, model: &str) {
+        model.clone_into(&mut self.model);
+    }
 
     fn whole(&self, completion: Completion) -> Generated {
         let Completion { choices, totals } = completion;

@@ -88,7 +88,8 @@ pub(super) async fn memory(state: Data<State>) -> Result<HttpResponse, ApiError>
     let (resident, machine) = block(|| (host::resident_bytes(), host::machine()))
         .await
         .map_err(|error| ApiError::internal(error.to_string()))?;
-    let models = state.served().iter();
+    let registry = state.registry();
+    let models = registry.models().iter();
     let models = models.map(|served| ModelMemory::of(served.name(), served.engine.memory().as_ref()));
     let devices = machine.devices.into_iter().map(|device| Device {
         name: device.name,

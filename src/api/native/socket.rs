@@ -13,11 +13,13 @@ use futures_util::StreamExt;
 use futures_util::future::{FutureExt, LocalBoxFuture};
 use serde::Serialize;
 use tokio::time::interval_at;
+use tracing::Instrument;
 use utoipa::ToSchema;
 
 use super::generate;
 use crate::api::body::Body;
 use crate::api::error::{ApiError, ErrorBody};
+use crate::api::keys::Caller;
 use crate::api::openai::conversation;
 use crate::api::parameters::Parameters;
 use crate::api::presets;
@@ -105,10 +107,11 @@ pub(super) async fn open(request: HttpRequest, payload: Payload, state: Data<Sta
     let socket = Socket {
         state,
         session,
+        caller: Caller::of(&request),
         running: None,
         heard: Instant::now(),
     };
-    actix_web::rt::spawn(socket.serve(messages));
+    actix_web::rt::spawn(socket.serve(messages).in_current_span());
     Ok(response)
 }
 
@@ -127,6 +130,7 @@ enum Stage {
 struct Socket {
     state: Data<State>,
     session: Session,
+    caller: Caller,
     running: Option<Running>,
     /// When the client was last heard of.
     heard: Instant,
@@ -197,7 +201,7 @@ impl Socket {
     /// Takes a request, or a cancel.
     async fn take(&mut self, text: Bytes) -> Result<(), End> {
         let body = match Body::parse(text).await {
-            Ok(body) => body,
+            Ok(body) => body.with_caller(self.caller.clone()),
             Err(error) => return self.fail(&error).await,
         };
         match body.field("type").as_str() {
@@ -225,14 +229,13 @@ impl Socket {
     }
 
     fn start(&self, mut body: Body) -> Result<Running, ApiError> {
+        self.caller.count()?;
         body.take("type");
         body.set("stream", true.into());
-        let target = self.state.open(&mut body)?;
-        let model = target.name().to_owned();
+        let model = self.state.resolve(&body)?.name().to_owned();
         let state = self.state.clone();
-        let name = model.clone();
         let starting = async move {
-            let target = state.named(&name)?;
+            let target = state.open(&mut body).await?;
             if body.field("messages").is_null() {
                 return generate::submit(target, body).await;
             }
@@ -240,8 +243,8 @@ impl Socket {
                 return Err(ApiError::field("prompt", "`prompt` and `messages` exclude each other"));
             }
             let options = Parameters::of(&body)?.options()?;
-            let conversation = presets::begin(target, conversation::read(body).await?);
-            Ok(target.model.chat.chat(ChatRequest { conversation, options }).await?)
+            let conversation = presets::begin(&target, conversation::read(body).await?);
+            Ok(target.chat().chat(ChatRequest { conversation, options }).await?)
         };
         Ok(Running {
             model,
@@ -254,6 +257,9 @@ impl Socket {
         match output {
             Next::Started(Ok(outputs)) => {
                 if let Some(running) = &mut self.running {
+                    if let Some(model) = outputs.substitute() {
+                        running.model = model.to_string();
+                    }
                     running.stage = Stage::Answering(outputs);
                 }
                 Ok(())

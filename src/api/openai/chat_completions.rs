@@ -42,7 +42,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     ))
 )]
 pub(in crate::api) async fn complete(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
-    let target = state.open(&mut body)?;
+    let target = state.open(&mut body).await?;
     let parameters = Parameters::of(&body)?;
     if *body.field("echo") == Value::Bool(true) {
         return Err(ApiError::unsupported("echo", "messages in the answer"));
@@ -56,9 +56,9 @@ pub(in crate::api) async fn complete(state: Data<State>, mut body: Body) -> Resu
     let delivery = parameters.delivery();
     let request = ChatRequest {
         options,
-        conversation: presets::begin(target, conversation::read(body).await?),
+        conversation: presets::begin(&target, conversation::read(body).await?),
     };
-    respond(target.model.chat.chat(request).await?, delivery, shape).await
+    respond(target.chat().chat(request).await?, delivery, shape).await
 }
 
 const CHUNK: &str = "chat.completion.chunk";
@@ -268,6 +268,10 @@ impl From<generation::Choice> for Message {
 impl Shape for Chat {
     type Whole = ChatCompletion;
     type Chunk = ChatChunk;
+
+    fn served_by(&mut self, model: &str) {
+        self.envelope.served_by(model);
+    }
 
     fn whole(&self, completion: Completion) -> ChatCompletion {
         let choices = (0..).zip(completion.choices).map(|(index, mut choice)| Choice {

@@ -38,7 +38,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     ))
 )]
 pub(super) async fn complete(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
-    let target = state.open(&mut body)?;
+    let target = state.open(&mut body).await?;
     let parameters = Parameters::of(&body)?;
     let options = parameters.options()?;
     let more: More = body.read()?;
@@ -76,7 +76,7 @@ pub(super) async fn complete(state: Data<State>, mut body: Body) -> Result<HttpR
     }
     let request = TextRequest { prompts, options };
     drop(body);
-    let outputs = target.model.chat.continue_text(request).await;
+    let outputs = target.chat().continue_text(request).await;
     let outputs = outputs.map_err(|error| ApiError::from(error).about("prompt"))?;
     respond(outputs, parameters.delivery(), shape).await
 }
@@ -168,6 +168,10 @@ fn choice(index: usize, text: String, finish_reason: Option<FinishReason>) -> Ch
 impl Shape for Text {
     type Whole = TextCompletion;
     type Chunk = TextCompletion;
+
+    fn served_by(&mut self, model: &str) {
+        self.envelope.served_by(model);
+    }
 
     fn whole(&self, completion: Completion) -> TextCompletion {
         let choices = (0..).zip(completion.choices).map(|(index, whole)| Choice {

@@ -73,7 +73,7 @@ struct EmbeddingUsage {
 )]
 pub(super) async fn embed(state: Data<State>, mut body: Body) -> Result<HttpResponse, ApiError> {
     let options: Options = body.read()?;
-    let target = state.open(&mut body)?;
+    let target = state.open(&mut body).await?;
     let texts = vectors::texts("input", body.field("input"))?;
     drop(body);
     let engine = &target.model.engine;

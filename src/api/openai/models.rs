@@ -1,5 +1,7 @@
 //! `GET /v1/models` and `GET /v1/models/{model}`.
 
+use std::time::Duration;
+
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path, ServiceConfig};
 use serde::Serialize;
@@ -7,6 +9,7 @@ use utoipa::ToSchema;
 
 use crate::api::admin::ModelStatus;
 use crate::api::error::ApiError;
+use crate::api::keys::Caller;
 use crate::api::routing::get;
 use crate::api::state::State;
 use crate::engine::ModelInfo;
@@ -101,20 +104,23 @@ struct Meta {
     path = "/v1/models",
     responses((status = 200, description = "The models of this port, then their presets.", body = ModelList))
 )]
-pub(in crate::api) async fn list(state: Data<State>) -> HttpResponse {
-    let models = state.served().iter().map(|model| Target { model, preset: None });
-    let presets = state.presets().map(|preset| Target {
-        model: &preset.model,
-        preset: Some(preset),
-    });
+pub(in crate::api) async fn list(state: Data<State>, caller: Caller) -> HttpResponse {
+    let (registry, watchdog) = (state.registry(), state.models().watchdog());
+    let sees = |target: &Target| caller.sees(target);
+    let models: Vec<Target> = registry.models().iter().map(Target::from).filter(sees).collect();
+    let presets = registry.presets().map(Target::from).filter(sees);
     HttpResponse::Ok().json(ModelList {
         object: "list",
-        models: state
-            .served()
+        models: models
             .iter()
-            .map(|served| ListedModel::of(served.info()))
+            .map(|served| ListedModel::of(served.model.info()))
             .collect(),
-        data: models.chain(presets).map(Model::of).collect(),
+        data: models
+            .iter()
+            .cloned()
+            .chain(presets)
+            .map(|target| Model::of(&target, watchdog))
+            .collect(),
     })
 }
 
@@ -125,12 +131,14 @@ pub(in crate::api) async fn list(state: Data<State>) -> HttpResponse {
     params(("model" = String, Path, description = "Name, alias or role")),
     responses((status = 200, description = "The model or preset.", body = Model))
 )]
-pub(super) async fn one(state: Data<State>, name: Path<String>) -> Result<HttpResponse, ApiError> {
-    Ok(HttpResponse::Ok().json(Model::of(state.named(&name)?)))
+pub(super) async fn one(state: Data<State>, name: Path<String>, caller: Caller) -> Result<HttpResponse, ApiError> {
+    let target = state.named(&name)?;
+    caller.check(&target)?;
+    Ok(HttpResponse::Ok().json(Model::of(&target, state.models().watchdog())))
 }
 
 impl Model {
-    fn of(target: Target<'_>) -> Self {
+    fn of(target: &Target, watchdog: Duration) -> Self {
         let engine = &target.model.engine;
         let info = engine.info();
         let is_model = target.preset.is_none();
@@ -140,13 +148,13 @@ impl Model {
             object: "model",
             created: info.created,
             owned_by: "hearth",
-            parent: target.preset.map(|preset| preset.model.name().to_owned()),
+            parent: target.preset.as_ref().map(|preset| preset.model.name().to_owned()),
             role: info.role.clone().filter(|_| is_model),
             aliases: info.aliases.iter().filter(|_| is_model).cloned().collect(),
             tags: Vec::new(),
             context_length: info.context,
             max_model_len: info.context,
-            status: engine.health().into(),
+            status: ModelStatus::of(&**engine, watchdog),
             meta: Meta {
                 architecture: info.architecture.clone(),
                 n_ctx: info.context,

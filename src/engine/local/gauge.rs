@@ -8,6 +8,8 @@ use crate::engine::{SlotRequest, SlotState};
 #[derive(Debug, Default)]
 pub(super) struct SlotGauge {
     busy: AtomicBool,
+    /// Tokens that the slot holds.
+    tokens: AtomicU32,
     /// Requests that the engine has taken up to this one, 0 before the first.
     number: AtomicU32,
     prompt: AtomicU32,
@@ -37,6 +39,10 @@ impl SlotGauge {
         self.generated.store(tokens, Ordering::Relaxed);
     }
 
+    pub(super) fn holds(&self, tokens: u32) {
+        self.tokens.store(tokens, Ordering::Relaxed);
+    }
+
     pub(super) fn end(&self) {
         self.busy.store(false, Ordering::Relaxed);
     }
@@ -46,6 +52,7 @@ impl SlotGauge {
         let number = read(&self.number);
         SlotState {
             busy: self.busy.load(Ordering::Relaxed),
+            tokens: read(&self.tokens),
             last: (number > 0).then(|| SlotRequest {
                 number,
                 prompt_tokens: read(&self.prompt),
@@ -69,8 +76,10 @@ mod tests {
         gauge.begin(3, 10, 4, 7);
         gauge.processed(9);
         gauge.generated(2);
+        gauge.holds(11);
         let expect = SlotState {
             busy: true,
+            tokens: 11,
             last: Some(SlotRequest {
                 number: 3,
                 prompt_tokens: 10,

@@ -61,6 +61,7 @@ pub struct LocalEngine {
     info: ModelInfo,
     spec: LoadSpec,
     shared: Arc<Shared>,
+    metrics: ModelMetrics,
     model: Arc<OnceLock<Arc<LlamaModel>>>,
     /// Bytes of text that one token may stand for; counted when it is first needed.
     longest_piece: OnceLock<Option<usize>>,
@@ -84,7 +85,6 @@ impl LocalEngine {
         let model = Arc::new(OnceLock::new());
         let memory = Arc::new(OnceLock::new());
         let embedder = Arc::new(OnceLock::new());
-        metrics.slots.set(i64::from(spec.parallel));
         let thread = Thread {
             name: info.name.clone(),
             spec: spec.clone(),
@@ -92,7 +92,7 @@ impl LocalEngine {
             model: model.clone(),
             memory: memory.clone(),
             embedder: Arc::downgrade(&embedder),
-            metrics,
+            metrics: metrics.clone(),
         };
         let thread = std::thread::Builder::new()
             .name(format!("engine {}", info.name))
@@ -101,6 +101,7 @@ impl LocalEngine {
             info,
             spec,
             shared,
+            metrics,
             model,
             longest_piece: OnceLock::new(),
             grammars: Arc::default(),
@@ -117,8 +118,9 @@ impl LocalEngine {
     pub fn wait_until_loaded(&self, progress: impl FnMut(f32)) -> Result<(), EngineError> {
         match self.shared.wait_until_loaded(progress) {
             Health::Ready => Ok(()),
-            Health::Failed { reason } => Err(self.unavailable(reason)),
-            Health::Loading { .. } | Health::ShuttingDown => Err(EngineError::ShuttingDown),
+            Health::Failed { reason } | Health::Unreachable { reason } => Err(self.unavailable(reason)),
+            // The other states are not those of an engine.
+            _ => Err(EngineError::ShuttingDown),
         }
     }
 
@@ -156,8 +158,9 @@ impl LocalEngine {
                     progress,
                 });
             }
-            Health::Failed { reason } => return Err(self.unavailable(reason)),
-            Health::ShuttingDown => return Err(EngineError::ShuttingDown),
+            Health::Failed { reason } | Health::Unreachable { reason } => return Err(self.unavailable(reason)),
+            // The others are not those of an engine.
+            Health::ShuttingDown | Health::Unloaded | Health::Maintenance => return Err(EngineError::ShuttingDown),
         }
         self.model
             .get()
@@ -388,6 +391,7 @@ impl LocalEngine {
             routed_experts: request.routed_experts,
             events,
             submitted,
+            span: tracing::Span::current(),
         };
         match self.shared.push(request) {
             Ok(()) => Ok(EventStream::new(receiver)),
@@ -411,7 +415,15 @@ impl TokenEngine for LocalEngine {
     }
 
     fn slots(&self) -> SlotCounts {
-        self.shared.counts()
+        let sequences = if self.spec.pool { 1 } else { self.spec.parallel };
+        SlotCounts {
+            tokens: u64::from(self.spec.context) * u64::from(sequences),
+            ..self.shared.counts()
+        }
+    }
+
+    fn silence(&self) -> Duration {
+        self.shared.silence()
     }
 
     fn slot_states(&self) -> Vec<SlotState> {
@@ -435,7 +447,14 @@ impl TokenEngine for LocalEngine {
     }
 
     fn submit(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, EngineError>> {
-        self.queue(request).boxed()
+        async move {
+            let queued = self.queue(request).await;
+            if let Err(error) = &queued {
+                self.metrics.count_refused(error.reason());
+            }
+            queued
+        }
+        .boxed()
     }
 
     fn pooling(&self) -> Option<Pooling> {

@@ -38,6 +38,8 @@ pub(super) struct QueuedRequest {
     pub(super) routed_experts: bool,
     pub(super) events: UnboundedSender<Event>,
     pub(super) submitted: Instant,
+    /// Log lines about the request belong to it.
+    pub(super) span: tracing::Span,
 }
 
 /// What a client asks to be done with a slot.
@@ -77,6 +79,11 @@ pub(super) struct Shared {
     slots: u32,
     gauges: Vec<SlotGauge>,
     limit: u32,
+    /// When the engine thread last began a step, in milliseconds after `started`.
+    pulse: AtomicU64,
+    started: Instant,
+    /// Requests whose clients left before they had a slot, and that nobody has counted.
+    left: AtomicU32,
     /// Moving average of the seconds that a request holds its slot, as bits of an f64.
     slot_seconds: AtomicU64,
 }
@@ -105,6 +112,9 @@ impl Shared {
             slots,
             gauges: (0..slots).map(|_| SlotGauge::default()).collect(),
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
+            pulse: AtomicU64::new(0),
+            started: Instant::now(),
+            left: AtomicU32::new(0),
             slot_seconds: AtomicU64::new(1.0_f64.to_bits()),
         }
     }
@@ -125,7 +135,10 @@ impl Shared {
             });
         }
         requests.push_back(request);
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
+            // Silence is counted from here.
+            self.beat();
+        }
         self.waiting.store(count(requests.len()), Ordering::Release);
         drop(requests);
         self.wake.notify_one();
@@ -207,9 +220,18 @@ impl Shared {
     fn purge(&self, requests: &mut VecDeque<QueuedRequest>) {
         let before = requests.len();
         requests.retain(|request| !request.events.is_closed());
-        self.in_flight
-            .fetch_sub(count(before - requests.len()), Ordering::Relaxed);
+        let left = count(before - requests.len());
+        self.in_flight.fetch_sub(left, Ordering::Relaxed);
+        self.left.fetch_add(left, Ordering::Relaxed);
         self.waiting.store(count(requests.len()), Ordering::Release);
+    }
+
+    /// Requests that left the queue since the last call.
+    pub(super) fn take_left(&self) -> u32 {
+        match self.left.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.left.swap(0, Ordering::Relaxed),
+        }
     }
 
     /// A request got its slot.
@@ -237,12 +259,32 @@ impl Shared {
             total: self.slots,
             busy: self.busy.load(Ordering::Relaxed),
             waiting: self.waiting.load(Ordering::Relaxed),
+            queue: self.limit,
+            tokens: 0,
         }
     }
 
     /// How many requests may wait.
     pub(super) fn limit(&self) -> usize {
         usize::try_from(self.limit).unwrap_or(usize::MAX)
+    }
+
+    /// The engine thread is alive.
+    pub(super) fn beat(&self) {
+        self.pulse.store(self.milliseconds(), Ordering::Relaxed);
+    }
+
+    /// Time since the last step, while there is work.
+    pub(super) fn silence(&self) -> Duration {
+        if self.idle() || self.health() != Health::Ready {
+            return Duration::ZERO;
+        }
+        let since = self.milliseconds().saturating_sub(self.pulse.load(Ordering::Relaxed));
+        Duration::from_millis(since)
+    }
+
+    fn milliseconds(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn idle(&self) -> bool {
@@ -332,8 +374,25 @@ mod tests {
             routed_experts: false,
             events,
             submitted: Instant::now(),
+            span: tracing::Span::none(),
         };
         (request, receiver)
+    }
+
+    #[test]
+    fn silence_is_counted_while_there_is_work() {
+        let shared = Shared::new(1, 1);
+        shared.set_health(Health::Ready);
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(shared.silence(), Duration::ZERO);
+        let (waiting, _events) = request(1);
+        assert!(shared.push(waiting).is_ok());
+        // Not since the start.
+        assert!(shared.silence() < Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(shared.silence() >= Duration::from_millis(30));
+        shared.beat();
+        assert!(shared.silence() < Duration::from_millis(30));
     }
 
     #[test]
@@ -349,6 +408,7 @@ mod tests {
         drop(keep_second);
         let (fourth, _keep_fourth) = request(4);
         assert!(shared.push(fourth).is_ok());
+        assert_eq!((shared.take_left(), shared.take_left()), (1, 0));
         assert_eq!(shared.pop_if(|_| true).map(|request| request.prompt), Some(vec![1]));
         assert_eq!(shared.pop_if(|_| true).map(|request| request.prompt), Some(vec![4]));
         assert!(shared.pop_if(|_| true).is_none());

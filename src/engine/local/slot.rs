@@ -70,6 +70,8 @@ pub(super) struct Sequence {
     /// Prompt tokens that the engine had computed when this one came.
     prefilled_before: u64,
     submitted: Instant,
+    /// Log lines about the request belong to it.
+    pub(super) span: tracing::Span,
     started: Instant,
     first_token: Option<Instant>,
     last_token: Instant,
@@ -105,6 +107,7 @@ impl Sequence {
             reused,
             prefilled_before: prefilled,
             submitted: request.submitted,
+            span: request.span,
             started: now,
             first_token: None,
             last_token: now,
@@ -316,6 +319,7 @@ mod tests {
             routed_experts: false,
             events,
             submitted: Instant::now(),
+            span: tracing::Span::none(),
         };
         let sampler = Sampler::new(Choice::Greedy, None, None, vec![]);
         Sequence::new(request, 1, 10, sampler, Instant::now())

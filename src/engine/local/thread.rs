@@ -42,7 +42,6 @@ impl Thread {
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some(LoadError::Panic.to_string()),
         };
-        self.metrics.loaded.set(0);
         let error = match reason {
             None => {
                 self.shared.set_health(Health::ShuttingDown);
@@ -57,8 +56,10 @@ impl Thread {
                 }
             }
         };
+        self.metrics.prompt_cache.set(0);
         self.shared.stop();
         for request in self.shared.drain() {
+            self.metrics.count_request("error");
             fail(&request, error.clone());
         }
     }
@@ -134,11 +135,12 @@ impl Thread {
             let _ = place.set(embedder);
         }
         self.compare();
-        self.metrics.loaded.set(1);
+        let took = started.elapsed();
+        self.metrics.load_seconds.set(took.as_secs_f64());
         self.shared.set_health(Health::Ready);
         tracing::info!(
             model = self.name,
-            seconds = format_args!("{:.2}", started.elapsed().as_secs_f32()),
+            seconds = format_args!("{:.2}", took.as_secs_f32()),
             slots = self.spec.parallel,
             context = self.spec.context,
             "model is ready"

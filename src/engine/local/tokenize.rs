@@ -57,7 +57,9 @@ pub(super) async fn split(
 pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, EngineError> {
     // Never closed.
     let turn = LONG_TEXTS.acquire().await.ok();
-    let done = tokio::task::spawn_blocking(move || (work(), turn)).await;
+    // What it logs belongs to who asked.
+    let span = tracing::Span::current();
+    let done = tokio::task::spawn_blocking(move || (span.in_scope(work), turn)).await;
     let (result, _) = done.map_err(|error| EngineError::Compute {
         model: String::new(),
         reason: format!("tokenizing failed: {error}"),

@@ -51,7 +51,9 @@ static POOL: LazyLock<Option<Pool>> = LazyLock::new(|| {
 pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RunError> {
     let pool = POOL.as_ref().ok_or(RunError::NoThread)?;
     let turn = pool.turns.acquire().await.map_err(|_| RunError::NoThread)?;
-    let running = pool.runtime.spawn_blocking(move || (work(), turn));
+    // What it logs belongs to who asked.
+    let span = tracing::Span::current();
+    let running = pool.runtime.spawn_blocking(move || (span.in_scope(work), turn));
     match tokio::time::timeout(DEADLINE, running).await {
         Ok(Ok((result, _turn))) => Ok(result),
         Ok(Err(_)) => Err(RunError::Panicked),

@@ -17,6 +17,7 @@ use crate::api::described::ServerSentEvent;
 use crate::api::error::ApiError;
 use crate::api::events;
 use crate::api::presets;
+use crate::api::respond::served_by;
 use crate::api::state::State;
 use crate::generation::{ChatRequest, OutputStream};
 
@@ -43,11 +44,14 @@ pub(super) async fn create(state: Data<State>, store: Data<Store>, body: Body) -
         mut answer,
         streams,
     } = opened;
-    if streams {
-        return Ok(events::sse(outputs, answer));
-    }
-    events::collect(outputs, &mut answer).await?;
-    Ok(HttpResponse::Ok().json(&answer.response))
+    let substitute = outputs.substitute();
+    let response = if streams {
+        events::sse(outputs, answer)
+    } else {
+        events::collect(outputs, &mut answer).await?;
+        HttpResponse::Ok().json(&answer.response)
+    };
+    Ok(served_by(substitute.as_deref(), response))
 }
 
 /// An answer that has begun.
@@ -76,22 +80,24 @@ pub(super) async fn open(
     last: Option<&(String, Arc<Stored>)>,
     mut body: Body,
 ) -> Result<Opened, ApiError> {
-    let target = state.open(&mut body)?;
+    let target = state.open(&mut body).await?;
     let request = read(&store, last, body).await?;
     let parameters = request.parameters;
     let truncates = request.settings.truncation == "auto";
     let store = request.settings.store.then_some(store);
-    let answer = Answer::new(Response::new(target.name(), request.settings), request.input, store);
     let mut options = parameters.options()?;
     // There is no `n` in this API.
     options.choices = 1;
-    let request = ChatRequest {
+    let asked = ChatRequest {
         options,
-        conversation: presets::begin(target, request.conversation),
+        conversation: presets::begin(&target, request.conversation),
     };
+    let outputs = truncation::chat(&**target.chat(), asked, truncates).await?;
+    let substitute = outputs.substitute();
+    let name = substitute.as_deref().unwrap_or(target.name());
     Ok(Opened {
-        outputs: truncation::chat(target.model, request, truncates).await?,
-        answer,
+        outputs,
+        answer: Answer::new(Response::new(name, request.settings), request.input, store),
         streams: parameters.streams(),
     })
 }

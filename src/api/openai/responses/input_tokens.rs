@@ -33,11 +33,11 @@ pub(super) struct InputTokens {
     responses((status = 200, description = "How long the prompt of the request is.", body = InputTokens))
 )]
 pub(super) async fn count(state: Data<State>, store: Data<Store>, mut body: Body) -> Result<HttpResponse, ApiError> {
-    let target = state.open(&mut body)?;
+    let target = state.open(&mut body).await?;
     let request = create::read(&store, None, body).await?;
-    let conversation = presets::begin(target, request.conversation);
+    let conversation = presets::begin(&target, request.conversation);
     Ok(HttpResponse::Ok().json(InputTokens {
         object: "response.input_tokens",
-        input_tokens: token_count::of_conversation(target.model, conversation).await?,
+        input_tokens: token_count::of_conversation(&target.model, conversation).await?,
     }))
 }

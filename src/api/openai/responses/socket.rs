@@ -14,13 +14,15 @@ use actix_ws::{AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReaso
 use futures_util::future::{FutureExt, LocalBoxFuture};
 use serde::Serialize;
 use serde_json::Value;
+use tracing::Instrument;
 
 use super::answer::Answer;
 use super::create::{Opened, open};
 use super::store::{Store, Stored};
-use crate::api::body::{Body, BodyLimit, parse};
+use crate::api::body::{Body, Limits, parse};
 use crate::api::error::{ApiError, ErrorBody};
 use crate::api::events::{Sink, Translator, advance};
+use crate::api::keys::Caller;
 use crate::api::routing::get;
 use crate::api::socket::{self, PATIENCE, PING};
 use crate::api::state::State;
@@ -53,15 +55,16 @@ pub(super) async fn connect(
         state,
         store: store.into_inner(),
         session,
+        caller: Caller::of(&request),
         work: Work::Idle,
         lane: None,
         waiting: VecDeque::new(),
         waiting_bytes: 0,
-        limit: BodyLimit::of(&request),
+        limit: Limits::of(&request).body,
         last: None,
         heard: Instant::now(),
     };
-    actix_web::rt::spawn(socket.serve(messages));
+    actix_web::rt::spawn(socket.serve(messages).in_current_span());
     Ok(response)
 }
 
@@ -69,6 +72,7 @@ struct Socket {
     state: Data<State>,
     store: Arc<Store>,
     session: Session,
+    caller: Caller,
     work: Work,
     /// `stream_id` of the request that is answered: its events carry it.
     lane: Option<String>,
@@ -228,7 +232,8 @@ impl Socket {
 
     /// The body of a request, and whether there is to be an answer at all.
     fn read(&mut self, text: &str) -> Result<(Body, bool), ApiError> {
-        let mut body = parse(text.as_bytes())?;
+        self.caller.count()?;
+        let mut body = parse(text.as_bytes())?.with_caller(self.caller.clone());
         match body.take("stream_id") {
             Value::Null => {}
             Value::String(lane) => self.lane = Some(lane),

@@ -2,20 +2,23 @@
 
 use crate::api::error::ApiError;
 use crate::engine::EngineError;
-use crate::generation::{ChatRequest, GenerationError, Message, OutputStream, Role};
-use crate::models::Model;
+use crate::generation::{ChatBackend, ChatRequest, GenerationError, Message, OutputStream, Role};
 
 /// A conversation is made shorter so often at most.
 const ATTEMPTS: usize = 8;
 
 /// Begins an answer; what does not fit is left out if the request allows that.
-pub(super) async fn chat(model: &Model, mut request: ChatRequest, truncates: bool) -> Result<OutputStream, ApiError> {
+pub(super) async fn chat(
+    backend: &dyn ChatBackend,
+    mut request: ChatRequest,
+    truncates: bool,
+) -> Result<OutputStream, ApiError> {
     let about_input = |error: GenerationError| ApiError::from(error).about("input");
     if !truncates {
-        return model.chat.chat(request).await.map_err(about_input);
+        return backend.chat(request).await.map_err(about_input);
     }
     for _ in 0..ATTEMPTS {
-        let error = match model.chat.chat(request.clone()).await {
+        let error = match backend.chat(request.clone()).await {
             Ok(outputs) => return Ok(outputs),
             Err(error) => error,
         };
@@ -26,7 +29,7 @@ pub(super) async fn chat(model: &Model, mut request: ChatRequest, truncates: boo
             return Err(about_input(error));
         }
     }
-    model.chat.chat(request).await.map_err(about_input)
+    backend.chat(request).await.map_err(about_input)
 }
 
 /// The share of the prompt that is too much, in percent; nothing if it is not too long.

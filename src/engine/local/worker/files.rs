@@ -112,6 +112,7 @@ impl Worker<'_> {
         match checked.and_then(|_| self.read(0, path).map_err(|error| error.to_string())) {
             Ok(_) => {}
             Err(error) => {
+                self.metrics.prompt_store_errors.inc();
                 tracing::warn!(model = self.name, path = %path.display(), error, "a saved sequence cannot be used");
                 return true;
             }
@@ -159,7 +160,10 @@ impl Worker<'_> {
                 folder = %written.folder.display(),
                 "prompts are kept for the next run"
             ),
-            Err(error) => tracing::warn!(model = self.name, %error, "prompts cannot be kept for the next run"),
+            Err(error) => {
+                self.metrics.prompt_store_errors.inc();
+                tracing::warn!(model = self.name, %error, "prompts cannot be kept for the next run");
+            }
         }
     }
 

@@ -163,6 +163,7 @@ impl<'m> Worker<'m> {
     /// Runs until the engine is told to stop.
     pub(super) fn run(&mut self) {
         while !self.shared.stopping() {
+            self.shared.beat();
             self.drop_cancelled();
             self.act();
             self.admit();
@@ -179,10 +180,14 @@ impl<'m> Worker<'m> {
         self.publish();
     }
 
+    /// Tells what has changed since the last step, to who asks between two steps.
     fn publish(&self) {
-        let counts = self.shared.counts();
-        self.metrics.running.set(i64::from(counts.busy));
-        self.metrics.waiting.set(i64::from(counts.waiting));
+        for (index, slot) in self.slots.iter().enumerate() {
+            self.shared.gauge(index).holds(slot::count(slot.cached.len()));
+        }
+        for _ in 0..self.shared.take_left() {
+            self.metrics.count_request("cancelled");
+        }
     }
 
     fn drop_cancelled(&mut self) {
@@ -544,7 +549,10 @@ impl<'m> Worker<'m> {
 
     /// Ends the request of a slot; what its sequence holds is not known any more.
     fn fail(&mut self, index: usize, error: &ComputeError) {
-        tracing::error!(model = self.name, slot = index, %error, "a request failed");
+        if let Some(active) = &self.slots[index].active {
+            let _span = active.span.enter();
+            tracing::error!(model = self.name, slot = index, %error, "a request failed");
+        }
         self.clear(index);
         let error = self.compute_error(&error.to_string());
         self.end(index, Err(error), "error");

@@ -52,6 +52,8 @@ impl Worker<'_> {
             let Some((longest, _)) = decoding.max_by_key(|(_, slot)| slot.cached.len()) else {
                 return;
             };
+            let span = self.slots[longest].active.as_ref().map(|active| active.span.clone());
+            let _span = span.as_ref().map(tracing::Span::enter);
             tracing::info!(
                 model = self.name,
                 slot = longest,

@@ -1,9 +1,12 @@
-//! Series that are read when somebody scrapes: experts and memory. They cost nothing between scrapes.
+//! Caches of experts, and memory.
+
+use std::sync::Arc;
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{GaugeVec, IntCounterVec};
 
+use super::{counter, gauge, int_gauge, signed};
 use crate::engine::TokenEngine;
 
 const HITS: &str = "hearth_expert_hits_total";
@@ -17,29 +20,41 @@ const SLOTS: &str = "hearth_expert_cache_slots";
 const CACHE_BYTES: &str = "hearth_expert_cache_bytes";
 const HIT_RATIO: &str = "hearth_expert_hit_ratio";
 const MEMORY: &str = "hearth_memory_bytes";
+const PLANNED: &str = "hearth_memory_planned_bytes";
+const HEAT_ERRORS: &str = "hearth_expert_heat_errors_total";
 
 /// The series of these engines, as they are now.
-pub(super) fn families<'e>(engines: impl Iterator<Item = &'e dyn TokenEngine>) -> Vec<MetricFamily> {
-    let names = "metric names and labels are valid constants";
+pub(super) fn families(engines: &[Arc<dyn TokenEngine>]) -> Vec<MetricFamily> {
     let per_layer = &["model", "layer"];
-    let counter = |name: &str, help: &str| IntCounterVec::new(Opts::new(name, help), per_layer).expect(names);
-    let gauge = |name: &str, help: &str, labels: &[&str]| IntGaugeVec::new(Opts::new(name, help), labels).expect(names);
-    let hits = counter(HITS, "Selections of decoded tokens that found a copy of the expert.");
-    let misses = counter(MISSES, "Selections of decoded tokens that were computed on the CPU.");
-    let uploads = counter(UPLOADS, "Experts copied to the cache device.");
-    let upload_bytes = counter(UPLOAD_BYTES, "Bytes copied to the cache device.");
-    let evictions = counter(EVICTIONS, "Experts that lost their entry to another one.");
-    let capacity = gauge(CAPACITY, "Experts that can have a copy.", per_layer);
-    let slots = gauge(SLOTS, "The old name of hearth_expert_cache_capacity.", per_layer);
-    let cache_bytes = gauge(CACHE_BYTES, "Memory of the copies.", &["model"]);
-    let hit_ratio = Opts::new(HIT_RATIO, "Share of the last minute's selections that found a copy.");
-    let hit_ratio = GaugeVec::new(hit_ratio, &["model"]).expect(names);
-    let memory = gauge(
+    let layered = |name: &str, help: &str| -> IntCounterVec { counter(name, help, per_layer) };
+    let hits = layered(HITS, "Selections of decoded tokens that found a copy of the expert.");
+    let misses = layered(MISSES, "Selections of decoded tokens that were computed on the CPU.");
+    let uploads = layered(UPLOADS, "Experts copied to the cache device.");
+    let upload_bytes = layered(UPLOAD_BYTES, "Bytes copied to the cache device.");
+    let evictions = layered(EVICTIONS, "Experts that lost their entry to another one.");
+    let heat_errors = counter(
+        HEAT_ERRORS,
+        "Times that the heat map of the experts could not be written.",
+        &["model"],
+    );
+    let capacity = int_gauge(CAPACITY, "Experts that can have a copy.", per_layer);
+    let slots = int_gauge(SLOTS, "The old name of hearth_expert_cache_capacity.", per_layer);
+    let cache_bytes = int_gauge(CACHE_BYTES, "Memory of the copies.", &["model"]);
+    let hit_ratio: GaugeVec = gauge(
+        HIT_RATIO,
+        "Share of the last minute's selections that found a copy.",
+        &["model"],
+    );
+    let memory = int_gauge(
         MEMORY,
         "Memory of a model by device and kind; weights that are mapped from their file included.",
         &["model", "device", "kind"],
     );
-    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let planned = int_gauge(
+        PLANNED,
+        "Memory that the plan gives a model, by tier (gpu, ram) and kind.",
+        &["model", "tier", "kind"],
+    );
     for engine in engines {
         let model = engine.info().name.as_str();
         if let Some(stats) = engine.experts() {
@@ -58,25 +73,29 @@ pub(super) fn families<'e>(engines: impl Iterator<Item = &'e dyn TokenEngine>) -
                 }
             }
             cache_bytes.with_label_values(&[model]).set(signed(stats.cache_bytes()));
+            heat_errors.with_label_values(&[model]).inc_by(stats.heat_errors);
             // Without a selection there is no ratio.
             if let Some(ratio) = stats.minute.hit_rate() {
                 hit_ratio.with_label_values(&[model]).set(ratio);
             }
         }
-        for buffers in engine.memory().iter().flat_map(|memory| &memory.actual) {
+        let Some(taken) = engine.memory() else { continue };
+        for buffers in &taken.actual {
             let labels = &[model, buffers.device.as_str(), buffers.kind.label()];
             memory.with_label_values(labels).add(signed(buffers.bytes));
         }
+        for row in &taken.planned {
+            let labels = &[model, row.tier.label(), row.kind.label()];
+            planned.with_label_values(labels).add(signed(row.bytes));
+        }
     }
-    let counters = [hits, misses, uploads, upload_bytes, evictions];
+    let counters = [hits, misses, uploads, upload_bytes, evictions, heat_errors];
     let mut families: Vec<MetricFamily> = counters.iter().flat_map(Collector::collect).collect();
     families.extend(
-        [capacity, slots, cache_bytes, memory]
+        [capacity, slots, cache_bytes, memory, planned]
             .iter()
             .flat_map(Collector::collect),
     );
     families.extend(hit_ratio.collect());
-    // Without a series there is no family.
-    families.retain(|family| !family.get_metric().is_empty());
     families
 }
