@@ -2,7 +2,7 @@
 
 import { count, duration, percent, plural, rate } from "../format.js";
 import { Icon } from "../icons.js";
-import { Component, html, useEffect, useRef, useState, useValue } from "../lib.js";
+import { Component, html, useLayoutEffect, useRef, useState, useValue } from "../lib.js";
 import * as models from "../models.js";
 import { Calls } from "./calls.js";
 import { Markdown, copy } from "./markdown.js";
@@ -31,7 +31,8 @@ function CopyAction({ text }) {
 function Editor({ text, onDone, onCancel }) {
   const [draft, setDraft] = useState(text);
   const field = useRef(null);
-  useEffect(() => {
+  // Not a frame later: what is typed meanwhile would go to the field below.
+  useLayoutEffect(() => {
     field.current.focus();
     field.current.setSelectionRange(text.length, text.length);
   }, []);
