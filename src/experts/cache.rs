@@ -19,6 +19,7 @@ use super::settings::{CacheConfig, Capacity, Change, ChangeError, Device};
 use super::stats::{ExpertStats, LayerStats};
 use super::trace::{Phase, Trace};
 use super::uploader::{Errands, Uploader};
+use super::work::{Work, WorkCounts};
 
 /// The sliding window of the statistics.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -56,6 +57,7 @@ pub struct ExpertCache {
     saved: Mutex<u64>,
     /// How often it could not be saved.
     heat_errors: AtomicU64,
+    pub(super) work: Work,
 }
 
 /// What a layer that is replaced leaves to the next one.
@@ -128,6 +130,7 @@ impl ExpertCache {
             heat_file,
             saved: Mutex::new(0),
             heat_errors: AtomicU64::new(0),
+            work: Work::default(),
         });
         let uploader = Uploader::start(Housekeeping {
             cache: Arc::downgrade(&cache),
@@ -435,6 +438,12 @@ impl ExpertCache {
         total
     }
 
+    /// What was done for the blocks of this model.
+    #[must_use]
+    pub fn work(&self) -> WorkCounts {
+        self.work.counts()
+    }
+
     /// What it holds, and what happened so far.
     #[must_use]
     pub fn stats(&self) -> ExpertStats {
@@ -465,6 +474,8 @@ impl ExpertCache {
             minute: LayerCounts::default(),
             layers,
             heat_errors: self.heat_errors.load(Ordering::Relaxed),
+            work: self.work.counts(),
+            phases: self.work.times(),
         };
         let then = self.history.lock().front().map(|(_, counts)| *counts);
         stats.minute = stats.total().since(then.unwrap_or_default());

@@ -8,7 +8,7 @@
 //! `cache` is what one model's contexts share, `layer` one layer of it, `uploader` the thread that copies. Who has a copy is
 //! decided by plain data: `residency` says which expert is in which entry, `policy` which should be, `selection` which
 //! entries a batch is computed with, `heat` remembers over restarts, `trace` and `simulate` record and replay. `handover` is
-//! where threads meet.
+//! where threads meet, `work` counts what blocks cost.
 
 mod cache;
 mod handover;
@@ -26,6 +26,7 @@ mod stats;
 mod tensors;
 pub mod trace;
 mod uploader;
+mod work;
 
 pub use cache::ExpertCache;
 pub use plugin::{PluginError, load_with};
@@ -35,3 +36,4 @@ pub use settings::{CacheConfig, Capacity, Change, ChangeError, Device};
 pub use stats::{ExpertStats, LayerStats, entropy};
 pub use tensors::in_main_memory;
 pub use trace::Phase;
+pub use work::{Part, PhaseTimes, WorkCounts};

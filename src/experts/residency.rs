@@ -46,6 +46,10 @@ pub struct EntryTable {
     entries: Vec<Entry>,
     free: Vec<u32>,
     tickets: u64,
+    /// Changes of who has a complete copy.
+    changes: u64,
+    /// Readers of all entries, between [`EntryTable::hold`] and [`EntryTable::let_go`].
+    holders: u32,
 }
 
 impl EntryTable {
@@ -63,6 +67,8 @@ impl EntryTable {
             entries: vec![empty; capacity],
             free: (0..).take(capacity).collect(),
             tickets: 0,
+            changes: 0,
+            holders: 0,
         }
     }
 
@@ -118,10 +124,28 @@ impl EntryTable {
 
     /// Experts with a complete copy that no reader uses: their entries can be had at once.
     pub fn idle(&self) -> impl Iterator<Item = u32> {
-        self.entries.iter().filter_map(|entry| match entry.state {
+        let entries = self.entries.iter().filter(|_| self.holders == 0);
+        entries.filter_map(|entry| match entry.state {
             EntryState::Resident(expert) if entry.readers == 0 => Some(expert),
             _ => None,
         })
+    }
+
+    /// A number that is another one whenever other experts have a complete copy.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Keeps all complete copies where they are until [`EntryTable::let_go`]: for a reader that does not say in advance which
+    /// ones it needs.
+    pub fn hold(&mut self) {
+        self.holders = self.holders.saturating_add(1);
+    }
+
+    /// Ends one [`EntryTable::hold`].
+    pub fn let_go(&mut self) {
+        self.holders = self.holders.saturating_sub(1);
     }
 
     /// The entry of the expert's copy, which stays as it is until [`EntryTable::release`].
@@ -167,13 +191,17 @@ impl EntryTable {
         }
     }
 
-    /// Takes the copy of an expert away, as soon as nobody uses it. Returns whether its entry is free now.
+    /// Takes the copy of an expert away, as soon as nobody uses it. Returns whether its entry is free now. Not to be called
+    /// while all copies are held: then no expert is idle.
     pub fn evict(&mut self, expert: u32) -> bool {
         let Some(number) = self.entry_of(expert) else {
             return false;
         };
         self.entry_of[expert as usize] = None;
+        self.changes += 1;
+        let held = self.holders > 0;
         let entry = &mut self.entries[number as usize];
+        debug_assert!(!held, "only idle experts are evicted, and none is while all are held");
         if entry.readers > 0 {
             entry.state = EntryState::Evicting(expert);
             return false;
@@ -208,6 +236,7 @@ impl EntryTable {
             return false;
         };
         entry.state = EntryState::Resident(upload.expert);
+        self.changes += 1;
         true
     }
 
@@ -289,6 +318,8 @@ mod tests {
         Acquire(u32),
         AcquireAny(usize),
         Release(usize),
+        Hold,
+        LetGo,
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -300,6 +331,8 @@ mod tests {
             (0u32..14).prop_map(Step::Acquire),
             (0usize..5).prop_map(Step::AcquireAny),
             any::<usize>().prop_map(Step::Release),
+            Just(Step::Hold),
+            Just(Step::LetGo),
         ]
     }
 
@@ -311,8 +344,21 @@ mod tests {
             let mut memory = vec![None; capacity];
             let mut uploads: Vec<Upload> = Vec::new();
             let mut readers: Vec<(u32, u32)> = Vec::new();
+            let mut held: Vec<Vec<(u32, u32)>> = Vec::new();
             for step in steps {
+                let before = (table.changes(), table.residents().collect::<Vec<_>>());
                 match step {
+                    Step::Hold => {
+                        table.hold();
+                        let residents = table.residents().map(|expert| (expert, table.entry_of(expert).unwrap()));
+                        held.push(residents.collect());
+                    }
+                    Step::LetGo if !held.is_empty() => {
+                        held.pop();
+                        table.let_go();
+                    }
+                    // As an upload does: only what is idle has to go.
+                    Step::Evict(_) if !held.is_empty() => prop_assert_eq!(table.idle().count(), 0),
                     Step::Load(expert) => {
                         if let Some(upload) = table.load(expert) {
                             memory[upload.entry as usize] = None;
@@ -353,7 +399,9 @@ mod tests {
                     _ => {}
                 }
                 check(&table)?;
-                for (expert, entry) in &readers {
+                let after = table.residents().collect::<Vec<_>>();
+                prop_assert!(before.1 == after || before.0 != table.changes(), "a change was not counted");
+                for (expert, entry) in readers.iter().chain(held.iter().flatten()) {
                     prop_assert_eq!(memory[*entry as usize], Some(*expert));
                 }
                 for expert in table.residents() {

@@ -6,7 +6,8 @@
 //! No token may name an entry twice. A router never does, and kernels rely on it: those that sort a batch by experts count
 //! an expert once per token. With duplicates CUDA writes through uninitialised indices or aborts (`mm_ids_helper` in
 //! `mmid.cu`, the fallback of `ggml_cuda_mul_mat_id`), Metal adds indices up (`kernel_mul_mm_id_map0`). Which kernel runs
-//! hangs on card, data type, shape and number of tokens, so the rule holds for all of them.
+//! hangs on card, data type, shape and number of tokens, so the rule holds for all batches. A single token is never sorted: with
+//! quantized weights it may be computed with one entry of zeros for all experts without a copy.
 
 /// Tokens of a block that are computed with copies at most. Larger batches are prefill: there llama.cpp's own way, which
 /// reads each expert once for many tokens, is faster.

@@ -2,6 +2,7 @@
 
 use super::policy::{LayerCounts, PolicyKind};
 use super::settings::Device;
+use super::work::{PhaseTimes, WorkCounts};
 
 /// One model's cache.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +16,9 @@ pub struct ExpertStats {
     pub layers: Vec<LayerStats>,
     /// How often the heat map could not be written.
     pub heat_errors: u64,
+    /// What was done for its blocks, and how long the phases of a block take.
+    pub work: WorkCounts,
+    pub phases: Vec<PhaseTimes>,
 }
 
 /// One layer's part of [`ExpertStats`].

@@ -15,7 +15,7 @@ use crate::api::state::State;
 use crate::config::CacheSize;
 use crate::engine::TokenEngine;
 use crate::experts::policy::{LayerCounts, PolicyKind};
-use crate::experts::{Capacity, Change, ExpertStats, LayerStats};
+use crate::experts::{Capacity, Change, ExpertStats, LayerStats, PhaseTimes, WorkCounts};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -33,6 +33,8 @@ enum Detail {
     Layers,
     /// And the selections of each expert.
     Heatmap,
+    /// What the blocks cost beside arithmetic.
+    Phases,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -40,7 +42,7 @@ enum Detail {
 pub(super) struct Wanted {
     /// Only this model.
     model: Option<String>,
-    /// `summary`, `layers` or `heatmap`.
+    /// `summary`, `layers`, `heatmap` or `phases`.
     detail: Option<String>,
 }
 
@@ -80,6 +82,12 @@ pub(super) struct Cache {
     /// With `detail=heatmap`.
     #[serde(skip_serializing_if = "Option::is_none")]
     heatmap: Option<HeatMap>,
+    /// With `detail=phases`: what was done for the blocks of experts since the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    work: Option<WorkCounts>,
+    /// With `detail=phases`: how long the phases of a block take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phases: Option<Vec<PhaseTimes>>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -169,8 +177,9 @@ pub(super) async fn stats(state: Data<State>, wanted: Query<Wanted>) -> Result<H
         None | Some("summary") => Detail::Summary,
         Some("layers") => Detail::Layers,
         Some("heatmap") => Detail::Heatmap,
+        Some("phases") => Detail::Phases,
         Some(other) => {
-            let message = format!("`detail` is `{other}`; there are `layers` and `heatmap`");
+            let message = format!("`detail` is `{other}`; there are `layers`, `heatmap` and `phases`");
             return Err(ApiError::field("detail", message));
         }
     };
@@ -219,12 +228,15 @@ impl Cache {
                 upload_bytes: stats.upload_bytes(),
             },
             last_minute: stats.minute.into(),
-            layers: (detail != Detail::Summary).then(|| layers.iter().map(Layer::from).collect()),
+            layers: matches!(detail, Detail::Layers | Detail::Heatmap)
+                .then(|| layers.iter().map(Layer::from).collect()),
             heatmap: (detail == Detail::Heatmap).then(|| HeatMap {
                 layers: layers.iter().map(|layer| layer.layer).collect(),
                 selections: layers.iter().map(|layer| layer.selected.clone()).collect(),
                 resident: layers.iter().map(|layer| layer.resident.clone()).collect(),
             }),
+            work: (detail == Detail::Phases).then_some(stats.work),
+            phases: (detail == Detail::Phases).then(|| stats.phases.clone()),
         }
     }
 }

@@ -5,13 +5,14 @@ use std::ptr;
 
 use super::ffi::{self, ggml_status};
 use super::node::Node;
-use super::sketch::Sketch;
+use super::sketch::Place;
 
-/// One queue of a device, freed with this.
+/// One queue of a device, freed with this unless it is borrowed.
 #[derive(Debug)]
 pub(super) struct Backend {
     backend: ffi::ggml_backend_t,
     set_threads: Option<SetThreads>,
+    borrowed: bool,
 }
 
 type SetThreads = unsafe extern "C" fn(ffi::ggml_backend_t, c_int);
@@ -33,7 +34,34 @@ impl Backend {
             let function = ffi::ggml_backend_reg_get_proc_address(registry, c"ggml_backend_set_n_threads".as_ptr());
             (!function.is_null()).then(|| std::mem::transmute::<*mut c_void, SetThreads>(function))
         };
-        Some(Self { backend, set_threads })
+        Some(Self {
+            backend,
+            set_threads,
+            borrowed: false,
+        })
+    }
+
+    /// Somebody else's queue.
+    ///
+    /// # Safety
+    /// `backend` is one of ggml's, and lives longer than this.
+    pub(super) unsafe fn borrowed(backend: ffi::ggml_backend_t) -> Self {
+        Self {
+            backend,
+            set_threads: None,
+            borrowed: true,
+        }
+    }
+
+    /// Whether this is that queue.
+    pub(super) fn is(&self, backend: ffi::ggml_backend_t) -> bool {
+        self.backend == backend
+    }
+
+    /// Whether the device computes such nodes.
+    pub(super) fn supports(&self, node: Node) -> bool {
+        // SAFETY: a live backend, and a tensor whose sources are tensors.
+        unsafe { ffi::ggml_backend_supports_op(self.backend, node.as_ptr()) }
     }
 
     /// How many threads compute, where that can be chosen.
@@ -70,10 +98,21 @@ impl Backend {
     ///
     /// # Safety
     /// As [`Backend::compute`], until this is synchronized.
-    pub(super) unsafe fn start(&self, graph: &Sketch<'_>) -> Option<()> {
+    pub(super) unsafe fn start(&self, graph: *mut ffi::ggml_cgraph) -> Option<()> {
         // SAFETY: as the caller says.
-        let status = unsafe { ffi::ggml_backend_graph_compute_async(self.backend, graph.graph()) };
+        let status = unsafe { ffi::ggml_backend_graph_compute_async(self.backend, graph) };
         (status == ggml_status::GGML_STATUS_SUCCESS).then_some(())
+    }
+
+    /// Reads bytes of a tensor on this device, behind what was started before; `None` if the tensor is shorter.
+    ///
+    /// # Safety
+    /// The tensor lies in this device's own memory, and the bytes are there, and nobody else's, until this is synchronized.
+    pub(super) unsafe fn read(&self, tensor: Node, into: *mut u8, bytes: usize) -> Option<()> {
+        tensor.check(0, bytes)?;
+        // SAFETY: the range was checked; otherwise as the caller says.
+        unsafe { ffi::ggml_backend_tensor_get_async(self.backend, tensor.as_ptr(), into.cast(), 0, bytes) };
+        Some(())
     }
 
     /// Writes bytes of a tensor on this device, behind what was started before; `None` if the tensor is shorter.
@@ -95,6 +134,34 @@ impl Backend {
     /// # Safety
     /// As [`Backend::write`].
     pub(super) unsafe fn write_aliased(&self, tensor: Node, offset: usize, bytes: &[u8]) -> Option<()> {
+        // SAFETY: as the caller says.
+        self.aliased(tensor, |alias| unsafe { self.write(alias, offset, bytes) })?
+    }
+
+    /// Writes rows that lie one behind the other into a tensor of the main graph, where they are `stride` bytes apart and
+    /// the first one begins at `offset`: as [`Backend::write_aliased`], in one piece.
+    ///
+    /// # Safety
+    /// As [`Backend::write`].
+    pub(super) unsafe fn write_rows(
+        &self,
+        tensor: Node,
+        offset: usize,
+        stride: usize,
+        rows: &[u8],
+        row: usize,
+    ) -> Option<()> {
+        let count = rows.len().checked_div(row)?;
+        tensor.check(offset, stride.checked_mul(count.checked_sub(1)?)?.checked_add(row)?)?;
+        self.aliased(tensor, |alias| {
+            let (alias, rows) = (alias.as_ptr(), rows.as_ptr().cast());
+            // SAFETY: the range was checked; otherwise as the caller says.
+            unsafe { ffi::ggml_backend_tensor_set_2d_async(self.backend, alias, rows, offset, row, count, stride, row) }
+        })
+    }
+
+    /// Describes a tensor of the main graph as lying in a buffer of this queue's own.
+    fn aliased<R>(&self, tensor: Node, action: impl FnOnce(Node) -> R) -> Option<R> {
         let owner = tensor.buffer()?;
         // SAFETY: copies of two plain structs, which live until the call is over; its data already begins where a view does.
         unsafe {
@@ -103,15 +170,52 @@ impl Backend {
             let mut alias = ptr::read(tensor.as_ptr());
             alias.buffer = &raw mut buffer;
             alias.view_src = ptr::null_mut();
-            self.write(Node::new(&raw const alias)?, offset, bytes)
+            Some(action(Node::new(&raw const alias)?))
         }
+    }
+
+    /// Notes how far the queue is.
+    pub(super) fn record(&self, event: &Event) {
+        // SAFETY: a live backend, and an event of its device.
+        unsafe { ffi::ggml_backend_event_record(event.0, self.backend) }
     }
 }
 
 impl Drop for Backend {
     fn drop(&mut self) {
+        if !self.borrowed {
+            // SAFETY: made by `new`, freed once.
+            unsafe { ffi::ggml_backend_free(self.backend) }
+        }
+    }
+}
+
+/// A mark in a queue of a device.
+#[derive(Debug)]
+pub(super) struct Event(ffi::ggml_backend_event_t);
+
+impl Event {
+    /// `None` if the device has no such marks.
+    ///
+    /// # Safety
+    /// `device` is a device of ggml's registry.
+    pub(super) unsafe fn new(device: ffi::ggml_backend_dev_t) -> Option<Self> {
+        // SAFETY: as the caller says.
+        let event = unsafe { ffi::ggml_backend_event_new(device) };
+        (!event.is_null()).then_some(Self(event))
+    }
+
+    /// Waits until the queue has reached the mark.
+    pub(super) fn wait(&self) {
+        // SAFETY: a live event.
+        unsafe { ffi::ggml_backend_event_synchronize(self.0) }
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
         // SAFETY: made by `new`, freed once.
-        unsafe { ffi::ggml_backend_free(self.backend) }
+        unsafe { ffi::ggml_backend_event_free(self.0) }
     }
 }
 
@@ -167,6 +271,30 @@ impl Arena {
             }
         }
         (!self.0.is_null()).then_some(())
+    }
+
+    /// Where it begins; null before it is used.
+    pub(super) fn base(&self) -> *mut u8 {
+        if self.0.is_null() {
+            return ptr::null_mut();
+        }
+        // SAFETY: its own buffer.
+        unsafe { ffi::ggml_backend_buffer_get_base(self.0).cast() }
+    }
+
+    /// So many bytes in one piece; `None` if the device has not that much memory.
+    ///
+    /// # Safety
+    /// As [`Arena::grow`], and `buffers` is always the same type.
+    pub(super) unsafe fn piece(&mut self, buffers: ffi::ggml_backend_buffer_type_t, size: usize) -> Option<Place> {
+        // SAFETY: as the caller says; a buffer that was allocated has a base.
+        unsafe {
+            self.grow(buffers, size)?;
+            Some(Place {
+                data: ffi::ggml_backend_buffer_get_base(self.0).cast(),
+                buffer: ptr::NonNull::new(self.0)?,
+            })
+        }
     }
 
     /// Zeros everything.

@@ -98,10 +98,21 @@ fn belongs_within(node: Option<Node>, depth: usize) -> bool {
         }
         ggml_op::GGML_OP_GLU | ggml_op::GGML_OP_ADD_ID | ggml_op::GGML_OP_MUL => belongs_within(node.source(0), depth),
         ggml_op::GGML_OP_GET_ROWS | ggml_op::GGML_OP_REPEAT => factor(node).is_some(),
-        // The sum over the experts; what is added to that sum is not ours any more.
-        ggml_op::GGML_OP_ADD => belongs_within(node.source(1), 4) && belongs_within(node.source(0), depth),
+        // The sum over the experts; what is added to that sum is not ours any more, and its end may be the GPU's.
+        ggml_op::GGML_OP_ADD => {
+            let left_out = registered().is_some_and(|plugin| plugin.queued) && is_last_addition(node);
+            !left_out && belongs_within(node.source(1), 4) && belongs_within(node.source(0), depth)
+        }
         _ => false,
     }
+}
+
+/// Whether a node adds the row of a token's last expert to the sum of the others.
+fn is_last_addition(node: Node) -> bool {
+    let Some((product, offset)) = node.source(1).and_then(Node::view_of) else {
+        return false;
+    };
+    node.op() == ggml_op::GGML_OP_ADD && offset == (product.size(1).max(1) - 1) * product.strides()[1]
 }
 
 /// Walks from a node back to projections with the same ids.

@@ -1,11 +1,13 @@
 //! The cold half of a block: the experts without a copy, on the CPU, with the weights where they lie.
 //!
 //! The nodes of the block are rebuilt with one row per (token, expert) pair instead of [experts per token, tokens]: the
-//! input rows are gathered, and the results are one row per pair.
+//! input rows are gathered, and the results are one row per pair. The experts of a single token share its input.
+
+use std::collections::HashMap;
 
 use super::backend::{Arena, Backend};
 use super::block::{Block, Factor};
-use super::ffi::{ggml_op, ggml_type};
+use super::ffi::{self, ggml_op, ggml_type};
 use super::node::Node;
 use super::sketch::{Paper, Sketch};
 
@@ -19,17 +21,34 @@ pub(super) struct Pair {
     pub(super) input: usize,
 }
 
+/// Drawn blocks that are kept at most; more would mean that their keys are not what they should be.
+const MAX_DRAWN: usize = 4096;
+
 /// ggml's CPU backend, and memory for what it computes.
 #[derive(Debug)]
 pub(super) struct Cold {
     pub(super) backend: Backend,
+    /// Blocks of a single token, by their down projection's weights and the number of experts: most of what is computed.
+    drawn: HashMap<(Node, usize), Drawn>,
+    /// Of the other blocks.
     paper: Paper,
     arena: Arena,
     rows: Vec<u8>,
     ids: Vec<u8>,
 }
 
+/// A block of pairs that is drawn.
+#[derive(Debug)]
+struct Drawn {
+    paper: Paper,
+    graph: *mut ffi::ggml_cgraph,
+    rebuilt: Rebuilt,
+    /// Where the arena was.
+    base: *mut u8,
+}
+
 /// A block of pairs.
+#[derive(Debug)]
 struct Rebuilt {
     input: Node,
     ids: Node,
@@ -45,6 +64,7 @@ impl Cold {
     pub(super) fn new(backend: Backend) -> Self {
         Self {
             backend,
+            drawn: HashMap::new(),
             paper: Paper::default(),
             arena: Arena::new(),
             rows: Vec::new(),
@@ -57,19 +77,72 @@ impl Cold {
     /// # Safety
     /// The block is one of the graph that is being computed, and the experts of the pairs exist.
     pub(super) unsafe fn compute(&mut self, block: &Block, pairs: &[Pair], input: &[u8]) -> Option<&[u8]> {
-        let mut sketch = Sketch::new(&mut self.paper);
-        let rebuilt = rebuild(&mut sketch, block, i64::try_from(pairs.len()).ok()?)?;
-        // SAFETY: fresh descriptions, and nothing is being computed in the arena.
+        let single = block.ids.size(1) == 1 && block.input.size(1) == 1;
+        let key = block.down.filter(|_| single).map(|down| (down, pairs.len()));
+        let known = key.and_then(|key| self.drawn.remove(&key));
+        let drawn = match known.filter(|known| known.base == self.arena.base()) {
+            Some(known) => known,
+            // SAFETY: nothing is being computed in the arena, as the caller says.
+            None => unsafe { self.draw(block, pairs.len(), single)? },
+        };
+        // SAFETY: as the caller says; the block is drawn where the arena is.
+        let done = unsafe { self.compute_drawn(&drawn, block, pairs, input, single) };
+        self.rows.resize(drawn.rebuilt.result.size(0) * 4 * pairs.len(), 0);
+        done?;
+        drawn.rebuilt.result.read(0, &mut self.rows)?;
+        match key {
+            Some(key) => {
+                if self.drawn.len() >= MAX_DRAWN {
+                    self.drawn.clear();
+                }
+                self.drawn.insert(key, drawn);
+            }
+            None => self.paper = drawn.paper,
+        }
+        Some(&self.rows)
+    }
+
+    /// Draws a block of so many pairs.
+    ///
+    /// # Safety
+    /// As [`Cold::compute`], and nothing is being computed in the arena.
+    unsafe fn draw(&mut self, block: &Block, pairs: usize, single: bool) -> Option<Drawn> {
+        let mut paper = std::mem::take(&mut self.paper);
+        let mut sketch = Sketch::new(&mut paper);
+        let rebuilt = rebuild(&mut sketch, block, i64::try_from(pairs).ok()?, single)?;
+        // SAFETY: fresh descriptions; otherwise as the caller says.
         unsafe {
             self.arena
-                .place(self.backend.buffers(), &rebuilt.placed, &rebuilt.views)?
-        };
+                .place(self.backend.buffers(), &rebuilt.placed, &rebuilt.views)?;
+        }
+        let graph = sketch.finish();
+        Some(Drawn {
+            paper,
+            graph,
+            rebuilt,
+            base: self.arena.base(),
+        })
+    }
+
+    /// # Safety
+    /// As [`Cold::compute`], and the block is drawn where the arena is.
+    unsafe fn compute_drawn(
+        &mut self,
+        drawn: &Drawn,
+        block: &Block,
+        pairs: &[Pair],
+        input: &[u8],
+        single: bool,
+    ) -> Option<()> {
+        let rebuilt = &drawn.rebuilt;
         let row = block.input.size(0) * 4;
         self.rows.clear();
         self.ids.clear();
-        for pair in pairs {
-            self.rows
-                .extend_from_slice(input.get(pair.input..pair.input.checked_add(row)?)?);
+        for (index, pair) in pairs.iter().enumerate() {
+            if index == 0 || !single {
+                self.rows
+                    .extend_from_slice(input.get(pair.input..pair.input.checked_add(row)?)?);
+            }
             self.ids.extend(pair.expert.to_ne_bytes());
         }
         // SAFETY: the CPU's memory is written at once; all tensors have their places now, and the weights theirs.
@@ -79,11 +152,8 @@ impl Cold {
             for (factor, scales) in block.factors.iter().zip(&rebuilt.scales) {
                 self.backend.write(*scales, 0, &gather(*factor, pairs)?)?;
             }
-            self.backend.compute(sketch.graph())?;
+            self.backend.compute(drawn.graph)
         }
-        self.rows.resize(rebuilt.result.size(0) * 4 * pairs.len(), 0);
-        rebuilt.result.read(0, &mut self.rows)?;
-        Some(&self.rows)
     }
 }
 
@@ -98,14 +168,15 @@ fn gather(factor: Factor, pairs: &[Pair]) -> Option<Vec<u8>> {
     Some(scales)
 }
 
-/// The nodes of a block once more, for `count` pairs.
-fn rebuild(sketch: &mut Sketch<'_>, block: &Block, count: i64) -> Option<Rebuilt> {
-    let input = sketch.tensor(ggml_type::GGML_TYPE_F32, [block.input.shape()[0], 1, count, 1])?;
-    let ids = sketch.tensor(ggml_type::GGML_TYPE_I32, [1, count, 1, 1])?;
+/// The nodes of a block once more, for `count` pairs: of a single token, or each of one of its own.
+fn rebuild(sketch: &mut Sketch<'_>, block: &Block, count: i64, single: bool) -> Option<Rebuilt> {
+    let (experts, tokens) = if single { (count, 1) } else { (1, count) };
+    let input = sketch.tensor(ggml_type::GGML_TYPE_F32, [block.input.shape()[0], 1, tokens, 1])?;
+    let ids = sketch.tensor(ggml_type::GGML_TYPE_I32, [experts, tokens, 1, 1])?;
     let mut made = vec![(block.input, input)];
     let mut scales = Vec::new();
     for factor in &block.factors {
-        let scale = sketch.tensor(ggml_type::GGML_TYPE_F32, [1, 1, count, 1])?;
+        let scale = sketch.tensor(ggml_type::GGML_TYPE_F32, [1, experts, tokens, 1])?;
         made.push((factor.selected, scale));
         scales.push(scale);
     }
@@ -118,7 +189,7 @@ fn rebuild(sketch: &mut Sketch<'_>, block: &Block, count: i64) -> Option<Rebuilt
         let (a, b) = (node.source(0), node.source(1));
         let sources = match (node.op(), node.view_of()) {
             (ggml_op::GGML_OP_VIEW, Some((whole, offset))) => {
-                let view = sketch.rows_of(twin(whole)?, [width, 1, count], offset)?;
+                let view = sketch.rows_of(twin(whole)?, [width, experts, tokens], offset)?;
                 made.push((node, view));
                 views.push(view);
                 sketch.add(view)?;
@@ -134,7 +205,7 @@ fn rebuild(sketch: &mut Sketch<'_>, block: &Block, count: i64) -> Option<Rebuilt
                 [Some(twin(a?)?), b, None]
             }
         };
-        let new = sketch.operation(node, [width, 1, count, 1], sources)?;
+        let new = sketch.operation(node, [width, experts, tokens, 1], sources)?;
         placed.push(new);
         made.push((node, new));
         sketch.add(new)?;

@@ -89,16 +89,18 @@ extern "C" fn store_reads(_: ffi::ggml_backend_dev_t, buffers: ffi::ggml_backend
     unsafe { ffi::ggml_backend_buft_is_host(buffers) }
 }
 
-/// The store's buffers, its own, and those of the GPU that they are an alias of.
+/// The store's buffers, its own, and those of the GPU that they are an alias of. Not the latter where blocks are queued: then
+/// llama.cpp offers each input, and with it its queue.
 extern "C" fn compute_reads(device: ffi::ggml_backend_dev_t, buffers: ffi::ggml_backend_buffer_type_t) -> bool {
     let Some(plugin) = registered() else { return false };
     // SAFETY: ggml passes a buffer type; the GPU's device lives for ever.
     unsafe {
         buffers == plugin.host_buffers
             || buffers == buffer_type(device)
-            || plugin
-                .gpu
-                .is_some_and(|gpu| buffers == ffi::ggml_backend_dev_buffer_type(gpu))
+            || !plugin.queued
+                && plugin
+                    .gpu
+                    .is_some_and(|gpu| buffers == ffi::ggml_backend_dev_buffer_type(gpu))
     }
 }
 

@@ -48,6 +48,11 @@ impl Hot {
         ids.is_some()
     }
 
+    /// The entries that [`Hot::assign`] has chosen.
+    pub(super) fn chosen(&self) -> &[i32] {
+        self.ids.get()
+    }
+
     /// Starts to compute a block with the entries that [`Hot::assign`] has chosen.
     ///
     /// # Safety
@@ -69,7 +74,7 @@ impl Hot {
             self.place.place(self.backend.buffers(), &[ids], &[])?;
             let bytes = std::slice::from_raw_parts(entries.as_ptr().cast::<u8>(), size_of_val(entries));
             self.backend.write(ids, 0, bytes)?;
-            self.backend.start(&sketch)
+            self.backend.start(sketch.graph())
         }
     }
 }

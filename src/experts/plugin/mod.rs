@@ -11,12 +11,19 @@ mod buffer;
 mod cold;
 mod copies;
 mod device;
+mod drawing;
 mod ffi;
+mod halves;
 mod hot;
+mod in_memory;
 mod instance;
 mod node;
+mod queued;
 mod registry;
 mod sketch;
+mod stage;
+mod tail;
+mod way;
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
@@ -130,8 +137,15 @@ fn build(wanted: Device) -> Result<(Plugin, ffi::ggml_backend_reg_t), PluginErro
         cpu,
         gpu,
         takes_prefill: gpus.is_empty(),
+        queued: gpu.is_some() && gpus.len() == 1 && !waits_often(),
     };
     Ok((plugin, registry))
+}
+
+/// Whether `HEARTH_EXPERT_HANDOVER=waited` asks for the way of blocks that waits for the GPU several times: until somebody has
+/// measured both on a card.
+fn waits_often() -> bool {
+    std::env::var_os("HEARTH_EXPERT_HANDOVER").is_some_and(|way| way == "waited")
 }
 
 extern "C" fn registry_name(_: ffi::ggml_backend_reg_t) -> *const c_char {

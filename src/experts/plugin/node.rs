@@ -46,6 +46,12 @@ impl Node {
         self.get().type_
     }
 
+    /// Whether its data type packs several numbers into blocks.
+    pub(super) fn is_quantized(self) -> bool {
+        // SAFETY: the type of a tensor.
+        unsafe { ffi::ggml_is_quantized(self.kind()) }
+    }
+
     /// Elements by dimension.
     pub(super) fn shape(self) -> [i64; 4] {
         self.get().ne
@@ -54,6 +60,12 @@ impl Node {
     /// Elements of one dimension.
     pub(super) fn size(self, dimension: usize) -> usize {
         usize::try_from(self.get().ne[dimension]).unwrap_or(0)
+    }
+
+    /// All elements.
+    pub(super) fn elements(self) -> i64 {
+        // SAFETY: a tensor.
+        unsafe { ffi::ggml_nelements(self.as_ptr()) }
     }
 
     /// Bytes from one element, row, matrix to the next.

@@ -36,6 +36,9 @@ pub(super) struct Plugin {
     pub(super) gpu: Option<ffi::ggml_backend_dev_t>,
     /// Whether large batches come to us as well: without a GPU nobody would compute them faster, and we learn from them.
     pub(super) takes_prefill: bool,
+    /// Whether blocks on the GPU go through llama.cpp's own queue. With several GPUs what reads a block might be on another
+    /// one, which would not wait for that queue.
+    pub(super) queued: bool,
 }
 
 // SAFETY: the structs behind the pointers are written before the first use and only read afterwards.

@@ -2,8 +2,9 @@
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
+use std::ptr::NonNull;
 
-use super::ffi::{self, ggml_type};
+use super::ffi::{self, ggml_op, ggml_type};
 use super::node::Node;
 
 /// Tensors of a rebuilt block at most.
@@ -27,6 +28,21 @@ impl Paper {
     }
 }
 
+/// Where the data of a tensor are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) data: *mut u8,
+    pub(super) buffer: NonNull<ffi::ggml_backend_buffer>,
+}
+
+impl Place {
+    /// That of a tensor; `None` if it has none.
+    pub(super) fn of(tensor: Node) -> Option<Self> {
+        let (data, buffer) = (tensor.data(), tensor.buffer()?);
+        (!data.is_null()).then_some(Self { data, buffer })
+    }
+}
+
 /// Tensors and a graph of them.
 #[derive(Debug)]
 pub(super) struct Sketch<'p> {
@@ -42,6 +58,11 @@ impl<'p> Sketch<'p> {
     /// An empty one, for a rebuilt block.
     pub(super) fn new(paper: &'p mut Paper) -> Self {
         Self::with(paper, MAX_TENSORS, MAX_TENSORS)
+    }
+
+    /// An empty one, for `tensors` tensors that are nodes of its graph or what they are computed from.
+    pub(super) fn for_tensors(paper: &'p mut Paper, tensors: usize) -> Self {
+        Self::with(paper, tensors, tensors)
     }
 
     /// A graph of nodes that exist.
@@ -86,6 +107,70 @@ impl<'p> Sketch<'p> {
         self.tensors = self.tensors.checked_sub(1)?;
         // SAFETY: a live context with memory for one more.
         unsafe { Node::new(ffi::ggml_new_tensor(self.context, kind, 4, shape.as_ptr())) }
+    }
+
+    /// A tensor that is computed from nothing, over memory that exists; without `strides` it is contiguous. `None` if the
+    /// sketch is full.
+    pub(super) fn leaf(
+        &mut self,
+        kind: ggml_type::Type,
+        shape: [i64; 4],
+        strides: Option<[usize; 4]>,
+        place: Place,
+    ) -> Option<Node> {
+        let leaf = self.tensor(kind, shape)?;
+        // SAFETY: a fresh description, which nobody else knows.
+        let tensor = unsafe { &mut *leaf.as_ptr() };
+        if let Some(strides) = strides {
+            tensor.nb = strides;
+        }
+        tensor.data = place.data.cast();
+        tensor.buffer = place.buffer.as_ptr();
+        Some(leaf)
+    }
+
+    /// What a node of another graph has computed, or a weight, as something that is computed from nothing.
+    pub(super) fn known(&mut self, of: Node) -> Option<Node> {
+        self.leaf(of.kind(), of.shape(), Some(of.strides()), Place::of(of)?)
+    }
+
+    /// Copies a tensor into the memory of another one with as many elements; the node of the copy.
+    pub(super) fn copy(&mut self, from: Node, to: Node) -> Option<Node> {
+        if from.elements() != to.elements() {
+            return None;
+        }
+        self.tensors = self.tensors.checked_sub(1)?;
+        // SAFETY: a live context with memory for one more, and two tensors of it that are equally large.
+        unsafe {
+            let copy = ffi::ggml_cpy(self.context, from.as_ptr(), to.as_ptr());
+            (*copy).data = (*to.as_ptr()).data;
+            (*copy).buffer = (*to.as_ptr()).buffer;
+            Node::new(copy)
+        }
+    }
+
+    /// The same numbers in one row; the node that says so.
+    pub(super) fn in_a_row(&mut self, of: Node) -> Option<Node> {
+        self.tensors = self.tensors.checked_sub(1)?;
+        // SAFETY: a live context with memory for one more, and a contiguous tensor of it.
+        unsafe {
+            let row = ffi::ggml_reshape_1d(self.context, of.as_ptr(), of.elements());
+            (*row).data = (*of.as_ptr()).data;
+            (*row).buffer = (*of.as_ptr()).buffer;
+            Node::new(row)
+        }
+    }
+
+    /// Puts a node of this sketch at the end of the graph, behind what it is computed from, all of which is in this sketch.
+    /// Unlike [`Sketch::add`] this counts who uses what, without which backends fuse nothing.
+    pub(super) fn expand(&mut self, node: Node) {
+        // SAFETY: a live graph with memory for all tensors of its sketch.
+        unsafe { ffi::ggml_build_forward_expand(self.graph, node.as_ptr()) }
+    }
+
+    /// The graph, which stays as long as the paper does.
+    pub(super) fn finish(self) -> *mut ffi::ggml_cgraph {
+        self.graph
     }
 
     /// A part of the rows of a tensor; `None` if the sketch is full, or the tensor smaller.
@@ -141,6 +226,17 @@ impl<'p> Sketch<'p> {
         Some(new)
     }
 
+    /// Has a tensor of this sketch computed from two others.
+    pub(super) fn set_operation(&mut self, of: Node, operation: ggml_op::Type, sources: [Node; 2]) {
+        // SAFETY: a description of this sketch, which is borrowed for writing.
+        let tensor = unsafe { &mut *of.as_ptr() };
+        tensor.op = operation;
+        tensor.flags |= COMPUTE;
+        for (place, source) in tensor.src.iter_mut().zip(sources) {
+            *place = source.as_ptr();
+        }
+    }
+
     /// Gives a tensor of this sketch other sources.
     pub(super) fn set_source(&mut self, of: Node, index: usize, source: Node) {
         // SAFETY: a description of this sketch, which is borrowed for writing.
@@ -187,6 +283,17 @@ impl Tensors {
             let used = ffi::ggml_used_mem(self.0) / ffi::ggml_tensor_overhead();
             (used < MAX_TENSORS).then(|| Node::new(ffi::ggml_new_tensor(self.0, kind, 4, shape.as_ptr())))?
         }
+    }
+
+    /// The same over memory that exists.
+    pub(super) fn placed(&mut self, kind: ggml_type::Type, shape: [i64; 4], place: Place) -> Option<Node> {
+        let tensor = self.tensor(kind, shape)?;
+        // SAFETY: a fresh description, which nobody else knows.
+        unsafe {
+            (*tensor.as_ptr()).data = place.data.cast();
+            (*tensor.as_ptr()).buffer = place.buffer.as_ptr();
+        }
+        Some(tensor)
     }
 }
 

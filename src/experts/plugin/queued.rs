@@ -1,0 +1,545 @@
+//! The way of a block on a GPU: everything is put into llama.cpp's own queue, and the CPU waits once.
+//!
+//! In the queue stand, behind what computes the input: a graph that puts the input, the weights and the numbers of the
+//! selected experts together; one copy of that to main memory, for which the CPU waits; the hot half, weighted and summed; one
+//! copy of what the cold half came to. The main graph adds the two (see `tail`), behind them in the same queue, so nobody
+//! waits for either. What a block still reads is released when the next one has waited.
+//!
+//! For a single token the hot half stands in the queue before the CPU knows which experts were selected: the GPU finds
+//! their entries in a table, which is written anew when other experts have a copy, and experts without one in an entry of
+//! zeros. For several tokens the CPU says which entries to compute with, in one more copy, since kernels for several tokens rely
+//! on the entries of a token being different (see [`selection`](crate::experts::selection)).
+//!
+//! All that is drawn for a block is kept until the main graph has another one there: while tokens are decoded, nothing is
+//! recognised, drawn or allocated.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::backend::{Backend, Event};
+use super::block::{self, Block};
+use super::cold::Pair;
+use super::drawing::sign;
+use super::ffi;
+use super::halves::{Halves, Known};
+use super::node::Node;
+use super::sketch::Place;
+use super::stage::{Size, Stage, add_weighted, floats};
+use super::tail::Tail;
+use super::way::Way;
+use crate::experts::handover;
+use crate::experts::work::Work;
+use crate::experts::{ExpertCache, Part, WorkCounts};
+
+/// Graphs that are known at most; more would mean that their keys are not what they should be.
+const MAX_KNOWN: usize = 4096;
+
+/// llama.cpp's queue, and what stands in it.
+pub(super) struct Queue {
+    gpu: ffi::ggml_backend_dev_t,
+    /// Known since llama.cpp gave us an input that the GPU computes.
+    main: Option<Backend>,
+    /// Whether some input of the graph at hand comes from elsewhere.
+    foreign: bool,
+    event: Option<Event>,
+    stage: Stage,
+    /// By the first node of a graph and how many there are.
+    known: HashMap<(Node, usize), Recognised>,
+    /// What the graph at hand looks like.
+    signature: Vec<usize>,
+    /// What the last block still reads.
+    pending: Option<Pending>,
+    before: Option<Before>,
+    /// When the last block ended.
+    left: Option<Instant>,
+}
+
+/// A graph that was looked at.
+struct Recognised {
+    signature: Vec<usize>,
+    /// `None` if it goes another way.
+    way: Option<Box<Way>>,
+}
+
+/// What is remembered of the block before.
+#[derive(Clone, Copy)]
+struct Before {
+    layer: u32,
+    /// When it had waited.
+    waited: Instant,
+    /// How long its cold half took, and of how many experts.
+    cold: Duration,
+    experts: usize,
+    /// Whether copies were used.
+    copies: bool,
+}
+
+/// Takes the times of the parts of a block.
+struct Clock<'a> {
+    work: &'a Work,
+    last: Instant,
+}
+
+impl<'a> Clock<'a> {
+    fn start(cache: &'a ExpertCache, left: Option<Instant>) -> Self {
+        let last = Instant::now();
+        if let Some(left) = left {
+            cache.work.time(Part::Between, last - left);
+        }
+        Self {
+            work: &cache.work,
+            last,
+        }
+    }
+
+    /// Ends a part; when that was.
+    fn lap(&mut self, part: Part) -> Instant {
+        self.took(part);
+        self.last
+    }
+
+    /// Ends a part; how long it took.
+    fn took(&mut self, part: Part) -> Duration {
+        let took = self.last.elapsed();
+        self.last += took;
+        self.work.time(part, took);
+        took
+    }
+}
+
+/// Entries of a layer that are acquired; all are if there is a table.
+struct Pending {
+    known: Known,
+    entries: Vec<u32>,
+    all: bool,
+}
+
+impl Queue {
+    /// # Safety
+    /// `gpu` is a device of ggml's registry.
+    pub(super) unsafe fn new(gpu: ffi::ggml_backend_dev_t) -> Self {
+        // SAFETY: as the caller says.
+        let (event, stage) = unsafe { (Event::new(gpu), Stage::new(gpu)) };
+        Self {
+            gpu,
+            main: None,
+            foreign: false,
+            event,
+            stage,
+            known: HashMap::new(),
+            signature: Vec::new(),
+            pending: None,
+            before: None,
+            left: None,
+        }
+    }
+
+    /// llama.cpp gives an input of the next graph, `from`, of which `to` shall be a copy. On the GPU it is none: what reads
+    /// the copy reads the input, before anything that comes behind us in the queue can write there. False if llama.cpp
+    /// shall copy.
+    ///
+    /// # Safety
+    /// The scheduler of llama.cpp calls this with tensors of its graph and the backend that computes the input.
+    pub(super) unsafe fn take_input(&mut self, backend: ffi::ggml_backend_t, from: Node, to: Node) -> bool {
+        // SAFETY: backends have devices, which live for ever.
+        let device = unsafe { ffi::ggml_backend_get_device(backend) };
+        let Some(place) = Place::of(from).filter(|_| device == self.gpu) else {
+            self.foreign = true;
+            return false;
+        };
+        // SAFETY: the scheduler's own tensor, which nobody reads before this returns.
+        unsafe {
+            (*to.as_ptr()).data = place.data.cast();
+            (*to.as_ptr()).buffer = place.buffer.as_ptr();
+        }
+        if !self.main.as_ref().is_some_and(|main| main.is(backend)) {
+            // SAFETY: llama.cpp's backend, which lives as long as the context, and ours with it.
+            self.main = Some(unsafe { Backend::borrowed(backend) });
+        }
+        true
+    }
+
+    /// Waits until all that was queued is done.
+    fn finish(&self) {
+        if let Some(main) = &self.main {
+            main.synchronize();
+        }
+    }
+}
+
+impl Queue {
+    /// Computes a graph that is one block with its tail; false if it is not, and nothing was done.
+    ///
+    /// # Safety
+    /// The graph is being computed, its inputs were given to [`Queue::take_input`], and nobody else computes with it.
+    pub(super) unsafe fn compute(&mut self, halves: &mut Halves, nodes: &[Node]) -> Option<bool> {
+        // SAFETY: as the caller says.
+        unsafe { halves.queued(self, nodes) }
+    }
+
+    /// llama.cpp is done with us, and its queue may be gone.
+    pub(super) fn end(&mut self, halves: &mut Halves) {
+        halves.release_pending(self);
+    }
+}
+
+impl Halves {
+    /// # Safety
+    /// As [`Queue::compute`].
+    unsafe fn queued(&mut self, queue: &mut Queue, nodes: &[Node]) -> Option<bool> {
+        let foreign = std::mem::take(&mut queue.foreign);
+        let (Some(first), Some(_), false) = (nodes.first(), &queue.main, foreign) else {
+            self.leave(queue);
+            return Some(false);
+        };
+        let key = (*first, nodes.len());
+        sign(nodes, &mut queue.signature);
+        let known = queue.known.remove(&key);
+        let mut recognised = match known.filter(|known| known.signature == queue.signature && known.is_current()) {
+            Some(recognised) => recognised,
+            None => {
+                // Layers may change: what still uses the old ones goes first.
+                self.leave(queue);
+                if queue.known.len() >= MAX_KNOWN || !queue.known.values().all(Recognised::is_current) {
+                    queue.known.clear();
+                }
+                Recognised {
+                    signature: queue.signature.clone(),
+                    // SAFETY: nothing is under way.
+                    way: unsafe { self.draw(queue, nodes) }.map(Box::new),
+                }
+            }
+        };
+        let done = match &mut recognised.way {
+            // SAFETY: as the caller says; the way was drawn for these nodes.
+            Some(way) => unsafe { self.go(queue, way).map(|()| true) },
+            None => {
+                self.leave(queue);
+                Some(false)
+            }
+        };
+        queue.known.insert(key, recognised);
+        done
+    }
+
+    /// Recognises and draws.
+    ///
+    /// # Safety
+    /// As [`Queue::compute`], and nothing is under way.
+    unsafe fn draw(&mut self, queue: &mut Queue, nodes: &[Node]) -> Option<Way> {
+        let block = (0..nodes.len()).find_map(|at| block::ending_at(nodes, at))?;
+        let alone = nodes.get(..block.first)?.iter().all(|node| node.is_view());
+        // Scales are gathered by nodes of the main graph.
+        if !alone || !block.factors.is_empty() || !block.is_small() || block.input.size(1) != 1 {
+            return None;
+        }
+        let tail = Tail::behind(&block, nodes)?;
+        if tail.product.size(0) != block.input.size(0) {
+            return None;
+        }
+        let known = self.layer(&block)?;
+        let size = Size {
+            width: block.input.size(0),
+            experts: block.down?.size(2),
+            experts_per_token: block.experts_per_token(),
+        };
+        // SAFETY: nothing is under way, as the caller says.
+        let (layout, moved) = unsafe { queue.stage.layout(queue.gpu, size, block.ids.size(1))? };
+        if moved {
+            queue.known.clear();
+        }
+        known.cache.work.count(WorkCounts {
+            recognitions: 1,
+            ..WorkCounts::default()
+        });
+        // SAFETY: nothing is under way.
+        let way = unsafe { Way::draw(queue.gpu, &queue.stage, layout, block, tail, known)? };
+        way.fit_for(queue.main.as_ref()?)
+    }
+
+    /// Computes a block.
+    ///
+    /// # Safety
+    /// As [`Queue::compute`], and the way was drawn for these nodes.
+    unsafe fn go(&mut self, queue: &mut Queue, way: &mut Way) -> Option<()> {
+        let cache = way.known.cache.clone();
+        let mut clock = Clock::start(&cache, queue.left);
+        let mut done = WorkCounts {
+            blocks: 1,
+            ..WorkCounts::default()
+        };
+        let main = queue.main.as_ref()?;
+        // SAFETY: what is read was computed in this queue; what is written is our own.
+        unsafe {
+            way.gather.start(main, &mut done)?;
+            let into = queue.stage.bytes(0, way.layout.from_gpu)?.as_mut_ptr();
+            main.read(way.gathered, into, way.layout.from_gpu)?;
+        }
+        done.downloads += 1;
+        if let Some(event) = &queue.event {
+            main.record(event);
+        }
+        let used = way.known.copies.count() > 0 && self.are_copies_used(&way.known);
+        let ahead = used && way.ahead.is_some();
+        if ahead {
+            // SAFETY: as the caller says.
+            unsafe { start_ahead(queue, way, &mut done)? };
+        }
+        let main = queue.main.as_ref()?;
+        match &queue.event {
+            Some(event) => event.wait(),
+            None => main.synchronize(),
+        }
+        done.waits += 1;
+        let waited = clock.lap(Part::Wait);
+
+        // All that stands before the mark is done.
+        self.release_pending(queue);
+        self.read_gathered(queue, way)?;
+        let hot = match (&way.ahead, used) {
+            (Some(found), true) => {
+                self.entries.clear();
+                let entry = |expert: &u32| u32::try_from(*found.table.get(*expert as usize)?).ok();
+                let zeros = way.known.copies.spare().start;
+                let entries = self
+                    .ids
+                    .iter()
+                    .map(|expert| entry(expert).filter(|entry| *entry != zeros));
+                self.entries.extend(entries);
+                true
+            }
+            (_, used) => self.acquire_chosen(&way.block, &way.known, used),
+        };
+        self.choose_cold(&way.block)?;
+        clock.lap(Part::Choose);
+
+        if hot {
+            queue.pending = Some(self.pend(&way.known, ahead));
+            if !ahead {
+                // SAFETY: as the caller says; the entries are acquired.
+                unsafe { self.start_chosen(queue, way, &mut done)? };
+            }
+        }
+        clock.lap(Part::Launch);
+
+        if !self.pairs.is_empty() {
+            // SAFETY: as the caller says.
+            unsafe { self.compute_cold(queue, way)? };
+            done.cold_graphs += 1;
+        }
+        let cold = clock.took(Part::Cold);
+
+        let Way { tail, layout, .. } = &*way;
+        let width = tail.product.size(0) * 4;
+        let bytes = width * way.block.ids.size(1);
+        let [_, column, token, _] = tail.product.strides();
+        let last = (way.block.experts_per_token() - 1) * column;
+        let main = queue.main.as_ref()?;
+        // SAFETY: both tensors are the block's own in the main graph, and the bytes stay until the next block has waited.
+        unsafe {
+            // Where the CPU knew that there is no cold half, the last row is that of a hot expert.
+            if !self.pairs.is_empty() || ahead {
+                let rows = if self.pairs.is_empty() {
+                    layout.zeros
+                } else {
+                    layout.rows
+                };
+                main.write_rows(tail.product, last, token, queue.stage.bytes(rows, bytes)?, width)?;
+                done.uploads += 1;
+            }
+            if !hot {
+                let zeros = queue.stage.bytes(layout.zeros, bytes)?;
+                main.write_rows(tail.sum, 0, tail.sum.strides()[1], zeros, width)?;
+                done.uploads += 1;
+            }
+        }
+        clock.lap(Part::Return);
+
+        let computed = if hot { self.entries.iter().flatten().count() } else { 0 };
+        self.observe(&way.known, way.block.experts_per_token(), computed);
+        let this = Before {
+            layer: way.known.layer.number,
+            waited,
+            cold,
+            experts: self.pairs.len(),
+            copies: hot,
+        };
+        if let Some(before) = queue.before.replace(this).filter(|before| before.layer < this.layer) {
+            let took = this.waited - before.waited;
+            self.overhead.observe(took, before.cold, before.experts, before.copies);
+        }
+        cache.work.count(done);
+        queue.left = Some(clock.lap(Part::Policy));
+        Some(())
+    }
+
+    /// The experts that were selected, and their weights.
+    fn read_gathered(&mut self, queue: &mut Queue, way: &Way) -> Option<()> {
+        let bytes = way.block.experts_per_token() * way.block.ids.size(1) * 4;
+        self.ids.clear();
+        for id in queue.stage.bytes(way.layout.ids, bytes)?.as_chunks::<4>().0 {
+            self.ids.push(u32::try_from(i32::from_ne_bytes(*id)).ok()?);
+        }
+        self.weights.clear();
+        self.weights
+            .extend(floats(queue.stage.bytes(way.layout.weights, bytes)?));
+        Some(())
+    }
+
+    /// Acquires the entries that a hot half would need; false if there is none.
+    fn acquire_chosen(&mut self, block: &Block, known: &Known, used: bool) -> bool {
+        self.acquire(known, used);
+        let any = used
+            && self.stand_in(block, known)
+            && self.entries.iter().any(Option::is_some)
+            && self.hot.assign(&self.entries, block, &self.stand_ins, &known.copies);
+        if !any {
+            self.release(known);
+            self.entries.fill(None);
+        }
+        any
+    }
+
+    /// Starts the hot half with the entries that were chosen for it.
+    ///
+    /// # Safety
+    /// As [`Halves::go`], and the entries are acquired until the next block has waited.
+    unsafe fn start_chosen(&mut self, queue: &mut Queue, way: &Way, done: &mut WorkCounts) -> Option<()> {
+        let layout = &way.layout;
+        let entries = queue.stage.bytes(layout.entries, self.entries.len() * 4)?;
+        for (place, entry) in entries.as_chunks_mut::<4>().0.iter_mut().zip(self.hot.chosen()) {
+            *place = entry.to_ne_bytes();
+        }
+        let mask = queue.stage.bytes(layout.mask, self.entries.len() * 4)?;
+        for (place, entry) in mask.as_chunks_mut::<4>().0.iter_mut().zip(&self.entries) {
+            *place = f32::from(u8::from(entry.is_some())).to_ne_bytes();
+        }
+        let drawing = match self.pairs.is_empty() {
+            true => way.all.as_ref()?,
+            false => way.some.as_ref()?,
+        };
+        let bytes = queue.stage.bytes(layout.entries, layout.to_gpu - layout.entries)?;
+        let main = queue.main.as_ref()?;
+        done.uploads += 1;
+        // SAFETY: the bytes stay until the next block has waited; otherwise as the caller says.
+        unsafe {
+            main.write(way.given, 0, bytes)?;
+            drawing.start(main, done)
+        }
+    }
+
+    /// Computes the experts without a copy, and adds up what they come to, by token.
+    ///
+    /// # Safety
+    /// As [`Halves::go`].
+    unsafe fn compute_cold(&mut self, queue: &mut Queue, way: &Way) -> Option<()> {
+        let layout = &way.layout;
+        let width = way.tail.product.size(0) * 4;
+        let input = queue.stage.bytes(0, layout.from_gpu)?;
+        // SAFETY: blocks are nodes of the graph that is being computed; the router selects experts that exist.
+        let computed = unsafe { self.cold.compute(&way.block, &self.pairs, input)? };
+        let sums = queue.stage.bytes(layout.rows, width * way.block.ids.size(1))?;
+        sums.fill(0);
+        for (pair, computed) in self.pairs.iter().zip(computed.chunks_exact(width)) {
+            let token = pair.row / way.block.experts_per_token().max(1);
+            let sum = sums.get_mut(token * width..(token + 1) * width)?;
+            add_weighted(sum, computed, *self.weights.get(pair.row)?);
+        }
+        Some(())
+    }
+
+    /// What the block still reads after this; all entries are held if a table was used.
+    fn pend(&mut self, known: &Known, all: bool) -> Pending {
+        let spare = known.copies.spare();
+        let mut entries = std::mem::take(&mut self.pending_entries);
+        entries.clear();
+        if !all {
+            entries.extend(self.entries.iter().flatten());
+            entries.extend(self.stand_ins.iter().filter(|entry| !spare.contains(entry)));
+        }
+        self.stand_ins.clear();
+        Pending {
+            known: known.clone(),
+            entries,
+            all,
+        }
+    }
+
+    /// The next graph goes another way.
+    fn leave(&mut self, queue: &mut Queue) {
+        queue.finish();
+        self.release_pending(queue);
+        (queue.before, queue.left) = (None, None);
+    }
+
+    /// Collects the experts without a copy; the input of each token is in its row of what came from the GPU.
+    fn choose_cold(&mut self, block: &Block) -> Option<()> {
+        self.pairs.clear();
+        let (experts_per_token, row) = (block.experts_per_token().max(1), block.input.size(0) * 4);
+        for (index, (entry, expert)) in self.entries.iter().zip(&self.ids).enumerate() {
+            if entry.is_none() {
+                self.pairs.push(Pair {
+                    expert: i32::try_from(*expert).ok()?,
+                    row: index,
+                    input: index / experts_per_token * row,
+                });
+            }
+        }
+        Some(())
+    }
+
+    /// Nobody reads what the last block read: the queue was waited for. Uploads are chosen here, when entries can be had.
+    fn release_pending(&mut self, queue: &mut Queue) {
+        let Some(Pending { known, entries, all }) = queue.pending.take() else {
+            return;
+        };
+        let mut state = known.layer.state.lock();
+        if all {
+            state.cache.entries_mut().let_go();
+        }
+        handover::release(&mut state.cache, entries.iter().copied());
+        known.cache.upload_wanted(&known.layer, &mut state.cache);
+        drop(state);
+        self.pending_entries = entries;
+    }
+}
+
+/// Starts a hot half that finds its entries in its table, which is written anew if others have a copy now.
+///
+/// # Safety
+/// As [`Queue::compute`]; all entries are held until the next block has waited.
+unsafe fn start_ahead(queue: &mut Queue, way: &mut Way, done: &mut WorkCounts) -> Option<()> {
+    let ahead = way.ahead.as_mut()?;
+    let main = queue.main.as_ref()?;
+    let zeros = i32::try_from(way.known.copies.spare().start).ok()?;
+    let mut state = way.known.layer.state.lock();
+    let entries = state.cache.entries_mut();
+    entries.hold();
+    let changed = ahead.changes.replace(entries.changes()) != Some(entries.changes());
+    if changed {
+        for (expert, place) in (0..).zip(&mut ahead.table) {
+            let entry = entries.entry_of(expert).and_then(|entry| i32::try_from(entry).ok());
+            *place = entry.unwrap_or(zeros);
+        }
+    }
+    drop(state);
+    if changed {
+        let bytes = queue.stage.bytes(way.layout.table, ahead.table.len() * 4)?;
+        for (place, entry) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(&ahead.table) {
+            *place = entry.to_ne_bytes();
+        }
+        done.tables += 1;
+        // SAFETY: a tensor of our own; the bytes stay until the next block has waited.
+        unsafe { main.write(ahead.place, 0, bytes)? };
+    }
+    // SAFETY: as the caller says.
+    unsafe { ahead.drawing.start(main, done) }
+}
+
+impl Recognised {
+    /// Whether the cache of its layer is still the one that was drawn.
+    fn is_current(&self) -> bool {
+        let current = |way: &Way| way.known.version == way.known.cache.version();
+        self.way.as_deref().is_none_or(current)
+    }
+}
