@@ -36,7 +36,7 @@ fn decode_one_token(bencher: Bencher, kind: &PolicyKind) {
     });
 }
 
-/// A trace of 2048 tokens, all policies, one size of the cache.
+/// The second half of a trace of 2048 decoded tokens, all policies, one size of the cache.
 #[divan::bench(sample_count = 10)]
 fn replay_all(bencher: Bencher) {
     let config = SimulationConfig {

@@ -48,10 +48,17 @@ fn the_simulator_agrees_with_the_run() {
     let (rate, simulated) = (number(&measured["hit_rate"]), number(&measured["simulated"]));
     assert!((rate - simulated).abs() < 0.03, "{measured}");
     let rows = report["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 4 * 5);
+    assert_eq!(rows.len(), 5 * 5);
     let default = |row: &&Value| row["policy"] == "predictive" && row["capacity"] == 8 && row["slots"] == 8;
     let row = rows.iter().find(default).unwrap();
     assert!(number(&row["of_optimum"]) >= 0.85, "{row}");
+    // The default of large models.
+    let at = |policy: &str| rows.iter().find(|row| row["policy"] == policy && row["capacity"] == 8);
+    let (few, fixed) = (at("benefit").unwrap(), at("static").unwrap());
+    assert!(number(&few["of_optimum"]) >= 0.85, "{few}");
+    assert!(number(&few["uploads_per_token"]) <= 0.3, "{few}");
+    assert!(number(&few["hit_rate"]) > number(&fixed["hit_rate"]), "{few} {fixed}");
+    assert_eq!(report["simulation"]["start"], "heat");
 
     let geometry = &report["geometry"];
     assert_eq!(
@@ -124,7 +131,7 @@ fn a_replay_says_the_same() {
     ])
     .success();
     let found: Value = serde_json::from_str(&stdout(&found)).unwrap();
-    assert_eq!(found["rows"].as_array().unwrap().len(), 4);
+    assert_eq!(found["rows"].as_array().unwrap().len(), 5);
 
     let mut bytes = std::fs::read(&trace).unwrap();
     *bytes.last_mut().unwrap() = 7;

@@ -292,7 +292,7 @@ section! {
             words: [("auto", CacheDevice::Auto), ("cpu", CacheDevice::Cpu)],
             hint: Some("\"auto\" is the first GPU, \"cpu\" is for trying the cache without one"),
         };
-        /// which experts have a copy ([compared](expert-policies.md)). `"auto"` is `"lfu-decay"`, and `"predictive"` for small
+        /// which experts have a copy ([compared](expert-policies.md)). `"auto"` is `"benefit"`, and `"predictive"` for small
         /// experts, where two uploads per layer and token are less than 16 MiB together
         policy: Option<PolicyKind> = Value(None), Choice { words: policies(), hint: None };
     }
@@ -378,9 +378,9 @@ section! {
     }
 }
 
-fn policies() -> [(&'static str, Option<PolicyKind>); 5] {
-    let [a, b, c, d] = PolicyKind::ALL.map(|policy| (policy.name(), Some(policy)));
-    [("auto", None), a, b, c, d]
+fn policies() -> [(&'static str, Option<PolicyKind>); 6] {
+    let [a, b, c, d, e] = PolicyKind::ALL.map(|policy| (policy.name(), Some(policy)));
+    [("auto", None), a, b, c, d, e]
 }
 
 impl Default for ServerConfig {

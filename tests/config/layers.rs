@@ -154,7 +154,7 @@ fn memory_keys_of_a_model() {
     for part in [
         "`kv_type` must be one of \"f32\", \"f16\", \"bf16\", \"q8_0\"",
         "hint: did you mean \"q8_0\"?",
-        "`policy` must be one of \"auto\", \"static\", \"lru\", \"lfu-decay\", \"predictive\", but is \"random\"",
+        "`policy` must be one of \"auto\", \"static\", \"lru\", \"lfu-decay\", \"predictive\", \"benefit\", but is \"random\"",
         "`placement` must be \"auto\", \"gpu\", \"cpu\" or \"cache\", but is \"vram\"",
     ] {
         assert!(text.contains(part), "{part}: {text}");

@@ -164,7 +164,7 @@ fn create(folder: &Path) -> anyhow::Result<PathBuf> {
 }
 
 fn report(args: &Args, source: String, trace: &Trace, mut measured: Option<Measured>) -> anyhow::Result<Report> {
-    let simulation = results::simulation(trace, args.capacities.clone());
+    let simulation = results::simulation(args.capacities.clone());
     if let Some(measured) = &mut measured {
         measured.compare(trace, &simulation);
     }

@@ -5,10 +5,12 @@ use crate::cli::output;
 use crate::experts::simulate::Row;
 use crate::report::{Axis, ColorScale, Figure, HeatMap, HeatRow, LineChart, Page, Point, Section, Series, Table};
 
-const ROWS_NOTE: &str = "The recorded tokens, replayed through each policy. The hit rate is the share of selected experts \
-    that had a copy on the cache device. The optimum knows the future (Belady): it keeps what is selected again soonest, \
-    and uploads as much as it likes, but nothing that was never selected. Uploads are per layer and token; they are \
-    complete before the next token, in the simulation and in the run that was measured.";
+const ROWS_NOTE: &str = "The recorded tokens, replayed through each policy. The first half of the conversations gives the heat \
+    map that fills the cache at the start, the same for all policies; the second half is counted. The hit rate is the share of \
+    selected experts that had a copy on the cache device. The optimum knows the future (Belady): it starts with what is \
+    selected first, keeps what is selected again soonest, and uploads as much as it likes, but nothing that was not just \
+    selected. Uploads are per layer and decoded token, those at the end of prompts included and those that fill the cache at \
+    the start left out; they are complete before the next token, in the simulation and in the run that was measured.";
 const LAYERS_NOTE: &str = "Selections by prompts and decoded tokens. Entropy in bits: the more, the more evenly the \
     experts are used, and the less a cache can do.";
 
@@ -58,8 +60,8 @@ fn facts(report: &Report) -> Vec<(String, String)> {
         (
             "tokens",
             format!(
-                "{} of prompts, {} decoded, of which the first {} are not counted",
-                geometry.prompt_tokens, geometry.decoded_tokens, report.simulation.warm_up
+                "{} of prompts, {} decoded; {} of them, in the second half of the conversations, are counted",
+                geometry.prompt_tokens, geometry.decoded_tokens, geometry.counted_tokens
             ),
         ),
     ];

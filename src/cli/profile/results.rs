@@ -5,10 +5,10 @@ use serde::Serialize;
 use crate::cli::machine::Machine;
 use crate::experts::entropy;
 use crate::experts::policy::{LayerCounts, PolicyKind};
-use crate::experts::simulate::{Row, SimulationConfig, simulate};
+use crate::experts::simulate::{Row, SimulationConfig, Start, second_half, simulate};
 use crate::experts::trace::{Phase, Trace};
 
-/// Decoded tokens that are not counted, or a quarter of all if that is less.
+/// Decoded tokens that are not counted of the run itself, or a quarter of all if that is less.
 pub(super) const WARM_UP: usize = 256;
 /// How many experts of a layer are named.
 const TOP: usize = 8;
@@ -45,6 +45,8 @@ pub(super) struct Geometry {
     pub(super) experts_per_token: usize,
     pub(super) prompt_tokens: usize,
     pub(super) decoded_tokens: usize,
+    /// Decoded tokens in the second half of the conversations, which the simulation counts.
+    pub(super) counted_tokens: usize,
 }
 
 /// How one layer used its experts, prompts included.
@@ -87,13 +89,15 @@ pub(super) struct Measured {
 
 impl Geometry {
     pub(super) fn of(trace: &Trace) -> Self {
-        let decoded = trace.phases().iter().filter(|phase| **phase == Phase::Decode).count();
+        let decoded = |phases: &[Phase]| phases.iter().filter(|phase| **phase == Phase::Decode).count();
+        let phases = trace.phases();
         Self {
             layers: trace.layers().len(),
             experts: trace.experts(),
             experts_per_token: trace.experts_per_token(),
-            prompt_tokens: trace.phases().len() - decoded,
-            decoded_tokens: decoded,
+            prompt_tokens: phases.len() - decoded(phases),
+            decoded_tokens: decoded(phases),
+            counted_tokens: decoded(&phases[second_half(trace)..]),
         }
     }
 }
@@ -136,10 +140,9 @@ impl LayerReport {
 }
 
 /// How to replay a trace.
-pub(super) fn simulation(trace: &Trace, capacities: Vec<f64>) -> SimulationConfig {
+pub(super) fn simulation(capacities: Vec<f64>) -> SimulationConfig {
     SimulationConfig {
         capacities,
-        warm_up: WARM_UP.min(Geometry::of(trace).decoded_tokens / 4),
         ..SimulationConfig::default()
     }
 }
@@ -152,13 +155,13 @@ pub(super) fn rows(trace: &Trace, config: &SimulationConfig) -> Vec<Row> {
 }
 
 impl Measured {
-    /// Replays the same tokens with the same policy and capacity.
+    /// Replays the same tokens with the same policy and capacity, from the beginning as the run did.
     #[expect(clippy::cast_precision_loss, reason = "a share of a small number")]
     pub(super) fn compare(&mut self, trace: &Trace, config: &SimulationConfig) {
         let config = SimulationConfig {
             policies: vec![self.policy],
             capacities: vec![self.capacity as f64 / trace.experts() as f64],
-            warm_up: self.warm_up,
+            start: Start::Empty { warm_up: self.warm_up },
             ..config.clone()
         };
         self.simulated = rows(trace, &config).first().map(|row| row.hit_rate);

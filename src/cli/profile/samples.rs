@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use crate::cli::generate::{self, Item};
 
 /// Of many kinds, since each kind uses other experts.
-const PROMPTS: [&str; 24] = [
+const PROMPTS: [&str; 48] = [
     "What is the weather in Paris on Monday at noon?",
     "Explain in three sentences why the sky is blue during the day and red in the evening.",
     "Write a function in Python that returns the longest word of a text, and say how fast it is.",
@@ -32,6 +32,30 @@ const PROMPTS: [&str; 24] = [
     "Write a polite letter to a landlord about a broken heating, with a deadline of one week.",
     "What is 348 times 27? Think step by step, and check the result with a second way.",
     "Describe the smell of a library to somebody who has never been in one.",
+    "Will it rain in Oslo on Thursday, and do I need an umbrella?",
+    "Why do ships of steel float? Explain it to a child of eight.",
+    "Write a shell command that finds the ten largest files below a folder, and say what each part does.",
+    "A shop lowers a price of 80 euros by 15 %, and then by another 10 %. What does it cost now?",
+    "Translate into Spanish: I would like to change my appointment from the third to the ninth of May.",
+    "Continue: The last train had left, and somebody was still playing the piano in the waiting room.",
+    "What is 93 plus 48, and what is half of that?",
+    "Explain the difference between a patent, a trademark and a copyright.",
+    "Send a message to Clara: I will be twenty minutes late, please start without me.",
+    "You are a guide in a museum of clocks. Greet the visitors, and show them the oldest one.",
+    "Make a packing list for three days in the mountains in October.",
+    "{\"name\": \"Ada\", \"born\": 1815, \"tags\": [\"math\", \"engines\"]} Describe this object in a sentence.",
+    "Schreibe ein kurzes Gedicht über den ersten Schnee in der Stadt.",
+    "Compare keeping bees with keeping chickens: cost, time, and what can go wrong.",
+    "def mean(numbers): return sum(numbers) / len(numbers) When does this fail, and how would you fix it?",
+    "How does a vaccine teach the body to recognise a virus?",
+    "Plan a dinner for six people of whom two eat no meat, with what to do when.",
+    "The detective looked at the empty birdcage and smiled. What had she understood?",
+    "How do I undo the last commit in git without losing my changes?",
+    "Put these into order, the oldest first: the telephone, the bicycle, the printing press, the radio.",
+    "All birds have feathers. Some animals with feathers cannot fly. Does it follow that some birds cannot fly?",
+    "Write a review of a hotel that was quiet and clean, but far from everything.",
+    "How many minutes are there in a leap year? Show each step.",
+    "Explain to a grandfather how to send a photo from his telephone.",
 ];
 
 /// So many built-in prompts, from the beginning again after the last one.

@@ -2,6 +2,7 @@
 
 use std::ops::AddAssign;
 
+use super::budget::Budget;
 use super::{Gate, Policy, PolicyConfig};
 use crate::experts::residency::{EntryTable, Upload};
 
@@ -73,6 +74,8 @@ pub struct LayerCache {
     policy: Box<dyn Policy>,
     config: PolicyConfig,
     gate: Gate,
+    /// For policies that have one.
+    budget: Option<Budget>,
     counts: LayerCounts,
     /// By expert: tokens of the current prompt that selected it.
     prompt: Vec<u32>,
@@ -90,9 +93,11 @@ impl LayerCache {
     /// An empty cache of `capacity` entries, at most one per expert. `heat` is what earlier runs know about the experts.
     #[must_use]
     pub fn new(experts: usize, capacity: usize, config: PolicyConfig, heat: Option<&[f32]>) -> Self {
+        let policy = config.build(experts, heat);
         Self {
             entries: EntryTable::new(experts, capacity),
-            policy: config.build(experts, heat),
+            budget: policy.has_budget().then(|| Budget::new(config.budget)),
+            policy,
             config,
             gate: Gate::new(config.gate),
             counts: LayerCounts::default(),
@@ -177,9 +182,14 @@ impl LayerCache {
             return;
         }
         self.policy.observe_prompt(&self.prompt, self.prompt_tokens);
+        let mut limit = self.config.uploads_per_prompt;
+        if let Some(budget) = &mut self.budget {
+            budget.earn_prompt(self.prompt_tokens);
+            limit = limit.max(budget.whole());
+        }
         self.prompt.fill(0);
         self.prompt_tokens = 0;
-        let limit = self.gate.allow(self.config.uploads_per_prompt);
+        let limit = self.gate.allow(limit);
         self.want_any(limit);
     }
 
@@ -204,9 +214,12 @@ impl LayerCache {
         self.counts.hits += hits as u64;
         self.gate.observe(hits, selections);
         self.policy.observe(experts);
+        if let Some(budget) = &mut self.budget {
+            budget.earn();
+        }
         // Free entries go to experts that are known to be good, selected now or not.
         let any = self.entries.free() > 0 || self.policy.looks_ahead();
-        if hits == selections && !any {
+        if (hits == selections && !any) || !self.can_upload() {
             return;
         }
         let limit = self.gate.allow(self.config.uploads_per_token);
@@ -216,6 +229,12 @@ impl LayerCache {
         }
         // Within the capacity, whatever a caller reports: nothing is allocated per token.
         self.want(experts.iter().copied().take(self.entries.experts()), limit);
+    }
+
+    /// Whether there is anything left to upload with. Pinned experts need nothing.
+    fn can_upload(&self) -> bool {
+        let affordable = self.budget.as_ref().is_none_or(|budget| budget.whole() > 0);
+        affordable || self.entries.free() > 0 || !self.pinned.is_empty()
     }
 
     /// Takes in how many selections of a pass were computed with a copy.
@@ -300,8 +319,20 @@ impl LayerCache {
         if self.entries.free() == 0 {
             let idle = self.entries.idle().map(|expert| (self.value(expert), expert));
             let (worth, victim) = idle.min_by(|a, b| a.0.total_cmp(&b.0))?;
-            if self.value(newcomer) <= worth * self.policy.hysteresis() {
-                return None;
+            let value = self.value(newcomer);
+            // A pinned expert takes its entry whatever that costs, and nobody takes it from one.
+            if value < f64::INFINITY || worth == f64::INFINITY {
+                let left = match &self.budget {
+                    Some(budget) if budget.whole() == 0 => return None,
+                    Some(budget) => budget.left(),
+                    None => 1.0,
+                };
+                if !self.policy.pays(value, worth, left) {
+                    return None;
+                }
+                if let Some(budget) = &mut self.budget {
+                    budget.spend();
+                }
             }
             self.entries.evict(victim);
             self.counts.evictions += 1;
@@ -369,5 +400,35 @@ mod tests {
         assert_eq!(next(&mut layer), Some(5));
         let rest: Vec<u32> = std::iter::from_fn(|| next(&mut layer)).collect();
         assert_eq!(rest, [0, 1], "and then the entries are full");
+    }
+
+    /// A budget is for changes: a cache that fills up does not need it, and neither does what somebody pinned.
+    #[test]
+    fn a_budget_is_spent_on_changes_only() {
+        let config = PolicyConfig {
+            kind: PolicyKind::Benefit,
+            ..PolicyConfig::default()
+        };
+        let heat: Vec<f32> = (0..16u8).map(|expert| f32::from(16 - expert)).collect();
+        let mut layer = LayerCache::new(16, 4, config, Some(&heat));
+        layer.fill();
+        upload(&mut layer, usize::MAX);
+        assert_eq!((layer.counts().uploads, layer.entries().free()), (4, 0));
+        layer.pin(&[15]);
+        layer.decoded(&[9, 10]);
+        upload(&mut layer, usize::MAX);
+        assert!(layer.entries().entry_of(15).is_some());
+        assert_eq!(layer.counts().evictions, 1);
+        // Others take turns, so fast that every change would pay.
+        for token in 0..400u32 {
+            let first = 4 * (token / 8 % 3);
+            layer.decoded(&[first, first + 1, first + 2]);
+            upload(&mut layer, usize::MAX);
+            let earned = f64::from(token + 2) * config.budget.per_token;
+            #[expect(clippy::cast_precision_loss, reason = "a small number")]
+            let spent = layer.counts().evictions as f64 - 1.0;
+            assert!(spent <= earned, "{spent} uploads after {token} tokens");
+        }
+        assert!(layer.counts().evictions > 50, "{:?}", layer.counts());
     }
 }

@@ -1,4 +1,4 @@
-//! Least frequently used, with a fading past: the default.
+//! Least frequently used, with a fading past.
 
 use super::{DecayingCounts, Policy, PolicyConfig};
 
@@ -39,7 +39,7 @@ impl Policy for LfuDecay {
         self.counts.get(expert)
     }
 
-    fn hysteresis(&self) -> f64 {
-        self.hysteresis
+    fn pays(&self, newcomer: f64, resident: f64, _left: f64) -> bool {
+        newcomer > resident * self.hysteresis
     }
 }

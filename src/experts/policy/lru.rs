@@ -52,8 +52,4 @@ impl Policy for Lru {
     fn value(&self, expert: u32) -> f64 {
         self.last.get(expert as usize).copied().unwrap_or(0.0)
     }
-
-    fn hysteresis(&self) -> f64 {
-        1.0
-    }
 }

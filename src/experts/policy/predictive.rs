@@ -1,5 +1,6 @@
 //! What comes next, learnt from what came after what.
 
+use super::pairs::Pairs;
 use super::{DecayingCounts, Policy, PolicyConfig};
 
 /// An expert's value is the probability that the next token selects it, and a little of its frequency for the time after
@@ -11,17 +12,9 @@ use super::{DecayingCounts, Policy, PolicyConfig};
 /// regression while tokens go by: where routing hangs on the topic, the recent past decides, and where it hangs on the
 /// token, what follows what. When several sequences are decoded at once, the current token is seldom the one before, and
 /// the pairs lose their weight by themselves.
-///
-/// One table of experts x experts per layer, 4 bytes each: 1 MiB for 512 experts.
 #[derive(Debug)]
 pub struct Predictive {
-    /// [before, after], in tokens.
-    followed: Vec<f32>,
-    /// Tokens that selected an expert, by expert.
-    selected: Vec<f32>,
-    /// Tokens, as far as they are remembered.
-    tokens: f32,
-    current: Vec<u32>,
+    pairs: Pairs,
     /// By expert: what speaks for it, in logarithms.
     evidence: Vec<Evidence>,
     /// By expert: probability that the next token selects it.
@@ -40,8 +33,6 @@ pub struct Predictive {
 /// Bias, recent frequency, frequency, and what the current experts say.
 type Evidence = [f32; 4];
 
-/// Tokens after which all that was learnt counts half.
-const MEMORY: f32 = 65_536.0;
 /// How many tokens' worth of plain frequency a pair starts with.
 const PRIOR: f32 = 4.0;
 /// Before anything was learnt: half recent, half ever, and all current experts together a little more than one of them.
@@ -61,10 +52,7 @@ impl Predictive {
         let mut frequency = DecayingCounts::new(experts, config.half_life);
         frequency.seed(heat, config.prompt_weight);
         Self {
-            followed: vec![0.0; experts * experts],
-            selected: vec![0.0; experts],
-            tokens: 0.0,
-            current: Vec::with_capacity(experts),
+            pairs: Pairs::new(experts),
             evidence: vec![Evidence::default(); experts],
             next: vec![0.0; experts],
             ratios: vec![1.0; experts],
@@ -99,49 +87,21 @@ impl Predictive {
         }
     }
 
-    fn learn(&mut self, experts: &[u32]) {
-        let count = self.selected.len();
-        for before in &self.current {
-            let row = *before as usize * count;
-            let Some(row) = self.followed.get_mut(row..row + count) else {
-                continue;
-            };
-            for after in experts {
-                if let Some(pair) = row.get_mut(*after as usize) {
-                    *pair += 1.0;
-                }
-            }
-        }
-        for expert in experts {
-            if let Some(selected) = self.selected.get_mut(*expert as usize) {
-                *selected += 1.0;
-            }
-        }
-        self.tokens += 1.0;
-        if self.tokens > MEMORY {
-            let all = self.followed.iter_mut().chain(&mut self.selected);
-            all.for_each(|number| *number *= 0.5);
-            self.tokens *= 0.5;
-        }
-    }
-
     fn predict(&mut self) {
-        let count = self.selected.len();
         // Half a selection before the first one, for the same reason as `FAINT`.
-        let share = 1.0 / (self.tokens + 1.0);
+        let share = 1.0 / (self.pairs.tokens() + 1.0);
         let usual = |selected: f32| (selected + 0.5) * share;
         self.ratios.fill(1.0);
-        for before in &self.current {
-            let before = *before as usize;
-            let row = &self.followed[before * count..(before + 1) * count];
-            let given = 1.0 / (self.selected[before] + PRIOR);
-            for ((ratio, pairs), selected) in self.ratios.iter_mut().zip(row).zip(&self.selected) {
+        for before in self.pairs.current() {
+            let (row, selected) = self.pairs.after(*before);
+            let given = 1.0 / (selected + PRIOR);
+            for ((ratio, pairs), selected) in self.ratios.iter_mut().zip(row).zip(self.pairs.selected()) {
                 let usual = usual(*selected);
                 *ratio *= (pairs + PRIOR * usual) * given / usual;
             }
         }
         #[expect(clippy::cast_precision_loss, reason = "experts of one token")]
-        let power = 1.0 / self.current.len().max(1) as f32;
+        let power = 1.0 / self.pairs.current().len().max(1) as f32;
         // What an expert that every token selects comes to.
         let always = self.half_life / std::f64::consts::LN_2 + 1.0;
         #[expect(clippy::cast_possible_truncation, reason = "half as many digits are enough")]
@@ -151,7 +111,7 @@ impl Predictive {
             .ratios
             .iter()
             .zip(recent)
-            .zip(&self.selected)
+            .zip(self.pairs.selected())
             .zip(self.evidence.iter_mut().zip(&mut self.next))
         {
             let ratio = ratio.clamp(1e-30, 1e30);
@@ -178,16 +138,11 @@ fn ln(x: f32) -> f32 {
 
 impl Policy for Predictive {
     fn observe(&mut self, experts: &[u32]) {
-        if !self.current.is_empty() {
+        if !self.pairs.current().is_empty() {
             self.correct(experts);
         }
-        self.learn(experts);
+        self.pairs.observe(experts);
         self.frequency.observe(experts);
-        self.current.clear();
-        let known = experts
-            .iter()
-            .filter(|expert| (**expert as usize) < self.selected.len());
-        self.current.extend(known.take(self.selected.len()));
         self.predict();
     }
 
@@ -195,7 +150,7 @@ impl Policy for Predictive {
     fn observe_prompt(&mut self, counts: &[u32], tokens: u32) {
         self.frequency.observe_prompt(counts, tokens, self.prompt_weight);
         // The last token was of another sequence.
-        self.current.clear();
+        self.pairs.interrupt();
         self.predict();
     }
 
@@ -204,8 +159,8 @@ impl Policy for Predictive {
         f64::from(next) + LATER * self.frequency.get(expert) / self.half_life
     }
 
-    fn hysteresis(&self) -> f64 {
-        self.hysteresis
+    fn pays(&self, newcomer: f64, resident: f64, _left: f64) -> bool {
+        newcomer > resident * self.hysteresis
     }
 
     fn looks_ahead(&self) -> bool {

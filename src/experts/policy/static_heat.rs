@@ -30,8 +30,4 @@ impl Policy for StaticHeat {
             .get(expert as usize)
             .map_or(0.0, |heat| f64::from(heat.max(0.0)))
     }
-
-    fn hysteresis(&self) -> f64 {
-        1.0
-    }
 }

@@ -1,17 +1,22 @@
 //! The best that any policy could do.
 
+use std::ops::Range;
+
 use crate::experts::trace::{Phase, Trace};
 
-/// Hits of Belady's MIN in one layer, after `warm_up` decoded tokens: of what is resident and what a token selects, keep
+/// Hits of Belady's MIN in one layer and in these tokens, after `warm_up` decoded ones: of what is resident and what a token selects, keep
 /// what is selected again soonest (Belady, *A study of replacement algorithms for a virtual-storage computer*, IBM Systems
 /// Journal 5, 1966). What is not kept is computed on the CPU, so a miss need not be admitted. Nothing is fetched before
-/// it was selected once; uploads are not bounded.
-pub(super) fn hits(trace: &Trace, layer: usize, capacity: usize, warm_up: usize) -> u64 {
-    let tokens: Vec<usize> = (0..)
-        .zip(trace.phases())
-        .filter(|(_, phase)| **phase == Phase::Decode)
-        .map(|(token, _)| token)
-        .collect();
+/// it was selected once, unless it starts `filled`, with what will be selected first; uploads are not bounded.
+pub(super) fn hits(
+    trace: &Trace,
+    layer: usize,
+    tokens: Range<usize>,
+    capacity: usize,
+    warm_up: usize,
+    filled: bool,
+) -> u64 {
+    let tokens: Vec<usize> = tokens.filter(|token| trace.phases()[*token] == Phase::Decode).collect();
     // For each selection the position at which its expert is selected next.
     let mut next_of = vec![usize::MAX; trace.experts()];
     let mut next = vec![0; tokens.len() * trace.experts_per_token()];
@@ -24,6 +29,12 @@ pub(super) fn hits(trace: &Trace, layer: usize, capacity: usize, warm_up: usize)
     let mut hits = 0;
     // (next position, expert): sorted, and at most `capacity` after each token.
     let mut kept: Vec<(usize, u16)> = Vec::new();
+    if filled {
+        // `next_of` tells the first selections now.
+        kept.extend(next_of.into_iter().zip(0..).filter(|(next, _)| *next != usize::MAX));
+        kept.sort_unstable();
+        kept.truncate(capacity);
+    }
     for (position, token) in tokens.iter().enumerate() {
         // Who is selected now was kept for just that.
         let resident = kept.partition_point(|(next, _)| *next <= position);

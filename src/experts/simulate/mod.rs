@@ -12,6 +12,18 @@ use super::trace::{Phase, Trace};
 
 pub use synthetic::Synthetic;
 
+/// Where a replay begins, and what is counted of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// As after a restart: all entries filled by the heat map that the first half of the conversations left, and the second
+    /// half is counted. All policies know the same heat, and the optimum starts filled, too.
+    Heat,
+    /// As the very first time: empty. So many decoded tokens at the beginning are not counted, for the policy nor for the
+    /// optimum; `static` learns from them.
+    Empty { warm_up: usize },
+}
+
 /// What to replay, and how.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -22,8 +34,7 @@ pub struct SimulationConfig {
     pub capacities: Vec<f64>,
     /// For all policies; its kind is not used.
     pub policy: PolicyConfig,
-    /// Decoded tokens at the beginning that are not counted, for the policy nor for the optimum. `static` learns from them.
-    pub warm_up: usize,
+    pub start: Start,
     /// Tokens from the decision to upload an expert until it is resident; 1 is the next token.
     pub latency: usize,
 }
@@ -34,7 +45,7 @@ impl Default for SimulationConfig {
             policies: PolicyKind::ALL.to_vec(),
             capacities: vec![0.125, 0.25, 0.375, 0.5, 0.75],
             policy: PolicyConfig::default(),
-            warm_up: 256,
+            start: Start::Heat,
             latency: 1,
         }
     }
@@ -49,16 +60,16 @@ pub struct Row {
     /// Copies per layer.
     #[serde(flatten, serialize_with = "crate::renamed::capacity")]
     pub capacity: usize,
-    /// After the warm-up; a token counts in each layer.
+    /// What is counted of the trace; a token counts in each layer.
     #[serde(flatten)]
     pub counts: LayerCounts,
     /// Share of the selections that were resident.
     pub hit_rate: f64,
     /// The same of the best possible policy that knows the future.
     pub optimum: f64,
-    /// `hit_rate` / `optimum`. Warm-up from a prompt can lift it above 1, since the optimum fetches nothing ahead.
+    /// `hit_rate` / `optimum`. Looking ahead can lift it above 1, since the optimum fetches nothing that was not selected.
     pub of_optimum: f64,
-    /// Per layer and token.
+    /// Per layer and decoded token, those at the end of prompts included; not those that filled the cache at the start.
     pub uploads_per_token: f64,
 }
 
@@ -68,8 +79,13 @@ pub fn simulate(trace: &Trace, config: &SimulationConfig) -> Vec<Row> {
     let mut rows = Vec::new();
     for share in &config.capacities {
         let capacity = capacity(trace.experts(), *share);
+        let (counted, warm_up) = match config.start {
+            Start::Heat => (second_half(trace)..trace.phases().len(), 0),
+            Start::Empty { warm_up } => (0..trace.phases().len(), warm_up),
+        };
+        let filled = config.start == Start::Heat;
         let optima: Vec<u64> = (0..trace.layers().len())
-            .map(|layer| belady::hits(trace, layer, capacity, config.warm_up))
+            .map(|layer| belady::hits(trace, layer, counted.clone(), capacity, warm_up, filled))
             .collect();
         for kind in &config.policies {
             let policy = PolicyConfig {
@@ -116,7 +132,22 @@ fn row(policy: PolicyKind, layer: Option<u32>, capacity: usize, counts: LayerCou
     }
 }
 
-/// What one layer's cache did after the warm-up.
+/// Number of the token at which the second half of the conversations begins; of a single one, that in the middle.
+#[must_use]
+pub fn second_half(trace: &Trace) -> usize {
+    let phases = trace.phases();
+    let begins = |token: &usize| {
+        let before = token.checked_sub(1).map(|before| phases[before]);
+        phases[*token] == Phase::Prefill && before != Some(Phase::Prefill)
+    };
+    let begins: Vec<usize> = (0..phases.len()).filter(begins).collect();
+    match begins.len() {
+        0 | 1 => phases.len() / 2,
+        conversations => begins[conversations / 2],
+    }
+}
+
+/// What one layer's cache did in what is counted.
 fn replay(
     trace: &Trace,
     layer: usize,
@@ -124,14 +155,29 @@ fn replay(
     policy: PolicyConfig,
     config: &SimulationConfig,
 ) -> LayerCounts {
-    let heat = (policy.kind == PolicyKind::Static).then(|| profile(trace, layer, config.warm_up));
-    let mut cache = LayerCache::new(trace.experts(), capacity, policy, heat.as_deref());
+    let (mut cache, first, warm_up) = match config.start {
+        Start::Heat => {
+            let first = second_half(trace);
+            let heat = heat(trace, layer, 0..first);
+            let mut cache = LayerCache::new(trace.experts(), capacity, policy, Some(&heat));
+            cache.fill();
+            while let Some(upload) = cache.next_upload() {
+                cache.complete(upload);
+            }
+            (cache, first, 0)
+        }
+        Start::Empty { warm_up } => {
+            let heat = (policy.kind == PolicyKind::Static).then(|| profile(trace, layer, warm_up));
+            let cache = LayerCache::new(trace.experts(), capacity, policy, heat.as_deref());
+            (cache, 0, warm_up)
+        }
+    };
     let mut on_the_way = VecDeque::new();
     let mut before = LayerCounts::default();
     let mut ids = Vec::with_capacity(trace.experts_per_token());
     let mut acquired = Vec::with_capacity(trace.experts_per_token());
     let mut decoded = 0;
-    for (token, phase) in trace.phases().iter().enumerate() {
+    for (token, phase) in trace.phases().iter().enumerate().skip(first) {
         ids.clear();
         ids.extend(trace.selection(token, layer).iter().copied().map(u32::from));
         if ids.is_empty() {
@@ -140,6 +186,9 @@ fn replay(
         match phase {
             Phase::Prefill => cache.prefilled(&ids),
             Phase::Decode => {
+                if decoded == warm_up {
+                    before = cache.counts();
+                }
                 cache.prompt_ended();
                 // One less: they had the prompt's time.
                 upload(
@@ -149,9 +198,6 @@ fn replay(
                 );
                 while let Some(upload) = arrived(&mut on_the_way, decoded) {
                     cache.complete(upload);
-                }
-                if decoded == config.warm_up {
-                    before = cache.counts();
                 }
                 // As the engine does: what a token reads is not overwritten for its own next token.
                 acquired.clear();
@@ -164,7 +210,7 @@ fn replay(
             }
         }
     }
-    if decoded <= config.warm_up {
+    if decoded <= warm_up {
         return LayerCounts::default();
     }
     cache.counts().since(before)
@@ -190,16 +236,16 @@ fn upload(cache: &mut LayerCache, on_the_way: &mut OnTheWay, due: usize) {
 
 /// How often each expert was selected during the warm-up.
 fn profile(trace: &Trace, layer: usize, tokens: usize) -> Vec<f32> {
+    let phases = trace.phases();
+    let decoded = (0..phases.len()).filter(|token| phases[*token] == Phase::Decode);
+    heat(trace, layer, decoded.take(tokens))
+}
+
+/// How often each expert was selected by some tokens.
+fn heat(trace: &Trace, layer: usize, tokens: impl Iterator<Item = usize>) -> Vec<f32> {
     let mut heat = vec![0.0; trace.experts()];
-    let decoded = trace
-        .phases()
-        .iter()
-        .enumerate()
-        .filter(|(_, phase)| **phase == Phase::Decode);
-    for (token, _) in decoded.take(tokens) {
-        for id in trace.selection(token, layer) {
-            heat[usize::from(*id)] += 1.0;
-        }
+    for id in tokens.flat_map(|token| trace.selection(token, layer)) {
+        heat[usize::from(*id)] += 1.0;
     }
     heat
 }
