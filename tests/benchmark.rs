@@ -142,6 +142,13 @@ fn nonsense_is_refused_before_anything_is_loaded() {
         ),
         (&["--mixed"], 1, "a slot for the long prompt"),
         (&["--mixed", "--stagger", "1s"], 2, "cannot be used with"),
+        (&["--placements", "--output", "report"], 2, "cannot be used with"),
+        (
+            &["--placements", "--concurrency", "9", "--parallel", "8"],
+            1,
+            "raise --parallel",
+        ),
+        (&["--placements", "--prompt-tokens", "4090"], 1, "raise --context"),
         (&["--tokens", "4"], 2, "--overhead"),
         (&["--output", inside.to_str().unwrap()], 1, "cannot create the folder"),
     ] {
@@ -151,40 +158,81 @@ fn nonsense_is_refused_before_anything_is_loaded() {
     }
 }
 
+/// A configuration with copies of a quarter of the experts in main memory, and these drafts.
+fn cached(folder: &std::path::Path, drafts: &str) -> String {
+    let config = folder.join(format!("{drafts}.toml"));
+    let experts = "experts = { placement = \"cache\", device = \"cpu\", cache = \"25%\" }";
+    let draft = format!("draft = {{ kind = \"{drafts}\" }}");
+    let text = format!("[[model]]\nname = \"demo-reasoner\"\npath = \"demo:reasoner\"\n{experts}\n{draft}\n");
+    std::fs::write(&config, text).unwrap();
+    config.to_str().unwrap().to_owned()
+}
+
 #[test]
 fn placements_are_compared() {
     let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("models.toml");
-    let experts = "experts = { placement = \"cache\", device = \"cpu\", cache = \"25%\" }";
-    // The head would have copies, too.
-    let draft = "draft = { kind = \"none\" }";
-    let text = format!("[[model]]\nname = \"demo-reasoner\"\npath = \"demo:reasoner\"\n{experts}\n{draft}\n");
-    std::fs::write(&config, text).unwrap();
-    let args = [
-        "--placements",
-        "--prompt-tokens",
-        "8",
-        "--generate",
-        "6",
-        "--repeat",
-        "1",
-        "--json",
-    ];
-    let printed = benchmark(&[&args[..], &["--config", config.to_str().unwrap()]].concat()).success();
+    let lists = ["--prompt-tokens", "8,40", "--generate", "24", "--concurrency", "1,2"];
+    let config = cached(folder.path(), "mtp");
+    let args = ["--placements", "--repeat", "1", "--json", "--config", &config];
+    let printed = benchmark(&[&args[..], &lists].concat()).success();
     let report: Value = serde_json::from_str(&stdout(&printed)).unwrap();
-    // 8 entries and one of zeros, 204 KiB each.
+    // 8 entries and one of zeros, 204 KiB each; the head has copies, too, but only with drafts.
     assert_eq!(report["cache_bytes"], 9 * 204 * 1024);
+    assert_eq!(report["notes"], serde_json::json!([]));
     let placements = report["placements"].as_array().unwrap();
     let names: Vec<&str> = placements.iter().map(|way| way["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["experts on the CPU", "cache of 8 of 32 experts per layer"]);
-    for way in placements {
-        assert!(number(&way["cases"][0]["decode_per_second"]["median"]) > 0.0, "{way}");
+    let cache = "cache of 8 of 32 experts per layer";
+    assert_eq!(
+        names,
+        ["experts on the CPU", cache, &format!("{cache}, drafts of its head")]
+    );
+    for (index, way) in placements.iter().enumerate() {
+        let cases = way["cases"].as_array().unwrap();
+        let of_cases: Vec<[u64; 3]> = cases
+            .iter()
+            .map(|case| ["prompt_tokens", "generate", "concurrency"].map(|key| case[key].as_u64().unwrap()))
+            .collect();
+        assert_eq!(of_cases, [[8, 24, 1], [8, 24, 2], [8, 1, 1], [40, 1, 1]]);
+        for case in &cases[..2] {
+            assert!(number(&case["decode_per_second"]["median"]) > 0.0, "{way}");
+            assert_eq!(number(&case["drafts"]["computed"]) > 0.0, index == 2, "{way}");
+        }
+        for case in &cases[2..] {
+            assert!(number(&case["prefill_per_second"]["median"]) > 0.0, "{way}");
+        }
+        // The longest prompt arrives while as many streams decode as ever.
+        let mixed = &way["mixed"];
+        assert_eq!(
+            (&mixed["prompt_tokens"], &mixed["concurrency"]),
+            (&40.into(), &4.into())
+        );
+        for value in ["decode_before_per_second", "longest_pause_ms", "first_token_ms"] {
+            assert!(number(&mixed[value]["median"]) > 0.0, "{value}: {mixed}");
+        }
+        assert_eq!(way["gpu_bytes"].as_u64(), Some(0), "all is in main memory");
+        assert_eq!(way["cases"][0]["experts"].is_null(), index == 0);
     }
-    assert!(placements[0]["cases"][0]["experts"].is_null());
-    assert!(placements[1]["cases"][0]["experts"]["selections"].as_u64().unwrap() > 0);
     // Without a cache there is nothing to compare.
     let refused = benchmark(&["--placements"]).failure();
     assert!(stderr(&refused).contains("nothing to compare"), "{}", stderr(&refused));
+}
+
+#[test]
+fn placements_are_one_table_with_defaults_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = cached(folder.path(), "none");
+    let printed = benchmark(&["--placements", "--generate", "4", "--repeat", "1", "--config", &config]).success();
+    let text = stdout(&printed);
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
+    assert_eq!(rows.len(), 4, "{text}");
+    // The model has a context of 4096 tokens, so that a prompt of as many does not fit.
+    for column in [
+        "decode 4, 1 at once | decode 4, 4 at once | decode 4, 8 at once | prefill of 512 | hit rate",
+        "512 tokens beside 4: decode that is left",
+    ] {
+        assert!(rows[0].contains(column), "{column}: {text}");
+    }
+    assert!(text.contains("Without drafts: they are switched off"), "{text}");
 }
 
 /// `hearth benchmark` against servers that run already.

@@ -5,6 +5,7 @@
 
 mod budget;
 mod caches;
+mod calibration;
 mod choose;
 mod demand;
 mod memory;
@@ -22,12 +23,12 @@ mod tests;
 mod threads;
 mod why;
 
+pub use calibration::RAM_BANDWIDTH;
 pub use demand::DRAFTS;
 pub use memory::{BATCH, Context, Prediction, predict};
 pub use outcome::{Estimate, Experts, ModelPlan, Plan, PlanError, TierUse};
 pub use request::{Choices, Embeddings, ModelRequest, Stretch};
 pub use shape::{Component, LayerShape, ModelShape};
-pub use speed::RAM_BANDWIDTH;
 pub use threads::{Threads, threads};
 pub use why::Why;
 

@@ -82,6 +82,8 @@ pub struct Estimate {
     /// Bytes that a token reads from the GPU's memory and from main memory.
     pub gpu_bytes: u64,
     pub ram_bytes: u64,
+    /// Of a token's time, what GPU and CPU take to hand over to each other.
+    pub hand_over_ms: f64,
     /// Share of the selected experts that have a copy, if there is a cache.
     pub hit_rate: Option<f64>,
     /// What the estimate takes for granted.

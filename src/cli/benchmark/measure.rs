@@ -23,7 +23,9 @@ pub(super) async fn run(
         let prompt = prompts.prompt(case.prompt_tokens, super::prompts::seed(round, stream));
         requests.push(request(prompt, case.generate)?);
     }
-    let streams = requests.into_iter().map(|request| stream(engine, request, case));
+    let streams = requests
+        .into_iter()
+        .map(|request| stream_and(engine, request, case, || {}));
     let streams = run_all(stagger, streams).await?;
     let after = engine.experts().map(|stats| stats.total());
     Ok(Measured {
@@ -48,13 +50,22 @@ pub(super) fn request(prompt: Vec<Token>, tokens: u32) -> anyhow::Result<Generat
     })
 }
 
-async fn stream(engine: &dyn TokenEngine, request: GenerateRequest, case: Case) -> anyhow::Result<Stream> {
+/// The stream of a request for what a case says; `arrived` is called whenever text has arrived.
+pub(super) async fn stream_and(
+    engine: &dyn TokenEngine,
+    request: GenerateRequest,
+    case: Case,
+    arrived: impl Fn(),
+) -> anyhow::Result<Stream> {
     let submitted = Instant::now();
     let mut events = engine.submit(request).await?;
     let mut arrivals = Arrivals::default();
     while let Some(event) = events.next().await {
         match event {
-            Event::Delta { tokens, .. } if !tokens.is_empty() => arrivals.add(Instant::now(), tokens.len()),
+            Event::Delta { tokens, .. } if !tokens.is_empty() => {
+                arrivals.add(Instant::now(), tokens.len());
+                arrived();
+            }
             Event::Finished { usage, timings, .. } => {
                 if (usage.prompt_tokens, usage.completion_tokens) != (case.prompt_tokens, case.generate) {
                     bail!(

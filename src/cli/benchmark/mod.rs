@@ -6,8 +6,10 @@
 
 mod case;
 mod charts;
+mod long_prompt;
 mod measure;
 mod overhead;
+mod placements;
 mod prompts;
 mod render;
 mod results;
@@ -38,6 +40,15 @@ use crate::engine::TokenEngine;
 use crate::models::{self, Started};
 use crate::report::Page;
 
+/// Length of a prompt, and tokens that are generated, where none are given.
+const PROMPT_TOKENS: [u32; 1] = [512];
+const GENERATE: [u32; 1] = [128];
+
+/// A list of the command line, or what is measured without one.
+fn given_or<'l>(given: &'l [u32], otherwise: &'l [u32]) -> &'l [u32] {
+    if given.is_empty() { otherwise } else { given }
+}
+
 /// Arguments of `hearth benchmark`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -46,17 +57,18 @@ pub(super) struct Args {
     #[arg(long, short)]
     model: Vec<String>,
 
-    /// Lengths of the prompts, in tokens.
-    #[arg(long, value_name = "N,N..", value_delimiter = ',', default_value = "512",
+    /// Lengths of the prompts, in tokens; 512 if not given, with --placements 512 and 4096.
+    #[arg(long, value_name = "N,N..", value_delimiter = ',',
         value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "overhead")]
     prompt_tokens: Vec<u32>,
 
-    /// Tokens to generate after each prompt; 1 measures the prompt alone.
-    #[arg(long, value_name = "N,N..", value_delimiter = ',', default_value = "128",
+    /// Tokens to generate after each prompt, 128 if not given; 1 measures the prompt alone.
+    #[arg(long, value_name = "N,N..", value_delimiter = ',',
         value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "overhead")]
     generate: Vec<u32>,
 
-    /// Streams at once; 1 if not given, 4 with --mixed. Every combination of the three lists is measured.
+    /// Streams at once; 1 if not given, 4 with --mixed, and 1, 4 and 8 with --placements. Every combination of the three lists is
+    /// measured, but with --placements.
     #[arg(long, value_name = "N,N..", value_delimiter = ',',
         value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "overhead")]
     concurrency: Vec<u32>,
@@ -88,9 +100,10 @@ pub(super) struct Args {
     #[arg(long, conflicts_with_all = ["overhead", "placements", "conversation", "stagger"])]
     mixed: bool,
 
-    /// Compare placements of the experts: all on the CPU, those of whole layers on the GPU, and the expert cache, the last
-    /// two with the same GPU memory.
-    #[arg(long, conflicts_with_all = ["overhead", "output"])]
+    /// Compare placements of the experts: all on the CPU, as many whole layers of them on the GPU as fit, and the expert cache, alone
+    /// and with drafts, all within the same GPU memory (--vram). Of each: each prompt of --prompt-tokens alone, decoding behind the
+    /// shortest with --concurrency streams, and the longest arriving while others decode.
+    #[arg(long, conflicts_with_all = ["overhead", "output", "stagger"])]
     placements: bool,
 
     /// Compare drafts as they are configured (--draft) with none.
@@ -140,12 +153,16 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     if args.overhead {
         return overhead::run(&args);
     }
+    if args.placements {
+        return placements::run(&args);
+    }
     let scenario = args.scenario();
-    let concurrency = match args.concurrency.as_slice() {
-        [] => &[scenario.map_or(1, Scenario::streams)],
-        given => given,
-    };
-    let cases = case::combine(&args.prompt_tokens, &args.generate, concurrency);
+    let concurrency = [scenario.map_or(1, Scenario::streams)];
+    let cases = case::combine(
+        given_or(&args.prompt_tokens, &PROMPT_TOKENS),
+        given_or(&args.generate, &GENERATE),
+        given_or(&args.concurrency, &concurrency),
+    );
     if let Some(scenario) = scenario {
         return servers::scenario::run(&args, scenario, &cases);
     }
@@ -159,9 +176,6 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     case::check(&cases, &models::describe(&config, &file)?)?;
     case::fit(&cases, &mut config);
     let config = &config;
-    if args.placements {
-        return ways::placements(&args, config, &loaded.config, &cases);
-    }
     if args.drafts {
         return ways::drafts(&args, config, &loaded.config, &cases);
     }

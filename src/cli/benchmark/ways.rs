@@ -1,45 +1,67 @@
-//! `hearth benchmark --placements` and `--drafts`: the same cases with the same model, started in several ways.
+//! The same cases with the same model, started in several ways; and `hearth benchmark --drafts`.
 
 use std::io::Write;
 
 use anyhow::{Context, bail};
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use super::case::Case;
+use super::prompts::Prompts;
 use super::results::CaseReport;
-use super::{Args, measure_all, render};
+use super::statistics::Spread;
+use super::{Args, long_prompt, measure_all, render};
 use crate::cli::machine::Machine;
 use crate::cli::{engines, output};
 use crate::config::{Config, DraftKind, ModelConfig};
-use crate::engine::local::ALL_LAYERS;
-use crate::memory::{Kind, Tier};
-use crate::models;
-use crate::plan::Experts;
+use crate::engine::TokenEngine;
+use crate::memory::Tier;
+use crate::models::{self, Started};
 use crate::report::Table;
 
 /// One way to start the model.
-struct Way {
-    name: String,
-    model: ModelConfig,
+pub(super) struct Way {
+    pub(super) name: String,
+    pub(super) model: ModelConfig,
     /// As in [`models::start`].
-    experts_in_ram: Option<u32>,
+    pub(super) experts_in_ram: Option<u32>,
+}
+
+/// What each way is measured with.
+#[derive(Debug, Clone)]
+pub(super) struct Load {
+    pub(super) cases: Vec<Case>,
+    /// Streams that decode while a long prompt arrives.
+    pub(super) mixed: Option<Case>,
 }
 
 /// How fast it is.
 #[derive(Debug, Serialize)]
-struct Measured {
-    name: String,
-    cases: Vec<CaseReport>,
+pub(super) struct Measured {
+    pub(super) name: String,
+    /// What the model takes of the GPU's memory, as allocated.
+    pub(super) gpu_bytes: u64,
+    /// What is in use of the GPUs' memory after the measurement, by this process and all others; `None` without a GPU that has
+    /// memory of its own.
+    pub(super) gpu_used_bytes: Option<u64>,
+    pub(super) cases: Vec<CaseReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) mixed: Option<Mixed>,
+    /// Why it was not measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<String>,
 }
 
-/// Ways to place the experts.
+/// What a long prompt cost those who decoded when it arrived.
 #[derive(Debug, Serialize)]
-struct Placements {
+pub(super) struct Mixed {
     #[serde(flatten)]
-    facts: Facts,
-    /// Size of the expert cache, and the limit for the experts of whole layers.
-    cache_bytes: u64,
-    placements: Vec<Measured>,
+    case: Case,
+    /// By the names of [`long_prompt::COLUMNS`].
+    #[serde(flatten)]
+    values: Map<String, Value>,
+    #[serde(skip)]
+    pub(super) spreads: Vec<Option<Spread>>,
 }
 
 /// Kinds of drafts.
@@ -51,8 +73,9 @@ struct Drafts {
 }
 
 #[derive(Debug, Serialize)]
-struct Facts {
+pub(super) struct Facts {
     hearth: &'static str,
+    date: String,
     command: String,
     machine: Machine,
     model: String,
@@ -60,68 +83,16 @@ struct Facts {
 }
 
 impl Facts {
-    fn new(args: &Args, model: &ModelConfig) -> Self {
+    pub(super) fn new(args: &Args, model: &ModelConfig, date: String) -> Self {
         Self {
             hearth: env!("CARGO_PKG_VERSION"),
+            date,
             command: output::command_line(std::env::args()),
             machine: Machine::this(),
             model: model.name.clone(),
             repeat: args.repeat,
         }
     }
-}
-
-/// The expert cache against the placements that llama.cpp offers.
-pub(super) fn placements(args: &Args, config: &ModelConfig, all: &Config, cases: &[Case]) -> anyhow::Result<()> {
-    let prepared = models::prepare(config)?;
-    let plan = models::plan_one(&prepared, &all.memory)?;
-    let planned = &plan.models[0];
-    let Experts::Cache { device, capacity, of } = planned.experts else {
-        let reasons: Vec<&str> = plan
-            .reasons
-            .iter()
-            .chain(&planned.reasons)
-            .map(String::as_str)
-            .collect();
-        bail!(
-            "the plan has no expert cache for `{}`, so there is nothing to compare: {}\n  hint: --vram limits the GPU \
-             memory; `experts = {{ placement = \"cache\" }}` asks for a cache",
-            config.name,
-            reasons.join("; ")
-        );
-    };
-    let cache_bytes = planned.kind(device, Kind::ExpertCache);
-    let shape = &prepared.request.shape;
-    let layers = u32::try_from(shape.layers.len())?;
-    // Layers have nearly the same size: the experts of this many take about as much memory as the cache.
-    let per_layer = (shape.routed_experts() / u64::from(layers.max(1))).max(1);
-    let on_gpu = u32::try_from(cache_bytes / per_layer)?.min(layers);
-    drop(prepared);
-
-    let way = |name: String, experts_in_ram: Option<u32>| Way {
-        name,
-        model: config.clone(),
-        experts_in_ram,
-    };
-    let mut ways = vec![way("experts on the CPU".to_owned(), Some(ALL_LAYERS))];
-    if device == Tier::Gpu {
-        let name = format!("experts of {on_gpu} of {layers} layers on the GPU");
-        ways.push(way(name, Some(layers - on_gpu)));
-    }
-    ways.push(way(format!("cache of {capacity} of {of} experts per layer"), None));
-    let placements = measure(ways, args, all, cases)?;
-    if args.json {
-        return output::print_json(&Placements {
-            facts: Facts::new(args, config),
-            cache_bytes,
-            placements,
-        });
-    }
-    let memory = output::bytes(cache_bytes);
-    print(&format!(
-        "{}\nThe cache takes {memory}.\n",
-        table("experts", &placements, cases).markdown()
-    ))
 }
 
 /// Drafts as they are configured, against none.
@@ -150,60 +121,141 @@ pub(super) fn drafts(args: &Args, config: &ModelConfig, all: &Config, cases: &[C
             experts_in_ram: None,
         }
     });
-    let drafts = measure(ways.into(), args, all, cases)?;
+    let load = Load {
+        cases: cases.to_vec(),
+        mixed: None,
+    };
+    let date = super::now()?;
+    let drafts = measure(ways.into(), args, all, &load);
     if args.json {
-        return output::print_json(&Drafts {
-            facts: Facts::new(args, config),
-            drafts,
-        });
+        output::print_json(&Drafts {
+            facts: Facts::new(args, config, date),
+            drafts: drafts.ways,
+        })?;
+    } else {
+        print(&table(&drafts.ways, cases).markdown())?;
     }
-    print(&table("drafts", &drafts, cases).markdown())
+    drafts.failed
 }
 
-/// Starts the model in each way, one after the other: two of them may not fit into the memory.
-fn measure(ways: Vec<Way>, args: &Args, all: &Config, cases: &[Case]) -> anyhow::Result<Vec<Measured>> {
-    let mut measured = Vec::new();
+/// All ways, and the first error if one of them could not be measured.
+pub(super) struct Outcome {
+    pub(super) ways: Vec<Measured>,
+    pub(super) failed: anyhow::Result<()>,
+}
+
+/// Starts the model in each way, one after the other: two of them may not fit into the memory. One that fails does not stop the
+/// others.
+pub(super) fn measure(ways: Vec<Way>, args: &Args, all: &Config, load: &Load) -> Outcome {
+    let mut outcome = Outcome {
+        ways: Vec::new(),
+        failed: Ok(()),
+    };
     for Way {
         name,
         model,
         experts_in_ram,
     } in ways
     {
-        if !args.json {
-            eprintln!("{name}");
-        }
-        let started = engines::start_as(&model, all, experts_in_ram)?;
-        let runs = measure_all(&started, cases, args).with_context(|| name.clone())?;
-        let cases = cases.iter().zip(&runs);
-        measured.push(Measured {
-            name,
-            cases: cases.map(|(case, runs)| CaseReport::new(*case, runs)).collect(),
+        eprintln!("{name}");
+        let measured = engines::start_as(&model, all, experts_in_ram).and_then(|started| {
+            let measured = measure_way(&started, name.clone(), args, load);
+            started.finish();
+            measured
         });
-        started.finish();
+        outcome.ways.push(measured.unwrap_or_else(|error| {
+            let failed = Measured {
+                name: name.clone(),
+                gpu_bytes: 0,
+                gpu_used_bytes: None,
+                cases: Vec::new(),
+                mixed: None,
+                error: Some(format!("{error:#}")),
+            };
+            if outcome.failed.is_ok() {
+                outcome.failed = Err(error.context(format!("`{name}` could not be measured")));
+            }
+            failed
+        }));
     }
-    Ok(measured)
+    outcome
 }
 
-fn print(text: &str) -> anyhow::Result<()> {
+fn measure_way(started: &Started, name: String, args: &Args, load: &Load) -> anyhow::Result<Measured> {
+    let runs = measure_all(started, &load.cases, args)?;
+    let mixed = load.mixed.map(|case| measure_mixed(started, case, args)).transpose()?;
+    let cases = load.cases.iter().zip(&runs);
+    let memory = started.engine.memory();
+    Ok(Measured {
+        name,
+        gpu_bytes: memory.map_or(0, |memory| memory.allocated(Tier::Gpu).1),
+        gpu_used_bytes: gpu_used(),
+        cases: cases.map(|(case, runs)| CaseReport::new(*case, runs)).collect(),
+        mixed,
+        error: None,
+    })
+}
+
+/// Bytes in use of all GPUs with memory of their own.
+fn gpu_used() -> Option<u64> {
+    let devices = models::machine().devices;
+    let own = devices.iter().filter(|gpu| !gpu.unified);
+    let used: Vec<u64> = own.map(|gpu| gpu.total.saturating_sub(gpu.free)).collect();
+    (!used.is_empty()).then(|| used.iter().sum())
+}
+
+/// A long prompt beside streams; the first round is not counted.
+fn measure_mixed(started: &Started, case: Case, args: &Args) -> anyhow::Result<Mixed> {
+    let engine: &dyn TokenEngine = &*started.engine;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let prompts = runtime.block_on(Prompts::of(engine))?;
+    let mut columns: Vec<Vec<f64>> = vec![Vec::new(); long_prompt::COLUMNS.len()];
+    for round in 0..=args.repeat {
+        let values = runtime
+            .block_on(long_prompt::measure(engine, &prompts, case, round))
+            .context("the measurement of a long prompt beside streams failed")?;
+        for (column, value) in columns.iter_mut().zip(values).filter(|_| round > 0) {
+            column.extend(value);
+        }
+    }
+    let spreads: Vec<_> = columns.iter().map(|values| Spread::of(values)).collect();
+    let named = long_prompt::COLUMNS.iter().zip(&spreads);
+    Ok(Mixed {
+        case,
+        values: named
+            .map(|((key, _), spread)| ((*key).to_owned(), json!(spread)))
+            .collect(),
+        spreads,
+    })
+}
+
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
     std::io::stdout().lock().write_all(text.as_bytes())?;
     Ok(())
 }
 
-/// A row for each case and way, with its ratio to the first way.
-fn table(what: &str, ways: &[Measured], cases: &[Case]) -> Table {
+/// A row for each case and kind of drafts, with its ratio to the first.
+fn table(ways: &[Measured], cases: &[Case]) -> Table {
     let mut rows = Vec::new();
     for (index, case) in cases.iter().enumerate() {
-        let base = &ways[0].cases[index];
+        let base = ways[0].cases.get(index);
         for way in ways {
-            let now = &way.cases[index];
+            let Some(now) = way.cases.get(index) else { continue };
             let rate = now.experts.as_ref().and_then(|experts| experts.hit_rate);
+            let base = base.map(|base| &base.rates);
             rows.push(vec![
                 case.to_string(),
                 way.name.clone(),
                 render::spread_text(now.rates.prefill_per_second),
-                render::ratio_text(now.rates.prefill_per_second, base.rates.prefill_per_second),
+                render::ratio_text(
+                    now.rates.prefill_per_second,
+                    base.and_then(|base| base.prefill_per_second),
+                ),
                 render::spread_text(now.rates.decode_per_second),
-                render::ratio_text(now.rates.decode_per_second, base.rates.decode_per_second),
+                render::ratio_text(
+                    now.rates.decode_per_second,
+                    base.and_then(|base| base.decode_per_second),
+                ),
                 render::acceptance_text(now.rates.drafts),
                 rate.map_or("-".into(), |rate| format!("{:.1} %", rate.median * 100.0)),
             ]);
@@ -211,7 +263,7 @@ fn table(what: &str, ways: &[Measured], cases: &[Case]) -> Table {
     }
     let header = [
         "case",
-        what,
+        "drafts",
         "prefill tokens/s",
         "ratio",
         "decode tokens/s",

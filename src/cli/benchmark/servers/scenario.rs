@@ -13,7 +13,7 @@ use anyhow::Context;
 use self::report::{Measurements, Report};
 use super::{Target, connect, random_seed};
 use crate::cli::benchmark::case::{self, Case};
-use crate::cli::benchmark::{Args, create_folder, now, write_report};
+use crate::cli::benchmark::{Args, create_folder, long_prompt, now, write_report};
 use crate::cli::machine::Machine;
 use crate::cli::{engines, output};
 use crate::models;
@@ -37,7 +37,7 @@ impl Scenario {
     pub(in crate::cli::benchmark) fn streams(self) -> u32 {
         match self {
             Self::Conversation => 1,
-            Self::Mixed => 4,
+            Self::Mixed => long_prompt::STREAMS,
         }
     }
 
@@ -73,7 +73,7 @@ impl Scenario {
     fn columns(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Conversation => &conversation::COLUMNS,
-            Self::Mixed => &mixed::COLUMNS,
+            Self::Mixed => &long_prompt::COLUMNS,
         }
     }
 

@@ -1,0 +1,311 @@
+# shellcheck shell=bash
+# The parts of a campaign. Sourced by scripts/lib/gpu-campaign/run.sh; each runs in the output folder, and has a folder of its
+# name there.
+
+: "${here:?}" "${hearth=}" "${out=}" "${layers=}" "${model=}" "${vram=}" "${device=}" "${LEFT_OUT=}"
+[ -n "${switches+set}" ] || switches=()
+
+models_in_memory() { printf '/dev/shm/hearth-gpu-campaign-%s\n' "$(id -u)"; }
+
+# Available main memory in bytes.
+available() { awk '/^MemAvailable:/ { printf "%d", $2 * 1024 }' /proc/meminfo; }
+
+# synthetic FOLDER NAME OPTION...: makes a random model; prints its path.
+synthetic() {
+  local file=$1/$2.gguf
+  mkdir -p "$1"
+  if ! [ -f "$file" ]; then
+    "$hearth" synthetic-gguf "${@:3}" --type q4_k_m --skew 0.5 --force -o "$file.part" >&2
+    mv "$file.part" "$file"
+  fi
+  printf '%s\n' "$file"
+}
+
+# random_model LAYERS [OPTION...]: the path of a random Qwen3-Next with so many layers, or fewer where there is not the memory.
+# In memory, if that has twice its size: weights may be read instead of mapped.
+random_model() {
+  local count=$1 size shape free folder
+  shift
+  while :; do
+    shape=(--arch qwen3next --preset 80b-a3b --layers "$count" "$@")
+    "$hearth" synthetic-gguf "${shape[@]}" --type q4_k_m --header-only --force -o header.gguf 2>/dev/null
+    size=$(stat -c %s header.gguf)
+    rm header.gguf
+    [ "$size" -gt $(($(available) * 6 / 10)) ] && [ "$count" -gt 4 ] || break
+    count=$((count * 3 / 4))
+  done
+  [ "$count" = "$layers" ] || echo "a random model of $count layers, $((size >> 20)) MiB" >&2
+  folder=$(models_in_memory)
+  free=$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { printf "%d", $4 * 1024 }')
+  if ! [ -d /dev/shm ] || [ "${free:-0}" -lt "$size" ] || [ $((size * 2)) -gt "$(available)" ]; then
+    [ -f "$folder/$(name_of "${shape[@]}").gguf" ] || folder=$out/models
+  fi
+  synthetic "$folder" "$(name_of "${shape[@]}")" "${shape[@]}"
+}
+
+# name_of OPTION...: a name for what the options make.
+name_of() { printf '%s' "$*" | tr -c 'a-z0-9' '-' | sed 's/--*/-/g; s/^-//'; }
+
+# the_model LAYERS [OPTION...]: what --model names, or a random one.
+the_model() { if [ -n "$model" ]; then printf '%s\n' "$model"; else random_model "$@"; fi; }
+
+# configured FILE MODEL EXPERTS DRAFT [SLOTS]: writes a configuration.
+configured() {
+  local experts=$3
+  [ "$device" = gpu ] || experts=${experts/'placement = "cache"'/'placement = "cache", device = "cpu"'}
+  cat >"$1" <<TOML
+[[model]]
+name = "m"
+path = "$2"
+context = 4096
+parallel = ${5:-1}
+experts = { $experts }
+draft = { kind = "$4" }
+TOML
+}
+
+# seen_gpu MODEL: whether hearth sees a GPU.
+seen_gpu() {
+  local plan
+  plan=$("$hearth" plan --gguf "$1" 2>/dev/null) && [[ ${plan%%$'\n'*} != *"no GPU"* ]]
+}
+
+# gpu_bytes MODEL: what the GPU has of memory.
+gpu_bytes() { "$hearth" plan --gguf "$1" --json | awk '/^ *"total": / { gsub(/[^0-9]/, ""); if (!seen++) print }'; }
+
+# need_gpu MODEL: says what to do without one.
+need_gpu() {
+  [ "$device" = gpu ] || return 0
+  seen_gpu "$1" && return 0
+  echo "hearth sees no GPU: \`check\` says what is missing; with --device cpu copies are in main memory, to try the script"
+  return 1
+}
+
+# tiny: the path of a small random model, with a head.
+tiny() { synthetic "$out/models" tiny --arch qwen3next --preset tiny --mtp; }
+
+part_check() {
+  local missing=() beside file name
+  beside=$(dirname "$hearth")
+  echo "-- machine"
+  uname -srm
+  nproc
+  free -g
+  echo "-- driver and cards"
+  if command -v nvidia-smi >/dev/null && nvidia-smi; then
+    nvidia-smi --format=csv --query-gpu=name,driver_version,compute_cap,memory.total,memory.used,pcie.link.gen.max,pcie.link.width.max,power.limit
+  else
+    [ -e /proc/driver/nvidia/version ] && cat /proc/driver/nvidia/version
+    ls -l /dev/nvidia* /dev/dri 2>/dev/null || true
+    missing+=("the driver: nvidia-smi is not here, or finds no card")
+  fi
+  ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1' ||
+    [ -n "$(find /usr/lib /usr/lib64 /usr/local -name libcuda.so.1 -print -quit 2>/dev/null)" ] ||
+    missing+=("libcuda.so.1, which comes with the driver")
+  echo "-- hearth"
+  [ -z "$kit" ] || cat "$kit/kit.txt"
+  echo "$hearth"
+  for file in "$hearth" "$beside"/lib*.so*; do
+    [ -e "$file" ] || continue
+    for name in $(missing_libraries "$file"); do
+      missing+=("the library $name, for $(basename "$file")")
+    done
+  done
+  echo "LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}"
+  [ -e "$beside/libggml-cuda.so" ] && ls -l "$beside/libggml-cuda.so"
+  "$hearth" doctor || true
+  echo "-- plan"
+  file=$(tiny)
+  "$hearth" plan --gguf "$file"
+  if ! seen_gpu "$file"; then
+    missing+=("a GPU that hearth can use: it was built for one with HEARTH_FEATURES=cuda (or vulkan), or has libggml-cuda.so beside it")
+    "$hearth" generate x --model-path "$file" --raw --max-tokens 1 --log llama-cpp-2=debug 2>&1 |
+      grep -iE 'cuda|vulkan|load_backend' || true
+  fi
+  "$hearth" plan --gguf "$file" --vram 1GiB >/dev/null
+  echo "-- a short answer"
+  "$hearth" generate "one two three" --model-path "$file" --raw --max-tokens 16 --temperature 0 --json | tee check/answer.json
+  if [ ${#missing[@]} -gt 0 ]; then
+    echo "-- missing"
+    printf '%s\n' "${missing[@]}"
+    [ "$device" = cpu ] || return 1
+  fi
+}
+
+# Prompts of several lengths, some of 9 to 16 tokens.
+prompts() {
+  printf '"%s"\n' "a" "The quick brown fox jumps" "one two three four five six seven eight nine" \
+    "one two three four five six seven eight nine ten eleven twelve" \
+    "The ferry left the harbour an hour late because the fog had not lifted, and nobody had told the passengers why." |
+    sed 's/.*/{"prompt": &}/'
+}
+
+part_tokens() {
+  local file way experts draft size shared line=0 first failed=0 known
+  file=$(the_model 8 --mtp)
+  need_gpu "$file"
+  prompts >tokens/prompts.jsonl
+  known=$("$hearth" plan --gguf "$file" | grep -c drafts) || true
+  for way in gpu cpu cache cache-25 gpu+drafts cpu+drafts cache+drafts; do
+    case $way in
+      gpu*) experts='placement = "gpu"' ;;
+      cpu*) experts='placement = "cpu"' ;;
+      cache-25) experts='placement = "cache", cache = "25%"' ;;
+      cache*) experts='placement = "cache", cache = "50%"' ;;
+    esac
+    if [ "$device" = cpu ]; then
+      # Without a GPU all is on the CPU anyway.
+      case $way in gpu*) continue ;; cpu*) experts='placement = "auto"' ;; esac
+    fi
+    draft=none
+    case $way in *+drafts) draft=mtp ;; esac
+    if [ $draft = mtp ] && [ "$known" = 0 ]; then
+      echo "$way: left out, the model has no head for multi-token prediction"
+      continue
+    fi
+    configured "tokens/$way.toml" "$file" "$experts" $draft
+    if ! "$hearth" generate --batch tokens/prompts.jsonl --config "tokens/$way.toml" --raw --max-tokens 64 --temperature 0 \
+      >"tokens/$way.jsonl"; then
+      echo "$way: FAILED"
+      failed=1
+      continue
+    fi
+    # The text stands before what is counted and timed.
+    sed 's/,"finish_reason".*//' "tokens/$way.jsonl" >"tokens/$way.texts"
+    if [ -z "${first:-}" ]; then
+      first=$way
+      echo "$way: what the others are compared with"
+      continue
+    fi
+    line=0
+    while IFS= read -r size && IFS= read -r -u 3 expected; do
+      line=$((line + 1))
+      if [ "$size" = "$expected" ]; then
+        echo "$way, prompt $line: the same"
+        continue
+      fi
+      shared=$(beginning "$expected" "$size")
+      echo "$way, prompt $line: the same for $shared of ${#expected} characters"
+      # Rounding may turn one token of many into another; wrong experts would show at once.
+      [ "$shared" -ge 48 ] || failed=1
+    done <"tokens/$way.texts" 3<"tokens/$first.texts"
+  done
+  return $failed
+}
+
+# beginning A B: characters at the beginning of two texts that are the same.
+beginning() {
+  local count=0
+  while [ "${1:count:1}" = "${2:count:1}" ] && [ $count -lt ${#1} ]; do count=$((count + 1)); done
+  echo $count
+}
+
+part_tests() {
+  local root=$here/..
+  if [ -n "$kit" ] || ! [ -x "$root/scripts/test-gpu-path" ] || ! command -v cargo >/dev/null; then
+    echo "tests need a checkout of hearth, and Rust"
+    return "$LEFT_OUT"
+  fi
+  if [ "$device" = cpu ]; then
+    echo "tests of the GPU path without a GPU: scripts/test-gpu-path"
+    return "$LEFT_OUT"
+  fi
+  HEARTH_FEATURES=${HEARTH_FEATURES:-cuda} "$root/scripts/test-gpu-path" --real
+}
+
+part_placements() {
+  local file size
+  file=$(the_model "$layers" --mtp)
+  need_gpu "$file"
+  size=$(stat -Lc %s "$file")
+  # A card that holds a third of the model.
+  [ -n "$vram" ] || if [ "$size" -gt $((12 << 30)) ]; then vram=8GiB; else vram=$((size / 3 + (512 << 20))); fi
+  local configuration=(--model-path "$file" --vram "$vram")
+  if [ "$device" = cpu ]; then
+    configured placements/cpu.toml "$file" 'placement = "cache", cache = "25%"' auto 8
+    configuration=(--config placements/cpu.toml)
+  fi
+  [ "$device" = gpu ] || configuration+=(--prompt-tokens '64,256' --generate 32 --concurrency '1,2')
+  "$hearth" benchmark --placements "${configuration[@]}" --repeat 2 --json >placements/placements.json
+}
+
+# short NAME: a short measurement of a configuration in the folder of the part, into NAME.json.
+short() {
+  local load=(--prompt-tokens 512 --generate 128)
+  # Nobody wants to know how fast that is.
+  [ "$device" = gpu ] || load=(--prompt-tokens 64 --generate 32)
+  echo "-- $1"
+  "$hearth" benchmark --config "$part/$1.toml" "${load[@]}" --concurrency 1 --repeat 2 --json \
+    >"$part/$1.json.part" && mv "$part/$1.json.part" "$part/$1.json"
+}
+
+# layers_for_card MODEL: layers of the random model of which the card holds all.
+layers_for_card() {
+  local bytes
+  bytes=$(gpu_bytes "$1")
+  # A layer of the random model takes 0.95 GiB; a fifth is for the rest.
+  bytes=$((bytes * 8 / 10 / 1020054733))
+  if [ "$bytes" -lt 2 ]; then echo 2; elif [ "$bytes" -lt "$layers" ]; then echo "$bytes"; else echo "$layers"; fi
+}
+
+part_sweep() {
+  local file share failed=0 part=sweep count=$layers
+  if [ "$device" = gpu ] && [ -z "$model" ]; then
+    file=$(tiny)
+    need_gpu "$file"
+    count=$(layers_for_card "$file")
+  fi
+  # With the head, as in `placements`, so that one file does for both.
+  file=$(the_model "$count" --mtp)
+  need_gpu "$file"
+  "$hearth" inspect "$file" --json >sweep/model.inspect
+  for share in 0 25 50 75 100; do
+    configured "sweep/$share.toml" "$file" "placement = \"cache\", cache = \"$share%\"" none
+    short "$share" || failed=1
+  done
+  if [ "$device" = gpu ]; then
+    for share in gpu cpu; do
+      configured "sweep/$share.toml" "$file" "placement = \"$share\"" none
+      short "$share" || failed=1
+    done
+  fi
+  return $failed
+}
+
+part_switches() {
+  local file cores switch name failed=0 part=switches number=0
+  file=$(the_model "$layers" --mtp)
+  need_gpu "$file"
+  cores=$(nproc)
+  # Twice without any: what lies between the two is the machine's.
+  for switch in none GGML_CUDA_DISABLE_GRAPHS=1 GGML_CUDA_DISABLE_FUSION=1 GGML_CUDA_NO_PINNED=1 \
+    "HEARTH_THREADS=$((cores > 1 ? cores - 1 : 1))" "HEARTH_THREADS=$((cores > 1 ? cores / 2 : 1))" "${switches[@]}" none; do
+    number=$((number + 1))
+    name=$number-$(name_of "${switch,,}")
+    configured "switches/$name.toml" "$file" 'placement = "cache", cache = "30%"' none
+    (
+      [ "$switch" = none ] || export "${switch?}"
+      short "$name"
+    ) || failed=1
+  done
+  return $failed
+}
+
+part_sanitize() {
+  local file
+  command -v compute-sanitizer >/dev/null || {
+    echo "compute-sanitizer is not here; it comes with CUDA's toolkit"
+    return "$LEFT_OUT"
+  }
+  file=$(if [ -n "$model" ]; then echo "$model"; else random_model 4 --experts 64; fi)
+  need_gpu "$file"
+  configured sanitize/cache.toml "$file" 'placement = "cache", cache = "30%"' none 2
+  # The first round decodes, so that experts have copies when the prompts of the second arrive.
+  compute-sanitizer --tool memcheck --target-processes all --error-exitcode 99 --log-file sanitize/memcheck.log \
+    "$hearth" benchmark --config sanitize/cache.toml --prompt-tokens 9,12,16 --generate 12 --concurrency 1,2 --repeat 1 --json \
+    >sanitize/benchmark.json || {
+    tail -n 30 sanitize/memcheck.log
+    return 1
+  }
+  tail -n 3 sanitize/memcheck.log
+}
