@@ -57,15 +57,11 @@ impl Engine {
 fn describe(config: &ModelConfig, slots: u32) -> ModelInfo {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     ModelInfo {
-        role: config.role.clone(),
-        aliases: config.aliases.clone(),
         architecture: "upstream".to_owned(),
-        context: config.context.unwrap_or(0),
         context_train: config.context.unwrap_or(0),
         parallel: config.parallel.unwrap_or(slots),
-        sampling: config.sampling.clone(),
         created: now.as_secs(),
-        ..ModelInfo::of_name(&config.name)
+        ..ModelInfo::of_config(config)
     }
 }
 
