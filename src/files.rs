@@ -4,9 +4,10 @@
 //! its temporary file behind. Writers hold a lock, which the system releases when its owner dies, however it does: who has
 //! the lock may remove all temporary files, since nobody alive is writing one.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
@@ -124,6 +125,44 @@ impl Locked<'_> {
     }
 }
 
+/// A temporary file for something large, in a folder where nothing else of hearth shall stay: its own lock says that somebody
+/// writes it, and is released when its writer dies.
+///
+/// # Errors
+/// When it cannot be created.
+pub fn claimed(folder: &Path, prefix: &str) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    // Temporary files are for their owner alone, but whoever serves a model may be somebody else; the umask decides.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let file = builder.prefix(prefix).tempfile_in(folder)?;
+    match file.as_file().try_lock() {
+        // Some network file systems have no locks: there nobody can tell, and nothing is removed.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(io::Error::other("another process has just opened the new file")),
+    }
+}
+
+/// Removes temporary files that killed processes have left, those of [`claimed`] with the same prefix. What cannot be removed
+/// stays: it is in nobody's way.
+pub fn remove_abandoned(folder: &Path, prefix: &str) {
+    /// One that is so young may not be locked yet.
+    const AGE: Duration = Duration::from_secs(10);
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)) {
+        let age = entry
+            .metadata()
+            .and_then(|about| about.modified())
+            .map(|time| time.elapsed());
+        if age.is_ok_and(|age| age.is_ok_and(|age| age > AGE))
+            && let Ok(file) = File::open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Gives a temporary file of a folder its name there, durably, in the place of whatever has it.
 ///
 /// # Errors
@@ -199,6 +238,26 @@ mod tests {
             drop(locked);
         });
         assert!(!left.exists());
+    }
+
+    #[test]
+    fn only_what_nobody_writes_is_abandoned() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let long_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+        let old = |name: &str| {
+            let file = File::create(folder.join(name)).unwrap();
+            file.set_modified(long_ago).unwrap();
+        };
+        old(".part-dead");
+        old("part-other");
+        fs::write(folder.join(".part-young"), b"").unwrap();
+        let living = claimed(folder, PREFIX).unwrap();
+        living.as_file().set_modified(long_ago).unwrap();
+        remove_abandoned(folder, PREFIX);
+        let there = |name: &str| folder.join(name).exists();
+        assert!(!there(".part-dead") && there("part-other") && there(".part-young") && living.path().exists());
+        remove_abandoned(Path::new("/no/such/folder"), PREFIX);
     }
 
     #[test]

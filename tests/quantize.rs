@@ -206,6 +206,20 @@ fn an_interrupted_run_leaves_nothing() {
 }
 
 #[test]
+fn what_a_killed_run_has_left_goes_with_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = model(&folder.path().join("f16.gguf"), Arch::Llama, "f16");
+    let left = std::fs::File::create(folder.path().join(".quantizing-left")).unwrap();
+    left.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(60))
+        .unwrap();
+    drop(left);
+    let to = folder.path().join("q8_0.gguf");
+    let made = quantize(&[&input, to.to_str().unwrap(), "--type", "q8_0"]);
+    assert!(made.status.success(), "{}", stderr(&made));
+    assert_eq!(names(folder.path()), ["f16.gguf", "q8_0.gguf"]);
+}
+
+#[test]
 fn types_are_listed() {
     let listed = quantize(&["--list"]);
     let text = String::from_utf8_lossy(&listed.stdout).into_owned();

@@ -128,30 +128,55 @@ fn a_server_ends_while_two_thousand_models_start() {
     }
 }
 
-/// systemd waits for it (`Type=notify`), and knows then that an end is wanted.
+/// systemd waits for it (`Type=notify`), knows when it reads its configuration again, and that an end is wanted.
 #[cfg(target_os = "linux")]
 #[test]
-fn systemd_hears_of_the_start_and_the_end() {
+fn systemd_hears_of_the_start_of_reloads_and_of_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("notify");
     let listener = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
     listener.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let hear = || {
-        let mut text = [0; 256];
+        let mut text = [0; 1024];
         let length = listener.recv(&mut text).unwrap();
         String::from_utf8_lossy(&text[..length]).trim().to_owned()
     };
+    let config = folder.path().join("models.toml");
+    let right = "[[model]]\nname = \"m\"\npath = \"demo:narrator\"\nload = \"demand\"\n";
+    std::fs::write(&config, right).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_hearth"))
-        .args(["serve", "--port", "0"])
-        .env("HEARTH_LOG", "error")
+        .args(["serve", "--port", "0", "--config"])
+        .arg(&config)
+        .env("HEARTH_LOG", "off")
         .env("HEARTH_CACHE", common::command::cache())
         .env("NOTIFY_SOCKET", &socket)
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
     assert_eq!(hear(), "READY=1");
-    let sent = Command::new("kill").arg(child.id().to_string()).status();
-    assert!(sent.unwrap().success());
+    let send = |signal: &str| {
+        let sent = Command::new("kill")
+            .args(["-s", signal, &child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+    };
+    for (text, status) in [
+        (right, ""),
+        ("[server]\nport = \"x\"\n", "nothing was changed: "),
+        (right, ""),
+    ] {
+        std::fs::write(&config, text).unwrap();
+        send("HUP");
+        let reloading = hear();
+        assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+        let ready = hear();
+        let told = ready.strip_prefix("READY=1\nSTATUS=").expect(&ready);
+        assert!(
+            told.starts_with(status) && told.is_empty() == status.is_empty(),
+            "{ready}"
+        );
+    }
+    send("TERM");
     assert_eq!(hear(), "STOPPING=1");
     assert_eq!(ended(&mut child, Duration::from_secs(60)).code(), Some(0));
 }

@@ -16,13 +16,12 @@ use std::task::{Context, Poll};
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
-use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName, SEC_WEBSOCKET_PROTOCOL};
 use actix_web::middleware::Next;
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpMessage, HttpResponse};
 
 use super::error::ApiError;
-use super::keys::{Caller, Keys, Permit, Purpose};
+use super::keys::{Caller, Keys, Permit, Purpose, given};
 use super::llama_server;
 use crate::config::ServerConfig;
 
@@ -45,10 +44,6 @@ const NATIVE_USE: [&str; 2] = ["/api/v1/generate", "/api/v1/chat/completions"];
 /// What llama-server has for administration.
 const ADMIN_FOLDERS: [&str; 4] = ["/api/v1/", "/models/", "/slots/", "/admin/"];
 const ADMIN: [&str; 3] = ["/models", "/props", "/lora-adapters"];
-
-const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-/// How pages hand over a key for a WebSocket, for which they cannot set headers: a protocol by this name.
-const SOCKET_KEY: &str = "openai-insecure-api-key.";
 
 /// What a listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,25 +70,6 @@ fn purpose(method: &Method, path: &str) -> Purpose {
         return Purpose::Admin;
     }
     Purpose::Use
-}
-
-/// The keys that a request brings.
-fn given(headers: &HeaderMap) -> Vec<&[u8]> {
-    let bearer = headers.get_all(AUTHORIZATION).filter_map(|value| {
-        let (scheme, key) = value.as_bytes().split_at_checked(7)?;
-        scheme.eq_ignore_ascii_case(b"bearer ").then_some(key.trim_ascii())
-    });
-    let named = headers.get_all(X_API_KEY).map(|value| value.as_bytes().trim_ascii());
-    let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL);
-    let socket = protocols
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|protocols| protocols.split(','))
-        .filter_map(|protocol| Some(protocol.trim().strip_prefix(SOCKET_KEY)?.as_bytes()));
-    bearer
-        .chain(named)
-        .chain(socket)
-        .filter(|key| !key.is_empty())
-        .collect()
 }
 
 /// Answers only those who have the key that the request needs, as often as the key may ask. The caller goes with the request.
@@ -216,8 +192,6 @@ impl MessageBody for Held {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -262,21 +236,5 @@ mod tests {
             assert_eq!(purpose(&Method::PUT, path), Purpose::Admin, "{path}");
         }
         assert_eq!(get("/metrics"), Purpose::Metrics);
-    }
-
-    #[test]
-    fn keys_come_in_several_headers() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            (AUTHORIZATION, "Bearer one"),
-            (AUTHORIZATION, "bearer  two "),
-            (AUTHORIZATION, "Basic three"),
-            (AUTHORIZATION, "Bearer "),
-            (X_API_KEY, "four"),
-            (SEC_WEBSOCKET_PROTOCOL, "realtime, openai-insecure-api-key.five"),
-        ] {
-            headers.append(name, HeaderValue::from_static(value));
-        }
-        assert_eq!(given(&headers), [&b"one"[..], b"two", b"four", b"five"]);
     }
 }

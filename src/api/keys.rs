@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::Payload;
+use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName, SEC_WEBSOCKET_PROTOCOL};
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
 use futures_util::future::{Ready, ready};
 use governor::clock::{Clock, MonotonicClock};
@@ -17,6 +18,10 @@ use parking_lot::RwLock;
 use super::error::ApiError;
 use crate::config::{ApiKey, Config, KeyConfig};
 use crate::models::{Target, UnknownModel};
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// How pages hand over a key for a WebSocket, for which they cannot set headers: a protocol by this name.
+const SOCKET_KEY: &str = "openai-insecure-api-key.";
 
 /// The keys of a server. Cheap to clone; all clones change together.
 #[derive(Clone, Default)]
@@ -64,6 +69,25 @@ pub(super) struct Permit {
     started: Instant,
 }
 
+/// The keys that a request brings.
+pub(super) fn given(headers: &HeaderMap) -> Vec<&[u8]> {
+    let bearer = headers.get_all(AUTHORIZATION).filter_map(|value| {
+        let (scheme, key) = value.as_bytes().split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then_some(key.trim_ascii())
+    });
+    let named = headers.get_all(X_API_KEY).map(|value| value.as_bytes().trim_ascii());
+    let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL);
+    let socket = protocols
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|protocols| protocols.split(','))
+        .filter_map(|protocol| Some(protocol.trim().strip_prefix(SOCKET_KEY)?.as_bytes()));
+    bearer
+        .chain(named)
+        .chain(socket)
+        .filter(|key| !key.is_empty())
+        .collect()
+}
+
 impl Keys {
     /// The keys of a configuration.
     #[must_use]
@@ -103,6 +127,11 @@ impl Keys {
     #[must_use]
     pub fn are_none(&self) -> bool {
         self.0.read().keys.is_empty()
+    }
+
+    /// Who asks, where everybody may but some are told more: `None` for who has not the key that using the models needs.
+    pub(super) fn who(&self, request: &HttpRequest) -> Option<Caller> {
+        self.check(Purpose::Use, &given(request.headers())).ok()
     }
 
     /// Who asks with these keys, and whether they may; a request without a key may have several, or none.
@@ -280,6 +309,8 @@ impl Drop for Permit {
 mod tests {
     use std::path::Path;
 
+    use actix_web::http::header::HeaderValue;
+
     use super::*;
     use crate::config::{Overrides, load_text};
 
@@ -378,5 +409,21 @@ mod tests {
         assert_eq!(ask(&keys, Purpose::Use, "l"), "l");
         keys.replace(&config(""));
         assert!(keys.are_none());
+    }
+
+    #[test]
+    fn keys_come_in_several_headers() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            (AUTHORIZATION, "Bearer one"),
+            (AUTHORIZATION, "bearer  two "),
+            (AUTHORIZATION, "Basic three"),
+            (AUTHORIZATION, "Bearer "),
+            (X_API_KEY, "four"),
+            (SEC_WEBSOCKET_PROTOCOL, "realtime, openai-insecure-api-key.five"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        assert_eq!(given(&headers), [&b"one"[..], b"two", b"four", b"five"]);
     }
 }

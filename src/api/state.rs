@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::body::Body;
 use super::error::ApiError;
-use super::keys::Keys;
+use super::keys::{Caller, Keys};
 use super::presets;
 use crate::config::Config;
 use crate::engine::TokenEngine;
@@ -134,9 +134,11 @@ impl State {
         if self.log_prompts {
             tracing::info!(body = body.excerpt(LOGGED), "a request asks");
         }
+        let caller = body.caller().clone();
+        let permission = Arc::new(move |target: &Target| caller.sees(target));
         let target = self
             .models
-            .open(self.only.as_deref(), body.model()?, body.autoload)
+            .open(self.only.as_deref(), body.model()?, body.autoload, permission)
             .await?;
         if let Some(preset) = &target.preset {
             presets::apply(body, &preset.config);
@@ -147,5 +149,20 @@ impl State {
     /// The model or preset with this name, alias or role.
     pub(super) fn named(&self, name: &str) -> Result<Target, ApiError> {
         Ok(self.seen()?.named(Some(name))?)
+    }
+
+    /// The same, for somebody who may not use all.
+    pub(super) fn named_for(&self, caller: &Caller, name: &str) -> Result<Target, ApiError> {
+        let target = self.seen().and_then(|seen| seen.named(Some(name)));
+        let target = target.map_err(|unknown| caller.unknown(unknown))?;
+        caller.check(&target)?;
+        Ok(target)
+    }
+
+    /// The models of this listener that the caller may use.
+    pub(super) fn models_for(&self, caller: &Caller) -> Vec<Target> {
+        let registry = self.registry();
+        let models = registry.models().iter().map(Target::from);
+        models.filter(|target| caller.sees(target)).collect()
     }
 }

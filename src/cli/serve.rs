@@ -167,15 +167,21 @@ async fn serve(
 async fn reload(mut hangups: Hangups, configuration: Configuration, state: State) {
     loop {
         hangups.next().await;
+        systemd::reloading();
         let configuration = configuration.clone();
-        match actix_web::rt::task::spawn_blocking(move || configuration.read()).await {
-            Ok(Ok(next)) => {
+        let read = actix_web::rt::task::spawn_blocking(move || configuration.read()).await;
+        match read.map_err(anyhow::Error::from).flatten() {
+            Ok(next) => {
                 for table in state.reload(next).restart {
                     tracing::warn!("{table} has changes that take effect when hearth is started again");
                 }
+                systemd::reloaded(None);
             }
-            Ok(Err(error)) => tracing::error!("nothing was changed: {error:#}"),
-            Err(error) => tracing::error!("nothing was changed: {error}"),
+            Err(error) => {
+                let wrong = format!("nothing was changed: {error:#}");
+                tracing::error!("{wrong}");
+                systemd::reloaded(Some(&wrong));
+            }
         }
     }
 }

@@ -52,7 +52,10 @@ fn load(cpu: &Cpu) -> Option<Finding> {
     Some(
         Finding::note(
             "load",
-            format!("{load:.1} of {} cores were busy over the last minute", cpu.cores),
+            format!(
+                "{load:.1} threads wanted one of {} cores over the last minute",
+                cpu.cores
+            ),
         )
         .why("models compute slower beside other programs, and what is measured here is lower than it could be")
         .change("look again when nothing else computes; `top` shows who does"),

@@ -30,7 +30,7 @@ pub struct Cpu {
     pub threads: u32,
     /// Cores' worth of time that a container grants.
     pub quota: Option<f64>,
-    /// Cores that were busy over the last minute.
+    /// Threads that computed or wanted to, on average over the last minute.
     pub load: Option<f64>,
     pub numa_nodes: usize,
     /// Features that llama.cpp uses, and those that it could.

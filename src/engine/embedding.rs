@@ -7,6 +7,6 @@ pub use crate::pooling::Pooling;
 pub struct Embeddings {
     /// In the order of the texts. With [`Pooling::Rank`] each has one number.
     pub vectors: Vec<Vec<f32>>,
-    /// Tokens of each text.
-    pub tokens: Vec<u32>,
+    /// Tokens of all texts together.
+    pub tokens: u32,
 }

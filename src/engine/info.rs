@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{SamplingOverrides, Token};
+use crate::config::ModelConfig;
 
 /// Facts about a model, known from its configuration and its GGUF header before any weight is loaded.
 #[derive(Debug, Clone)]
@@ -48,28 +49,28 @@ pub struct ModelInfo {
 }
 
 impl ModelInfo {
-    /// A model of which only the name is known.
+    /// A model of which only the configuration is known: 0 and empty is not known.
     #[must_use]
-    pub fn of_name(name: impl Into<String>) -> Self {
+    pub fn of_config(config: &ModelConfig) -> Self {
         Self {
-            name: name.into(),
-            role: None,
-            aliases: Vec::new(),
+            name: config.name.clone(),
+            role: config.role.clone(),
+            aliases: config.aliases.clone(),
             architecture: String::new(),
-            context: 0,
+            context: config.context.unwrap_or(0),
             context_train: 0,
-            parallel: 0,
+            parallel: config.parallel.unwrap_or(0),
             vocabulary: 0,
             parameters: 0,
             size_bytes: 0,
             file: ModelFile::default(),
             chat_template: None,
             tool_template: None,
-            template_variables: Map::new(),
+            template_variables: config.chat_template_kwargs.clone().unwrap_or_default(),
             bos_token: String::new(),
             eos_token: String::new(),
             control_tokens: Vec::new(),
-            sampling: SamplingOverrides::default(),
+            sampling: config.sampling.clone(),
             created: 0,
         }
     }

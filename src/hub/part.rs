@@ -163,6 +163,16 @@ impl Part {
     }
 }
 
+/// What failed before the first byte leaves nothing.
+impl Drop for Part {
+    fn drop(&mut self) {
+        if self.length == 0 && is_at(&self.file, &self.path) {
+            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(&self.notes);
+        }
+    }
+}
+
 /// Whether an open file is still the one with this name: who had the lock before may have moved it into place.
 #[cfg(unix)]
 fn is_at(file: &File, path: &Path) -> bool {

@@ -64,11 +64,18 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// What it says, with its causes.
+    /// What is wrong, with its causes, for who has said which model it is.
     #[must_use]
-    pub fn whole(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
+    pub fn reason(&self) -> String {
+        let first: &dyn Error = match self {
+            Self::File { source, .. } => source,
+            Self::Unpack { source, .. } => source,
+            Self::Upstream { source, .. } => source,
+            Self::Trial { reason, .. } => return reason.clone(),
+            other => other,
+        };
+        let mut text = first.to_string();
+        let mut cause = first.source();
         while let Some(error) = cause {
             text.push_str(": ");
             text.push_str(&error.to_string());

@@ -5,15 +5,22 @@ use std::sync::Arc;
 use futures_util::future::{BoxFuture, FutureExt};
 
 use super::live::Models;
-use super::registry::Target;
+use super::registry::{Permission, Target};
 use crate::generation::{
     Alternatives, ChatBackend, ChatRequest, Conversation, Fallback, GenerationError, OutputStream, Substitutes,
     TextRequest,
 };
 
+/// The models that may answer somebody.
+struct Permitted {
+    models: Models,
+    permission: Permission,
+}
+
 impl Models {
-    /// The same target, answered by others where its model cannot. The models of a preset take the place of the model's own.
-    pub(super) fn with_fallback(&self, target: Target) -> Target {
+    /// The same target, answered by others where its model cannot: by those that who asks may use. The models of a preset take
+    /// the place of the model's own.
+    pub(super) fn with_fallback(&self, target: Target, permission: Permission) -> Target {
         let preset = target
             .preset
             .as_ref()
@@ -32,13 +39,11 @@ impl Models {
             (&target.model.info().name, Substitutes { models, on })
         };
         let metrics = self.0.metrics.clone();
-        let chat = Fallback::new(
-            name,
-            target.chat().clone(),
-            substitutes,
-            Arc::new(self.clone()),
-            metrics,
-        );
+        let permitted = Permitted {
+            models: self.clone(),
+            permission,
+        };
+        let chat = Fallback::new(name, target.chat().clone(), substitutes, Arc::new(permitted), metrics);
         target.answered_by(Arc::new(chat))
     }
 
@@ -50,12 +55,21 @@ impl Models {
     }
 }
 
-impl Alternatives for Models {
+impl Alternatives for Permitted {
     fn named<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<Arc<dyn ChatBackend>>> {
         async move {
-            // A single model takes any name, but is not what is meant.
-            self.registry().named(Some(name)).ok()?;
-            let target = self.open(None, Some(name), true).await.ok()?;
+            let Self { models, permission } = self;
+            // A single model takes any name, but is not what is meant. Nobody has a model loaded that is not for them.
+            let meant = models.registry().named(Some(name)).ok()?;
+            if !permission(&meant) {
+                tracing::debug!(
+                    model = name,
+                    "the caller's key is not for this model, which would have answered"
+                );
+                return None;
+            }
+            drop(meant);
+            let target = models.open(None, Some(name), true, permission.clone()).await.ok()?;
             Some(Arc::new(Held(target)) as Arc<dyn ChatBackend>)
         }
         .boxed()

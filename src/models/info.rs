@@ -25,18 +25,6 @@ pub(super) fn stretched(config: &ModelConfig, trained: u32) -> u32 {
         .map_or(trained, |factor| (f64::from(trained) * f64::from(factor)) as u32)
 }
 
-/// What is known of a model whose file cannot be read.
-pub(super) fn unknown(config: &ModelConfig) -> ModelInfo {
-    ModelInfo {
-        role: config.role.clone(),
-        aliases: config.aliases.clone(),
-        context: config.context.unwrap_or(0),
-        template_variables: config.chat_template_kwargs.clone().unwrap_or_default(),
-        sampling: config.sampling.clone(),
-        ..ModelInfo::of_name(&config.name)
-    }
-}
-
 /// Puts together what the configuration and the header say. The context and its slots are the most that there may be; the plan
 /// decides.
 ///
@@ -48,9 +36,6 @@ pub fn describe(config: &ModelConfig, gguf: &Gguf) -> Result<ModelInfo, GgufErro
     let context = config.context.unwrap_or_else(|| longest.min(LONGEST_CONTEXT));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(ModelInfo {
-        name: config.name.clone(),
-        role: config.role.clone(),
-        aliases: config.aliases.clone(),
         architecture: geometry.architecture,
         context,
         context_train: geometry.context,
@@ -77,11 +62,10 @@ pub fn describe(config: &ModelConfig, gguf: &Gguf) -> Result<ModelInfo, GgufErro
             Some(template) => Some(template.text.clone()),
             None => geometry.tokenizer.chat_template,
         },
-        template_variables: config.chat_template_kwargs.clone().unwrap_or_default(),
         control_tokens: geometry.tokenizer.control_texts,
         bos_token: geometry.tokenizer.bos_text,
         eos_token: geometry.tokenizer.eos_text,
-        sampling: config.sampling.clone(),
         created: now.as_secs(),
+        ..ModelInfo::of_config(config)
     })
 }

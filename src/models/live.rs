@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::error::ModelError;
 use super::load::{self, Attempt};
 use super::member::Member;
-use super::registry::{Model, ModelFailure, Registry, Target, UnknownModel};
+use super::registry::{Model, ModelFailure, Permission, Registry, Target, UnknownModel};
 use super::residents::{self, Resident};
 use super::trial::Trials;
 use crate::config::{Config, MemoryConfig, ServerConfig};
@@ -185,15 +185,22 @@ impl Models {
 
     /// What a request means, see [`Registry::resolve`]. A model that is not in memory is loaded, if `autoload` and the
     /// configuration say so; this waits for it, for a bounded time. Whatever comes of it, the target says it when it is asked.
+    /// Where others answer in its place, they are only those of the permission.
     ///
     /// # Errors
     /// When nobody has the name.
     ///
     /// # Cancel safety
     /// Dropping the future does not end a load.
-    pub async fn open(&self, only: Option<&str>, name: Option<&str>, autoload: bool) -> Result<Target, UnknownModel> {
+    pub async fn open(
+        &self,
+        only: Option<&str>,
+        name: Option<&str>,
+        autoload: bool,
+        permission: Permission,
+    ) -> Result<Target, UnknownModel> {
         let target = self.find(only, name, autoload).await?;
-        Ok(self.with_fallback(target))
+        Ok(self.with_fallback(target, permission))
     }
 
     async fn find(&self, only: Option<&str>, name: Option<&str>, autoload: bool) -> Result<Target, UnknownModel> {

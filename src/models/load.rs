@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::attention::requests;
 use super::error::ModelError;
 use super::file::{Prepared, in_file, open, prepare};
-use super::info::{describe, stretched, unknown};
+use super::info::{describe, stretched};
 use super::member::Member;
 use super::residents::{Resident, beside};
 use super::trial::Trials;
@@ -97,7 +97,7 @@ pub(super) fn begin<'c>(config: &'c Config, metrics: &Metrics) -> Result<Begun<'
                 Member::absent(model.clone(), info, Health::Loading { progress: 0.0 })
             }
             Err(error) => {
-                let reason = error.whole();
+                let reason = error.reason();
                 failures.push((model.name.as_str(), reason.clone(), error));
                 Member::absent(model.clone(), outline(model), Health::Failed { reason })
             }
@@ -219,8 +219,8 @@ pub(super) fn without_engine(config: &ModelConfig, metrics: &Metrics) -> Member 
         Ok(upstream) => Member::elsewhere(config.clone(), upstream),
         Err(source) => {
             let model = config.name.clone();
-            let reason = ModelError::Upstream { model, source }.whole();
-            Member::absent(config.clone(), unknown(config), Health::Failed { reason })
+            let reason = ModelError::Upstream { model, source }.reason();
+            Member::absent(config.clone(), ModelInfo::of_config(config), Health::Failed { reason })
         }
     }
 }
@@ -228,7 +228,7 @@ pub(super) fn without_engine(config: &ModelConfig, metrics: &Metrics) -> Member 
 /// What is told of a model that is not in memory: what its file says, or nearly nothing if it cannot be read.
 fn outline(config: &ModelConfig) -> ModelInfo {
     let described = open(config).ok().and_then(|gguf| describe(config, &gguf).ok());
-    described.unwrap_or_else(|| unknown(config))
+    described.unwrap_or_else(|| ModelInfo::of_config(config))
 }
 
 /// Starts one model of a configuration; the weights load in the background. With `experts_in_ram` the experts of so many

@@ -120,7 +120,7 @@ impl Member {
 
     /// Says that the model cannot be used.
     pub(super) fn fail(&self, error: &ModelError) {
-        let reason = error.whole();
+        let reason = error.reason();
         tracing::error!(model = self.config.name, reason, "the model is not available");
         self.show_absent(Health::Failed { reason });
     }

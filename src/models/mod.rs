@@ -27,6 +27,6 @@ pub use info::describe;
 pub use live::{LifecycleError, Models};
 pub use load::{Started, machine, plan_one, start};
 pub use names::{Named, find};
-pub use registry::{Model, ModelFailure, Preset, Registry, Target, UnknownModel};
+pub use registry::{Model, ModelFailure, Permission, Preset, Registry, Target, UnknownModel};
 pub use reload::Reloaded;
 pub use trial::{Trials, trial_model};

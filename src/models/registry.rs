@@ -107,6 +107,9 @@ impl Target {
     }
 }
 
+/// Whether who asks may be answered by a target.
+pub type Permission = Arc<dyn Fn(&Target) -> bool + Send + Sync>;
+
 impl From<&Arc<Model>> for Target {
     fn from(model: &Arc<Model>) -> Self {
         Self::new(model, None)

@@ -69,7 +69,12 @@ impl Models {
         }
         *self.0.members.write() = members;
         self.publish();
-        tracing::info!(?told, "the configuration was read again");
+        tracing::info!(
+            added = told.added.join(", "),
+            removed = told.removed.join(", "),
+            changed = told.changed.join(", "),
+            "the configuration was read again"
+        );
         if !leave.is_empty() || !come.is_empty() {
             let models = self.clone();
             tokio::spawn(async move { models.exchange(leave, come).await });

@@ -16,9 +16,13 @@ use std::path::Path;
 pub use mix::{Mix, mix_names};
 pub use shape::{Arch, Shape};
 
+use crate::files;
 use crate::gguf::GgufWriter;
 use fill::Filler;
 use tensors::{Planned, plan};
+
+/// What names of unfinished files begin with.
+const UNFINISHED: &str = ".synthetic-";
 
 /// Describes the file to write.
 #[derive(Debug, Clone)]
@@ -59,7 +63,8 @@ impl Synthetic {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
         };
-        let file = tempfile::NamedTempFile::new_in(folder)?;
+        files::remove_abandoned(folder, UNFINISHED);
+        let file = files::claimed(folder, UNFINISHED)?;
         let total = self.write_to(file.as_file(), &tensors, &mut progress)?;
         file.persist(path).map_err(|error| error.error)?;
         Ok(total)

@@ -14,7 +14,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 /// Default levels of dependencies. llama.cpp logs much while it loads, and warns of normal conditions (unused MTP tensors, a
 /// context for several slots); `--log llama-cpp-2=info` shows all of it.
-const EXCEPT: &str = "llama-cpp-2=error,actix_server=warn";
+const EXCEPT: &str = "llama-cpp-2=error,actix_server=warn,rustls_platform_verifier=off";
 
 /// Bytes that a filter may have.
 const MAX_FILTER: usize = 1024;

@@ -17,7 +17,7 @@ use super::answer::Answer;
 use super::client::Client;
 use super::events::{Broken, Event, Events};
 use super::fault::{About, Again, Fault};
-use super::replicas::{Lease, NoReplica, Replicas};
+use super::replicas::{Lease, NoReplica, Replica, Replicas};
 use super::request::Request;
 use super::wire::Chunk;
 use crate::engine::{EngineError, Health};
@@ -53,7 +53,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Never, unless answers are to end.
-    async fn stopped(&self) {
+    pub(super) async fn stopped(&self) {
         let mut stop = self.stop.subscribe();
         if stop.wait_for(|stop| *stop).await.is_err() {
             std::future::pending().await
@@ -123,9 +123,9 @@ impl ChatBackend for Backend {
 }
 
 /// Ends with whoever waits for it, and closes the connection.
-struct Task(JoinHandle<()>);
+pub(super) struct Task<T = ()>(pub(super) JoinHandle<T>);
 
-impl Drop for Task {
+impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -145,13 +145,13 @@ impl Stream for Receiving {
 }
 
 /// Counts a request, however it ends.
-struct Running<'s> {
+pub(super) struct Running<'s> {
     shared: &'s Shared,
-    how: &'static str,
+    pub(super) how: &'static str,
 }
 
 impl<'s> Running<'s> {
-    fn new(shared: &'s Shared) -> Self {
+    pub(super) fn new(shared: &'s Shared) -> Self {
         shared.running.fetch_add(1, Ordering::Relaxed);
         Self {
             shared,
@@ -178,8 +178,9 @@ async fn answer(
 ) {
     let mut running = Running::new(&shared);
     let started = Instant::now();
+    let asks = |replica| open(&shared, replica, &request, started).boxed();
     let opened = tokio::select! {
-        opened = begin(&shared, &request, started) => opened,
+        opened = begin(&shared, asks) => opened,
         () = shared.stopped() => Err(EngineError::ShuttingDown.into()),
     };
     let opened = match opened {
@@ -193,11 +194,7 @@ async fn answer(
     if begun.send(Ok(())).is_err() {
         return;
     }
-    let Opened {
-        mut lease,
-        mut events,
-        first,
-    } = opened;
+    let (mut lease, (mut events, first)) = opened;
     lease.began();
     let reasoning = match &request {
         Request::Chat(request) if request.conversation.reasoning_format == ReasoningFormat::Apart => {
@@ -256,15 +253,11 @@ fn count(metrics: &ModelMetrics, totals: &Totals, first: Option<Duration>, all: 
     metrics.decode_time.observe(totals.timings.decode.as_secs_f64());
 }
 
-/// A server that has begun to answer.
-struct Opened {
-    lease: Lease,
-    events: Events,
-    first: Box<Chunk>,
-}
-
-/// Asks one server after the other, again after a pause, until one begins to answer.
-async fn begin(shared: &Shared, request: &Request, started: Instant) -> Result<Opened, GenerationError> {
+/// Asks one server after the other, again after a pause, until one begins to answer; `ask` asks one of them.
+pub(super) async fn begin<'a, T>(
+    shared: &Shared,
+    ask: impl Fn(Arc<Replica>) -> BoxFuture<'a, Result<T, Fault>>,
+) -> Result<(Lease, T), GenerationError> {
     let retries = shared
         .replicas
         .all()
@@ -278,8 +271,8 @@ async fn begin(shared: &Shared, request: &Request, started: Instant) -> Result<O
         match shared.replicas.acquire(&tried, std::time::Instant::now()) {
             Ok((index, lease)) => {
                 tried.push(index);
-                match open(shared, &lease, request, started).await {
-                    Ok((events, first)) => return Ok(Opened { lease, events, first }),
+                match ask(lease.replica.clone()).await {
+                    Ok(begun) => return Ok((lease, begun)),
                     Err(fault) => {
                         tracing::debug!(model = shared.name, again = ?fault.again, "{}", fault.error);
                         lease.failed(&fault);
@@ -318,16 +311,16 @@ async fn begin(shared: &Shared, request: &Request, started: Instant) -> Result<O
 /// Asks one server, and waits for the first event of its answer.
 async fn open(
     shared: &Shared,
-    lease: &Lease,
+    replica: Arc<Replica>,
     request: &Request,
     started: Instant,
 ) -> Result<(Events, Box<Chunk>), Fault> {
-    let client = &lease.replica.client;
+    let client = &replica.client;
     let about = client.about();
     // Each try has its time; all of them together have that of an answer.
     let deadline = (Instant::now() + client.config.first_byte_timeout).min(started + client.config.total_timeout);
     let body = request.body(&shared.name, &client.config, &shared.sampling);
-    let mut events = client.post(request.path(), body, deadline).await?;
+    let mut events = client.stream(request.path(), body, deadline).await?;
     match timeout_at(deadline, events.next()).await {
         Err(_) => Err(client.no_beginning()),
         Ok(Err(broken)) => Err(fault(about, &broken)),

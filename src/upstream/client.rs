@@ -14,6 +14,8 @@ use crate::config::UpstreamConfig;
 /// Idle connections that are kept, and for how long: shorter than servers keep theirs.
 const IDLE: usize = 64;
 const IDLE_TIME: Duration = Duration::from_secs(4);
+/// Bytes of an answer that comes as a whole: 2,048 vectors of 8,192 numbers fit.
+const LARGE_BODY: usize = 256 << 20;
 /// Bytes of an error or a list of models that are read, and time for them.
 const SMALL_BODY: usize = 256 << 10;
 const SMALL_TIME: Duration = Duration::from_secs(10);
@@ -82,14 +84,14 @@ impl Client {
         format!("{}/{path}", self.config.base_url.as_str().trim_end_matches('/'))
     }
 
-    /// Sends a request and waits for the head of a streamed answer.
-    pub(super) async fn post(&self, path: &str, body: Vec<u8>, begin: Instant) -> Result<Events, Fault> {
+    /// Sends a request and waits for the head of an answer of this type.
+    async fn send(&self, path: &str, body: Vec<u8>, answer: &str, begin: Instant) -> Result<Response, Fault> {
         let about = self.about();
         let mut request = self
             .http
             .post(self.url(path))
             .header(CONTENT_TYPE, "application/json")
-            .header(ACCEPT, "text/event-stream");
+            .header(ACCEPT, answer);
         if let Some(key) = &self.key {
             request = request.header(AUTHORIZATION, key.header.clone());
         }
@@ -110,13 +112,38 @@ impl Client {
         }
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        if !kind.eq_ignore_ascii_case("text/event-stream") {
+        if !kind.eq_ignore_ascii_case(answer) {
             let kind: String = kind.chars().take(64).collect();
             return Err(about.nonsense(format!(
-                "it answers with `{kind}` instead of an event stream; `base_url` must be where its API begins"
+                "it answers with `{kind}` instead of `{answer}`; `base_url` must be where its API begins"
             )));
         }
+        Ok(response)
+    }
+
+    /// Sends a request and waits for the head of a streamed answer.
+    pub(super) async fn stream(&self, path: &str, body: Vec<u8>, begin: Instant) -> Result<Events, Fault> {
+        let response = self.send(path, body, "text/event-stream", begin).await?;
         Ok(Events::new(response, self.config.idle_timeout))
+    }
+
+    /// Sends a request and waits for the whole answer, until `end`.
+    pub(super) async fn ask(&self, path: &str, body: Vec<u8>, begin: Instant, end: Instant) -> Result<Vec<u8>, Fault> {
+        let about = self.about();
+        let mut response = self.send(path, body, "application/json", begin).await?;
+        let mut answer = Vec::new();
+        loop {
+            let silent = Instant::now() + self.config.idle_timeout;
+            match timeout_at(end.min(silent), response.chunk()).await {
+                Err(_) => return Err(about.too_slow("the answer stands still, or takes too long")),
+                Ok(Err(error)) => return Err(about.cut(in_words(&error))),
+                Ok(Ok(None)) => return Ok(answer),
+                Ok(Ok(Some(bytes))) if answer.len() + bytes.len() > LARGE_BODY => {
+                    return Err(about.nonsense("its answer is larger than 256 MiB"));
+                }
+                Ok(Ok(Some(bytes))) => answer.extend_from_slice(&bytes),
+            }
+        }
     }
 
     /// The answer does not begin in time.

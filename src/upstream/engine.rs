@@ -5,12 +5,16 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::{BoxFuture, FutureExt, join_all};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::backend::Shared;
+use super::backend::{Shared, Task};
+use super::embedding;
 use crate::config::ModelConfig;
-use crate::engine::{EngineError, EventStream, GenerateRequest, Health, ModelInfo, SlotCounts, Token, TokenEngine};
+use crate::engine::{
+    Embeddings, EngineError, EventStream, GenerateRequest, Health, ModelInfo, Prompt, SlotCounts, Token, TokenEngine,
+};
 
 /// Pause between two looks at the servers, while all is well and while none answers.
 const LOOK: Duration = Duration::from_secs(15);
@@ -19,13 +23,15 @@ const LOOK_SOON: Duration = Duration::from_secs(2);
 /// A model without tokens of its own.
 pub(super) struct Engine {
     shared: Arc<Shared>,
+    /// Of the connections.
+    runtime: Handle,
     configured: ModelInfo,
     /// The same with what the servers tell.
     told: Arc<OnceLock<ModelInfo>>,
 }
 
 impl Engine {
-    pub(super) fn new(config: &ModelConfig, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(config: &ModelConfig, shared: Arc<Shared>, runtime: Handle) -> Self {
         let slots = shared
             .replicas
             .all()
@@ -35,6 +41,7 @@ impl Engine {
             configured: describe(config, slots.sum()),
             told: Arc::default(),
             shared,
+            runtime,
         }
     }
 
@@ -45,8 +52,8 @@ impl Engine {
 
     fn not_known<T: Send + 'static>(&self, what: &str) -> BoxFuture<'static, Result<T, EngineError>> {
         let message = format!(
-            "model `{}` is computed by another server: {what}; /v1/chat/completions, /v1/completions, /v1/responses and \
-             /v1/messages work",
+            "model `{}` is computed by another server: {what}; /v1/chat/completions, /v1/completions, /v1/responses, \
+             /v1/messages and /v1/embeddings work",
             self.shared.name
         );
         async { Err(EngineError::NotSupported { message }) }.boxed()
@@ -57,15 +64,11 @@ impl Engine {
 fn describe(config: &ModelConfig, slots: u32) -> ModelInfo {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     ModelInfo {
-        role: config.role.clone(),
-        aliases: config.aliases.clone(),
         architecture: "upstream".to_owned(),
-        context: config.context.unwrap_or(0),
         context_train: config.context.unwrap_or(0),
         parallel: config.parallel.unwrap_or(slots),
-        sampling: config.sampling.clone(),
         created: now.as_secs(),
-        ..ModelInfo::of_name(&config.name)
+        ..ModelInfo::of_config(config)
     }
 }
 
@@ -133,6 +136,17 @@ impl TokenEngine for Engine {
 
     fn submit(&self, _: GenerateRequest) -> BoxFuture<'_, Result<EventStream, EngineError>> {
         self.not_known("it takes no tokens from here")
+    }
+
+    fn embed(&self, texts: Vec<Prompt>) -> BoxFuture<'_, Result<Embeddings, EngineError>> {
+        async move {
+            if *self.shared.health.borrow() == Health::ShuttingDown {
+                return Err(EngineError::ShuttingDown);
+            }
+            let mut task = Task(self.runtime.spawn(embedding::embed(self.shared.clone(), texts)));
+            (&mut task.0).await.unwrap_or(Err(EngineError::ShuttingDown))
+        }
+        .boxed()
     }
 
     fn tokenize(&self, _: String, _: bool, _: bool) -> BoxFuture<'_, Result<Vec<Token>, EngineError>> {

@@ -9,6 +9,7 @@ mod answer;
 mod backend;
 mod breaker;
 mod client;
+mod embedding;
 mod engine;
 mod events;
 mod fault;
@@ -69,7 +70,7 @@ pub fn start(config: &ModelConfig, metrics: &Metrics) -> Result<Upstream, StartE
         stop: watch::Sender::new(false),
         running: AtomicU32::new(0),
     });
-    let engine = engine::Engine::new(config, shared.clone());
+    let engine = engine::Engine::new(config, shared.clone(), runtime.clone());
     runtime.spawn(engine.look());
     Ok(Upstream {
         engine: Arc::new(engine),

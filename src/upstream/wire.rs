@@ -103,6 +103,19 @@ pub(super) struct Progress {
     pub(super) time_ms: f64,
 }
 
+/// The answer to `POST /embeddings`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Embeddings {
+    pub(super) data: Vec<Embedding>,
+    pub(super) usage: Option<Usage>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Embedding {
+    pub(super) index: Option<usize>,
+    pub(super) embedding: Vec<f32>,
+}
+
 /// `GET /models`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

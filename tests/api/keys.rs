@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 
 use hearth::config::{ApiKey, KeyConfig, PresetConfig, ServerConfig};
+use hearth::engine::Health;
 use reqwest::Method;
 use reqwest::blocking::Response;
 use serde_json::{Value, json};
@@ -162,6 +163,28 @@ fn health_and_preflights_need_no_key() {
     }
 }
 
+/// Whether the server is well is for everybody; names and reasons, which tell files and addresses, are not.
+#[test]
+fn who_has_no_key_hears_no_reasons() {
+    let failed = || Health::Failed {
+        reason: "cannot read /home/me/secret.gguf".into(),
+    };
+    let keys = || vec![key("all", &[]), key("game", &["first"])];
+    let api = Api::whole(failed(), ServerConfig::default(), Vec::new(), keys());
+    for path in ["/readyz", "/health"] {
+        for (key, reason, models) in [("all", true, 2), ("game", false, 1), ("wrong", false, 0)] {
+            let (status, told) = with(&api, key, path, None);
+            assert_eq!(status, 503, "{key}");
+            assert_eq!(told["error"]["code"], 503);
+            assert_eq!(told.to_string().contains("secret.gguf"), reason, "{key}: {told}");
+            assert_eq!(told["models"].as_array().unwrap().len(), models, "{key}: {told}");
+        }
+    }
+    // Where everybody may use the models, everybody is told.
+    let open = Api::with(failed());
+    assert!(open.get("/readyz").1.to_string().contains("secret.gguf"));
+}
+
 #[test]
 fn a_key_is_for_its_models() {
     let preset = PresetConfig {
@@ -223,6 +246,17 @@ fn a_key_is_for_its_models() {
     assert_eq!(with(&api, "game", "/v1/models/second", None).0, 403);
     assert_eq!(with(&api, "game", "/props?model=second", None).0, 403);
     assert_eq!(with(&api, "game", "/slots?model=second", None).0, 403);
+    // Of memory and experts only what belongs to its models is told.
+    for path in ["/api/v1/memory", "/api/v1/expert-stats"] {
+        let (status, told) = with(&api, "game", path, None);
+        assert_eq!(status, 200, "{path}: {told}");
+        let names = told["models"].as_array().unwrap().iter().map(|model| &model["model"]);
+        assert_eq!(names.collect::<Vec<_>>(), ["first"], "{path}");
+        assert_eq!(with(&api, "all", path, None).1["models"].as_array().unwrap().len(), 2);
+    }
+    assert_eq!(with(&api, "game", "/api/v1/expert-stats?model=second", None).0, 403);
+    let (status, error) = with(&api, "game", "/v1/models/third", None);
+    assert!(status == 404 && !error.to_string().contains("second"), "{error}");
     // A name that nothing has tells no other names.
     let mut body = chat("say");
     body["model"] = "third".into();

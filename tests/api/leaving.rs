@@ -21,11 +21,10 @@ fn who_leaves_is_noticed_soon() {
                 body["return_progress"] = true.into();
                 let mut socket = api.connect();
                 socket.write_all(request(path, &body).as_bytes()).unwrap();
+                api.arrived.recv_timeout(Duration::from_secs(10)).unwrap();
                 if streams && script != "pending" {
                     let sign = if script == "waits" { "\r\n\r\n" } else { "data: " };
                     read_until(&mut socket, sign);
-                } else {
-                    std::thread::sleep(Duration::from_millis(50));
                 }
                 assert!(api.left.try_recv().is_err(), "{script}: ended by itself");
                 let gone = Instant::now();
@@ -46,7 +45,7 @@ fn who_leaves_with_more_to_say_is_noticed_soon() {
     let mut socket = api.connect();
     let two = request(CHAT, &chat("waits")) + &request(CHAT, &chat("say"));
     socket.write_all(two.as_bytes()).unwrap();
-    std::thread::sleep(Duration::from_millis(50));
+    api.arrived.recv_timeout(Duration::from_secs(10)).unwrap();
     let gone = Instant::now();
     drop(socket);
     let noticed = api.left.recv_timeout(Duration::from_secs(10)).unwrap();

@@ -30,6 +30,8 @@ pub const TEXT: &str = "Hello, \"wörld\"\n🦙";
 struct Scripted {
     info: ModelInfo,
     health: Health,
+    /// Hears that a request has come.
+    arrived: Sender<()>,
     /// Hears when the API let go of a request.
     left: Sender<Instant>,
 }
@@ -202,6 +204,7 @@ impl TokenEngine for Scripted {
                     String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned()
                 }
             };
+            let _ = self.arrived.send(());
             if text.starts_with("pending") {
                 let _guard = Guard(self.left.clone());
                 std::future::pending::<()>().await;
@@ -233,7 +236,7 @@ impl TokenEngine for Scripted {
     }
 }
 
-fn engine(name: &str, health: Health, left: Sender<Instant>) -> Arc<dyn TokenEngine> {
+fn engine(name: &str, health: Health, arrived: Sender<()>, left: Sender<Instant>) -> Arc<dyn TokenEngine> {
     let info = ModelInfo {
         name: name.into(),
         role: Some(format!("{name}-role")),
@@ -255,7 +258,12 @@ fn engine(name: &str, health: Health, left: Sender<Instant>) -> Arc<dyn TokenEng
         sampling: SamplingOverrides::default(),
         created: 1,
     };
-    Arc::new(Scripted { info, health, left })
+    Arc::new(Scripted {
+        info,
+        health,
+        arrived,
+        left,
+    })
 }
 
 /// The API on a free port, with two models of which the second has a port of its own.
@@ -264,6 +272,8 @@ pub struct Api {
     pub own: SocketAddr,
     pub admin: Option<SocketAddr>,
     pub tls: Option<Tls>,
+    /// A message for each request that an engine got.
+    pub arrived: Receiver<()>,
     pub left: Receiver<Instant>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -294,11 +304,13 @@ impl Api {
         Self::whole(Health::Ready, config, presets, keys)
     }
 
-    fn whole(second: Health, config: ServerConfig, presets: Vec<PresetConfig>, keys: Vec<KeyConfig>) -> Self {
-        let (sender, left) = channel();
+    /// With all of it.
+    pub fn whole(second: Health, config: ServerConfig, presets: Vec<PresetConfig>, keys: Vec<KeyConfig>) -> Self {
+        let (arrives, arrived) = channel();
+        let (leaves, left) = channel();
         let engines = vec![
-            engine("first", Health::Ready, sender.clone()),
-            engine("second", second, sender),
+            engine("first", Health::Ready, arrives.clone(), leaves.clone()),
+            engine("second", second, arrives, leaves),
         ];
         let host = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let config = ServerConfig {
@@ -343,6 +355,7 @@ impl Api {
             own,
             admin,
             tls,
+            arrived,
             left,
             stop: Some(stop),
             thread: Some(thread),

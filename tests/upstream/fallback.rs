@@ -109,6 +109,32 @@ fn a_missing_file_is_no_reason_to_end() {
     assert!((server.metric("hearth_fallbacks_total", "main") - 9.0).abs() < 0.5);
 }
 
+/// What a key is not for does not answer either, and is not loaded.
+#[test]
+fn who_may_not_use_a_model_is_not_answered_by_it() {
+    let text = "[server]\nport = 0\n[[model]]\nname = \"main\"\npath = \"no-such-file.gguf\"\nfallback = [\"spare\"]\n\
+        [[model]]\nname = \"spare\"\npath = \"demo:narrator\"\nload = \"demand\"\n\
+        [[key]]\nname = \"one\"\nkey = \"one\"\nmodels = [\"main\"]\n\
+        [[key]]\nname = \"both\"\nkey = \"both\"\nmodels = [\"main\", \"spare\"]\n";
+    let server = Server::begin(text, 1, None);
+    server.wait_until_ready();
+    let with = |key: &str, path: &str, body: Option<&Value>| {
+        let url = format!("http://{}{path}", server.address);
+        let request = match body {
+            Some(body) => client().post(url).body(body.to_string()),
+            None => client().get(url),
+        };
+        let response = request.bearer_auth(key).send().unwrap();
+        (response.status().as_u16(), response.text().unwrap())
+    };
+    let (status, answer) = with("one", CHAT, Some(&hello("main", false)));
+    assert_eq!(status, 503, "{answer}");
+    let (_, models) = with("both", "/v1/models", None);
+    assert!(models.contains("\"value\":\"unloaded\""), "{models}");
+    let (status, answer) = with("both", CHAT, Some(&hello("main", false)));
+    assert_eq!(status, 200, "{answer}");
+}
+
 #[test]
 fn an_engine_that_fails_before_the_first_piece_is_replaced() {
     let folder = tempfile::tempdir().unwrap();

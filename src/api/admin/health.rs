@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use actix_web::HttpResponse;
 use actix_web::http::header::RETRY_AFTER;
 use actix_web::web::{Data, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -93,6 +93,7 @@ impl ModelStatus {
 #[derive(Debug, Serialize, ToSchema)]
 struct NotReady<'h> {
     error: NotReadyDetail,
+    /// Those that the caller may use.
     models: Vec<NamedStatus<'h>>,
 }
 
@@ -108,9 +109,14 @@ struct NotReadyDetail {
 struct NamedStatus<'h> {
     model: &'h str,
     status: ModelStatus,
+    /// Whether the caller may use the model; who may not hears no name and no reason, which names files and servers.
+    #[serde(skip)]
+    told: bool,
 }
 
 /// 200 when every model of this listener can answer; else 503 with the state of each model.
+///
+/// It needs no key; where the models do, names and reasons are for those who have one.
 #[utoipa::path(
     get,
     path = "/health",
@@ -119,12 +125,14 @@ struct NamedStatus<'h> {
         (status = 503, description = "A model cannot answer.", body = NotReady<'static>)
     )
 )]
-pub(super) async fn ready(state: Data<State>) -> HttpResponse {
+pub(super) async fn ready(state: Data<State>, request: HttpRequest) -> HttpResponse {
     let registry = state.registry();
     let watchdog = state.models().watchdog();
+    let caller = state.keys.who(&request);
     let statuses = registry.models().iter().map(|model| NamedStatus {
         model: model.name(),
         status: ModelStatus::of(&*model.engine, watchdog),
+        told: caller.as_ref().is_some_and(|caller| caller.sees(&model.into())),
     });
     let statuses: Vec<_> = statuses.collect();
     let loaded = statuses.iter().any(|named| named.status == ModelStatus::Loaded);
@@ -137,23 +145,22 @@ pub(super) async fn ready(state: Data<State>) -> HttpResponse {
     // What is worst decides: only loading passes by itself.
     let Some(worst) = statuses
         .iter()
-        .filter(|named| !excused(named))
-        .map(|named| &named.status)
-        .filter(|status| status.rank() > 0)
-        .max_by_key(|status| status.rank())
+        .filter(|named| !excused(named) && named.status.rank() > 0)
+        .max_by_key(|named| named.status.rank())
     else {
         return HttpResponse::Ok().json(WELL);
     };
-    let message = match worst {
-        ModelStatus::Failed { reason } | ModelStatus::Unreachable { reason } => {
+    let message = match &worst.status {
+        ModelStatus::Failed { reason } | ModelStatus::Unreachable { reason } if worst.told => {
             format!("A model is not available: {reason}")
         }
+        ModelStatus::Failed { .. } | ModelStatus::Unreachable { .. } => "A model is not available".to_owned(),
         ModelStatus::Stuck { seconds } => format!("A model has computed nothing for {seconds} s although it has work"),
         ModelStatus::ShuttingDown => "The server is shutting down".to_owned(),
         _ => "Loading model".to_owned(),
     };
     let mut response = HttpResponse::ServiceUnavailable();
-    if !matches!(worst, ModelStatus::Failed { .. }) {
+    if !matches!(worst.status, ModelStatus::Failed { .. }) {
         response.insert_header((RETRY_AFTER, "2"));
     }
     response.json(NotReady {
@@ -163,7 +170,7 @@ pub(super) async fn ready(state: Data<State>) -> HttpResponse {
             param: (),
             code: 503,
         },
-        models: statuses,
+        models: statuses.into_iter().filter(|named| named.told).collect(),
     })
 }
 

@@ -197,7 +197,7 @@ pub(super) async fn rerank(state: Data<State>, body: Result<Body, LlamaError>) -
         });
         return Ok(HttpResponse::Ok().json(RankingOrScores::Scores(scored.collect())));
     }
-    let tokens = ranks.tokens.iter().sum();
+    let tokens = ranks.tokens;
     let results = scores
         .into_iter()
         .map(|(index, relevance_score)| Ranked { index, relevance_score });

@@ -78,8 +78,7 @@ pub(super) async fn props(
     wanted: Query<PropsOf>,
     caller: Caller,
 ) -> Result<HttpResponse, LlamaError> {
-    let target = state.named(wanted.model.as_deref().unwrap_or_default())?;
-    caller.check(&target)?;
+    let target = state.named_for(&caller, wanted.model.as_deref().unwrap_or_default())?;
     let model = &target.model;
     let info = model.info();
     let sampling = info.sampling.clone().resolve(Vec::new()).map_err(EngineError::from)?;

@@ -93,8 +93,7 @@ pub(super) async fn slots(
     wanted: Query<SlotsOf>,
     caller: Caller,
 ) -> Result<HttpResponse, LlamaError> {
-    let target = state.named(wanted.model.as_deref().unwrap_or_default())?;
-    caller.check(&target)?;
+    let target = state.named_for(&caller, wanted.model.as_deref().unwrap_or_default())?;
     let model = &target.model;
     let (context, states) = (model.info().context, model.engine.slot_states());
     let no_slot = wanted.fail_on_no_slot.as_deref().is_some_and(|value| !value.is_empty());

@@ -10,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::api::body::Body;
 use crate::api::error::{ApiError, ErrorBody};
+use crate::api::keys::Caller;
 use crate::api::routing::get;
 use crate::api::state::State;
 use crate::config::CacheSize;
@@ -172,7 +173,7 @@ pub(super) struct HeatMap {
         (status = 400, description = "There is no such detail.", body = ErrorBody<'static>)
     )
 )]
-pub(super) async fn stats(state: Data<State>, wanted: Query<Wanted>) -> Result<HttpResponse, ApiError> {
+pub(super) async fn stats(state: Data<State>, wanted: Query<Wanted>, caller: Caller) -> Result<HttpResponse, ApiError> {
     let detail = match wanted.detail.as_deref() {
         None | Some("summary") => Detail::Summary,
         Some("layers") => Detail::Layers,
@@ -183,16 +184,15 @@ pub(super) async fn stats(state: Data<State>, wanted: Query<Wanted>) -> Result<H
             return Err(ApiError::field("detail", message));
         }
     };
-    let models = match &wanted.model {
-        Some(name) => vec![ModelExperts::of(&*state.named(name)?.model.engine, detail)],
-        None => state
-            .registry()
-            .models()
-            .iter()
-            .map(|served| ModelExperts::of(&*served.engine, detail))
-            .collect(),
+    let targets = match &wanted.model {
+        Some(name) => vec![state.named_for(&caller, name)?],
+        None => state.models_for(&caller),
     };
-    Ok(HttpResponse::Ok().json(AllExperts { models }))
+    let models = targets.iter();
+    let models = models.map(|target| ModelExperts::of(&*target.model.engine, detail));
+    Ok(HttpResponse::Ok().json(AllExperts {
+        models: models.collect(),
+    }))
 }
 
 impl ModelExperts {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
+use crate::api::keys::Caller;
 use crate::api::routing::get;
 use crate::api::state::State;
 use crate::engine::{Buffers, MemoryUse};
@@ -83,14 +84,16 @@ struct Device {
     path = "/api/v1/memory",
     responses((status = 200, description = "Bytes.", body = Memory<'static>))
 )]
-pub(super) async fn memory(state: Data<State>) -> Result<HttpResponse, ApiError> {
+pub(super) async fn memory(state: Data<State>, caller: Caller) -> Result<HttpResponse, ApiError> {
     // The system is asked away from the async workers.
     let (resident, machine) = block(|| (host::resident_bytes(), host::machine()))
         .await
         .map_err(|error| ApiError::internal(error.to_string()))?;
-    let registry = state.registry();
-    let models = registry.models().iter();
-    let models = models.map(|served| ModelMemory::of(served.name(), served.engine.memory().as_ref()));
+    let targets = state.models_for(&caller);
+    let models = targets.iter().map(|target| {
+        let model = &target.model;
+        ModelMemory::of(model.name(), model.engine.memory().as_ref())
+    });
     let devices = machine.devices.into_iter().map(|device| Device {
         name: device.name,
         total: device.total,

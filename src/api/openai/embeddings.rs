@@ -85,7 +85,7 @@ pub(super) async fn embed(state: Data<State>, mut body: Body) -> Result<HttpResp
         return Err(ApiError::field("model", message));
     }
     let embeddings = engine.embed(texts).await?;
-    let tokens = embeddings.tokens.iter().sum();
+    let tokens = embeddings.tokens;
     let base64 = options.encoding_format == Some(Encoding::Base64);
     let mut data = Vec::with_capacity(embeddings.vectors.len());
     for (index, mut vector) in embeddings.vectors.into_iter().enumerate() {

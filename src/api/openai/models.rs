@@ -106,9 +106,9 @@ struct Meta {
 )]
 pub(in crate::api) async fn list(state: Data<State>, caller: Caller) -> HttpResponse {
     let (registry, watchdog) = (state.registry(), state.models().watchdog());
-    let sees = |target: &Target| caller.sees(target);
-    let models: Vec<Target> = registry.models().iter().map(Target::from).filter(sees).collect();
-    let presets = registry.presets().map(Target::from).filter(sees);
+    let models = state.models_for(&caller);
+    let presets = registry.presets().map(Target::from);
+    let presets = presets.filter(|target| caller.sees(target));
     HttpResponse::Ok().json(ModelList {
         object: "list",
         models: models
@@ -132,8 +132,7 @@ pub(in crate::api) async fn list(state: Data<State>, caller: Caller) -> HttpResp
     responses((status = 200, description = "The model or preset.", body = Model))
 )]
 pub(super) async fn one(state: Data<State>, name: Path<String>, caller: Caller) -> Result<HttpResponse, ApiError> {
-    let target = state.named(&name)?;
-    caller.check(&target)?;
+    let target = state.named_for(&caller, &name)?;
     Ok(HttpResponse::Ok().json(Model::of(&target, state.models().watchdog())))
 }
 

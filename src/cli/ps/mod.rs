@@ -145,10 +145,14 @@ impl Server {
         let response = match self.request("v1/models")?.send().await {
             Ok(response) => response,
             Err(error) if error.is_connect() => {
-                bail!(
-                    "nothing answers at {}\n  hint: `hearth serve` starts a server; --url names another one",
-                    self.url
-                )
+                let error = anyhow::Error::from(error.without_url());
+                let cause = error.root_cause().to_string();
+                let hint = if cause.contains("certificate") {
+                    "the variable SSL_CERT_FILE names a file with the certificates to trust"
+                } else {
+                    "`hearth serve` starts a server; --url names another one"
+                };
+                bail!("nothing answers at {}: {cause}\n  hint: {hint}", self.url)
             }
             Err(error) => bail!("{} does not answer: {}", self.url, error.without_url()),
         };

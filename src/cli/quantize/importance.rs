@@ -10,6 +10,8 @@ use crate::gguf::{Gguf, TensorInfo};
 
 /// Reads the file. Each tensor has its values, for mixtures those of one expert after the other.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<(CString, Vec<f32>)>> {
+    let readable = std::fs::File::open(path).map(drop);
+    readable.with_context(|| format!("cannot read {}", path.display()))?;
     let file = Gguf::open(path)
         .with_context(|| format!("{} is no importance matrix in the GGUF format; `llama-imatrix --in-file OLD -o NEW.gguf` converts old ones", path.display()))?;
     let mut sums: BTreeMap<&str, [Option<&TensorInfo>; 2]> = BTreeMap::new();
@@ -97,6 +99,11 @@ mod tests {
         assert!(super::read(&path).unwrap_err().to_string().contains("not complete"));
         write(&["token_embd.weight"]);
         assert!(super::read(&path).is_err());
+        let none = super::read(&folder.path().join("none")).unwrap_err().to_string();
+        assert!(
+            none.starts_with("cannot read") && !none.contains("llama-imatrix"),
+            "{none}"
+        );
         std::fs::write(&path, b"old format").unwrap();
         assert!(super::read(&path).unwrap_err().to_string().contains("llama-imatrix"));
     }

@@ -25,6 +25,8 @@ use worker::{Stopped, Told};
 
 /// llama.cpp's own limit on rows in memory.
 const BUFFER: u64 = 8 << 30;
+/// What names of unfinished results begin with.
+const UNFINISHED: &str = ".quantizing-";
 /// Exit code of what Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
@@ -187,12 +189,9 @@ fn convert(args: &Args, gguf: &Gguf, geometry: &Geometry, to: &Path, target: &Ta
             output::bytes(free)
         );
     }
-    // Removed when it is dropped, whatever happens.
-    let part = tempfile::Builder::new()
-        .prefix(".quantizing-")
-        .suffix(".gguf")
-        .tempfile_in(folder)
-        .with_context(|| format!("cannot write to {}", folder.display()))?;
+    files::remove_abandoned(folder, UNFINISHED);
+    // Removed when it is dropped, whatever happens; unless this process is killed.
+    let part = files::claimed(folder, UNFINISHED).with_context(|| format!("cannot write to {}", folder.display()))?;
     let bar = output::progress_bar(gguf.size_bytes(), &format!("quantizing to {}", target.name));
     let style = "{msg} {bar:40} {bytes}/{total_bytes} {eta}";
     bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));

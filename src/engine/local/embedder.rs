@@ -215,10 +215,8 @@ impl Call<'_> {
                 context: self.max_tokens,
             });
         }
-        let tokens = texts
-            .iter()
-            .map(|text| u32::try_from(text.len()).unwrap_or(u32::MAX))
-            .collect();
+        let tokens = texts.iter().map(Vec::len).sum::<usize>();
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
         let (result, vectors) = oneshot::channel();
         self.embedder
             .push(Job { texts, result })
