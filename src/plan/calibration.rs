@@ -52,12 +52,12 @@ pub(super) const CALIBRATION: Calibration = Calibration {
     gpu_operations: 30e12,
     cpu_operations: 0.5e12,
     // Estimates of a desk review of this code and llama.cpp's (November 2026): six waits, three launches and copies through pageable
-    // memory take about 125 us of a layer; about 32 us would be left with a single wait on llama.cpp's own stream.
+    // memory took about 125 us of a layer; about 32 us are left with a single wait in llama.cpp's own queue.
     hand_over: HandOver {
-        copies: 125e-6,
+        copies: 32e-6,
         // An estimate: two waits, at 32 us each.
         no_copies: 64e-6,
-        // An estimate: a row of 8 KiB from pageable memory to the GPU, at 8 GB/s.
+        // An estimate: a row of 8 KiB is added to the others of its token.
         cold_expert: 1e-6,
     },
     // Published for models of 512 experts with short traces: 51 % at 18 %, 73 % at 36 %.

@@ -221,11 +221,18 @@ impl Drop for Event {
 
 /// Memory of a device that only grows.
 #[derive(Debug)]
-pub(super) struct Arena(ffi::ggml_backend_buffer_t);
+pub(super) struct Arena {
+    buffer: ffi::ggml_backend_buffer_t,
+    /// How often it has moved.
+    moves: u64,
+}
 
 impl Arena {
     pub(super) const fn new() -> Self {
-        Self(ptr::null_mut())
+        Self {
+            buffer: ptr::null_mut(),
+            moves: 0,
+        }
     }
 
     /// Gives tensors their places, one after the other, and then their views; `None` if the device has not that much memory.
@@ -246,8 +253,8 @@ impl Arena {
         for tensor in tensors {
             // SAFETY: the buffer is large enough for all of them.
             unsafe {
-                let place = ffi::ggml_backend_buffer_get_base(self.0).cast::<u8>().add(offset);
-                ffi::ggml_backend_tensor_alloc(self.0, tensor.as_ptr(), place.cast());
+                let place = ffi::ggml_backend_buffer_get_base(self.buffer).cast::<u8>().add(offset);
+                ffi::ggml_backend_tensor_alloc(self.buffer, tensor.as_ptr(), place.cast());
             }
             offset += padded(buffers, *tensor);
         }
@@ -265,21 +272,19 @@ impl Arena {
     unsafe fn grow(&mut self, buffers: ffi::ggml_backend_buffer_type_t, size: usize) -> Option<()> {
         // SAFETY: its own buffer, which is freed before the next one is made, or null.
         unsafe {
-            if self.0.is_null() || ffi::ggml_backend_buffer_get_size(self.0) < size {
-                ffi::ggml_backend_buffer_free(self.0);
-                self.0 = ffi::ggml_backend_buft_alloc_buffer(buffers, size);
+            if self.buffer.is_null() || ffi::ggml_backend_buffer_get_size(self.buffer) < size {
+                ffi::ggml_backend_buffer_free(self.buffer);
+                self.buffer = ffi::ggml_backend_buft_alloc_buffer(buffers, size);
+                self.moves += 1;
             }
         }
-        (!self.0.is_null()).then_some(())
+        (!self.buffer.is_null()).then_some(())
     }
 
-    /// Where it begins; null before it is used.
-    pub(super) fn base(&self) -> *mut u8 {
-        if self.0.is_null() {
-            return ptr::null_mut();
-        }
-        // SAFETY: its own buffer.
-        unsafe { ffi::ggml_backend_buffer_get_base(self.0).cast() }
+    /// How often it has moved: what was placed before the last time lies nowhere. An address would not tell, as it may come
+    /// back.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves
     }
 
     /// So many bytes in one piece; `None` if the device has not that much memory.
@@ -291,8 +296,8 @@ impl Arena {
         unsafe {
             self.grow(buffers, size)?;
             Some(Place {
-                data: ffi::ggml_backend_buffer_get_base(self.0).cast(),
-                buffer: ptr::NonNull::new(self.0)?,
+                data: ffi::ggml_backend_buffer_get_base(self.buffer).cast(),
+                buffer: ptr::NonNull::new(self.buffer)?,
             })
         }
     }
@@ -302,9 +307,9 @@ impl Arena {
     /// # Safety
     /// Nothing that uses this arena is being computed.
     pub(super) unsafe fn clear(&mut self) {
-        if !self.0.is_null() {
+        if !self.buffer.is_null() {
             // SAFETY: as the caller says.
-            unsafe { ffi::ggml_backend_buffer_clear(self.0, 0) }
+            unsafe { ffi::ggml_backend_buffer_clear(self.buffer, 0) }
         }
     }
 }
@@ -312,7 +317,7 @@ impl Arena {
 impl Drop for Arena {
     fn drop(&mut self) {
         // SAFETY: its own buffer, or null, which ggml accepts.
-        unsafe { ffi::ggml_backend_buffer_free(self.0) }
+        unsafe { ffi::ggml_backend_buffer_free(self.buffer) }
     }
 }
 

@@ -21,8 +21,8 @@ pub(super) struct Pair {
     pub(super) input: usize,
 }
 
-/// Drawn blocks that are kept at most; more would mean that their keys are not what they should be.
-const MAX_DRAWN: usize = 4096;
+/// Drawn blocks that are kept at most: more than the layers of a model times the experts of a token.
+const MAX_DRAWN: usize = 8192;
 
 /// ggml's CPU backend, and memory for what it computes.
 #[derive(Debug)]
@@ -43,8 +43,8 @@ struct Drawn {
     paper: Paper,
     graph: *mut ffi::ggml_cgraph,
     rebuilt: Rebuilt,
-    /// Where the arena was.
-    base: *mut u8,
+    /// How often the arena had moved.
+    moves: u64,
 }
 
 /// A block of pairs.
@@ -80,7 +80,7 @@ impl Cold {
         let single = block.ids.size(1) == 1 && block.input.size(1) == 1;
         let key = block.down.filter(|_| single).map(|down| (down, pairs.len()));
         let known = key.and_then(|key| self.drawn.remove(&key));
-        let drawn = match known.filter(|known| known.base == self.arena.base()) {
+        let drawn = match known.filter(|known| known.moves == self.arena.moves()) {
             Some(known) => known,
             // SAFETY: nothing is being computed in the arena, as the caller says.
             None => unsafe { self.draw(block, pairs.len(), single)? },
@@ -102,6 +102,28 @@ impl Cold {
         Some(&self.rows)
     }
 
+    /// Draws a block of a single token for each number of experts that may have no copy, so that nothing has to be drawn
+    /// while tokens are decoded.
+    ///
+    /// # Safety
+    /// The block is one of the graph that is being computed, and nothing is being computed in the arena.
+    pub(super) unsafe fn prepare(&mut self, block: &Block) -> Option<()> {
+        let down = block.down?;
+        // The largest one first: the arena does not move afterwards.
+        for count in (1..=block.experts_per_token()).rev() {
+            if self
+                .drawn
+                .get(&(down, count))
+                .is_none_or(|drawn| drawn.moves != self.arena.moves())
+            {
+                // SAFETY: as the caller says.
+                let drawn = unsafe { self.draw(block, count, true)? };
+                self.drawn.insert((down, count), drawn);
+            }
+        }
+        Some(())
+    }
+
     /// Draws a block of so many pairs.
     ///
     /// # Safety
@@ -120,7 +142,7 @@ impl Cold {
             paper,
             graph,
             rebuilt,
-            base: self.arena.base(),
+            moves: self.arena.moves(),
         })
     }
 

@@ -24,7 +24,7 @@ use super::ffi;
 use super::halves::{Halves, Known};
 use super::node::Node;
 use super::sketch::Place;
-use super::stage::{Size, Stage, add_weighted, floats};
+use super::stage::{Size, Stage, ZEROS, add_weighted, floats};
 use super::tail::Tail;
 use super::way::Way;
 use crate::experts::handover;
@@ -240,13 +240,16 @@ impl Halves {
         let known = self.layer(&block)?;
         let size = Size {
             width: block.input.size(0),
-            experts: block.down?.size(2),
             experts_per_token: block.experts_per_token(),
         };
         // SAFETY: nothing is under way, as the caller says.
         let (layout, moved) = unsafe { queue.stage.layout(queue.gpu, size, block.ids.size(1))? };
         if moved {
             queue.known.clear();
+        }
+        if block.ids.size(1) == 1 {
+            // SAFETY: as the caller says.
+            unsafe { self.cold.prepare(&block)? };
         }
         known.cache.work.count(WorkCounts {
             recognitions: 1,
@@ -272,8 +275,8 @@ impl Halves {
         // SAFETY: what is read was computed in this queue; what is written is our own.
         unsafe {
             way.gather.start(main, &mut done)?;
-            let into = queue.stage.bytes(0, way.layout.from_gpu)?.as_mut_ptr();
-            main.read(way.gathered, into, way.layout.from_gpu)?;
+            let into = queue.stage.bytes(way.layout.input, way.layout.gathered())?.as_mut_ptr();
+            main.read(way.gathered, into, way.layout.gathered())?;
         }
         done.downloads += 1;
         if let Some(event) = &queue.event {
@@ -339,16 +342,12 @@ impl Halves {
         unsafe {
             // Where the CPU knew that there is no cold half, the last row is that of a hot expert.
             if !self.pairs.is_empty() || ahead {
-                let rows = if self.pairs.is_empty() {
-                    layout.zeros
-                } else {
-                    layout.rows
-                };
+                let rows = if self.pairs.is_empty() { ZEROS } else { layout.rows };
                 main.write_rows(tail.product, last, token, queue.stage.bytes(rows, bytes)?, width)?;
                 done.uploads += 1;
             }
             if !hot {
-                let zeros = queue.stage.bytes(layout.zeros, bytes)?;
+                let zeros = queue.stage.bytes(ZEROS, bytes)?;
                 main.write_rows(tail.sum, 0, tail.sum.strides()[1], zeros, width)?;
                 done.uploads += 1;
             }
@@ -357,6 +356,10 @@ impl Halves {
 
         let computed = if hot { self.entries.iter().flatten().count() } else { 0 };
         self.observe(&way.known, way.block.experts_per_token(), computed);
+        if !hot {
+            // Nothing is released later.
+            cache.upload_wanted(&way.known.layer, &mut way.known.layer.state.lock().cache);
+        }
         let this = Before {
             layer: way.known.layer.number,
             waited,
@@ -435,7 +438,7 @@ impl Halves {
     unsafe fn compute_cold(&mut self, queue: &mut Queue, way: &Way) -> Option<()> {
         let layout = &way.layout;
         let width = way.tail.product.size(0) * 4;
-        let input = queue.stage.bytes(0, layout.from_gpu)?;
+        let input = queue.stage.bytes(layout.input, layout.gathered())?;
         // SAFETY: blocks are nodes of the graph that is being computed; the router selects experts that exist.
         let computed = unsafe { self.cold.compute(&way.block, &self.pairs, input)? };
         let sums = queue.stage.bytes(layout.rows, width * way.block.ids.size(1))?;
@@ -508,7 +511,7 @@ impl Halves {
 ///
 /// # Safety
 /// As [`Queue::compute`]; all entries are held until the next block has waited.
-unsafe fn start_ahead(queue: &mut Queue, way: &mut Way, done: &mut WorkCounts) -> Option<()> {
+unsafe fn start_ahead(queue: &Queue, way: &mut Way, done: &mut WorkCounts) -> Option<()> {
     let ahead = way.ahead.as_mut()?;
     let main = queue.main.as_ref()?;
     let zeros = i32::try_from(way.known.copies.spare().start).ok()?;
@@ -524,13 +527,9 @@ unsafe fn start_ahead(queue: &mut Queue, way: &mut Way, done: &mut WorkCounts) -
     }
     drop(state);
     if changed {
-        let bytes = queue.stage.bytes(way.layout.table, ahead.table.len() * 4)?;
-        for (place, entry) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(&ahead.table) {
-            *place = entry.to_ne_bytes();
-        }
         done.tables += 1;
-        // SAFETY: a tensor of our own; the bytes stay until the next block has waited.
-        unsafe { main.write(ahead.place, 0, bytes)? };
+        // SAFETY: this layer's last table was copied before its last block, for which was waited.
+        unsafe { ahead.write(main)? };
     }
     // SAFETY: as the caller says.
     unsafe { ahead.drawing.start(main, done) }

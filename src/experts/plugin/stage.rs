@@ -7,10 +7,15 @@ use super::ffi;
 use super::sketch::Place;
 use crate::experts::selection::MAX_BLOCK_TOKENS;
 
+/// Where the zeros lie.
+pub(super) const ZEROS: usize = 0;
+
 /// Where what lies, in bytes from the beginning, in both pieces alike.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Layout {
-    /// From the GPU: the input of each token, the weights of its experts, their numbers.
+    /// From the GPU: the input of each token, the weights of its experts, their numbers. Before it, at the very beginning
+    /// and in main memory alone, lie zeros for as many rows as there can be, which no layout puts anything over.
+    pub(super) input: usize,
     pub(super) weights: usize,
     pub(super) ids: usize,
     pub(super) from_gpu: usize,
@@ -20,19 +25,21 @@ pub(super) struct Layout {
     pub(super) to_gpu: usize,
     /// In the GPU's memory alone: weights of the experts that count.
     pub(super) masked: usize,
-    /// In main memory alone: the entry of each expert, a row for each token, and as many zeros.
-    pub(super) table: usize,
+    /// In main memory alone: a row for each token.
     pub(super) rows: usize,
-    pub(super) zeros: usize,
     pub(super) end: usize,
 }
 
 impl Layout {
+    /// Bytes that come from the GPU.
+    pub(super) fn gathered(&self) -> usize {
+        self.from_gpu - self.input
+    }
+
     /// For so many tokens with inputs of `width` numbers.
     fn new(
         Size {
             width,
-            experts,
             experts_per_token,
         }: Size,
         tokens: usize,
@@ -45,16 +52,16 @@ impl Layout {
             start
         };
         let selected = experts_per_token * tokens;
-        next(width * tokens);
+        next(width * MAX_BLOCK_TOKENS);
+        let input = next(width * tokens);
         let weights = next(selected);
         let ids = next(selected);
         let entries = next(selected);
         let mask = next(selected);
         let masked = next(selected);
-        let table = next(experts);
         let rows = next(width * tokens);
-        let zeros = next(width * tokens);
         Self {
+            input,
             weights,
             ids,
             from_gpu: ids + selected * 4,
@@ -62,19 +69,16 @@ impl Layout {
             mask,
             to_gpu: mask + selected * 4,
             masked,
-            table,
             rows,
-            zeros,
             end,
         }
     }
 }
 
-/// How large blocks are: numbers of an input, experts of a layer and of a token.
+/// How large blocks are: numbers of an input, and experts of a token.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Size {
     pub(super) width: usize,
-    pub(super) experts: usize,
     pub(super) experts_per_token: usize,
 }
 
@@ -118,17 +122,11 @@ impl Stage {
         let moved = self.places.is_none() || self.size < largest;
         if moved {
             self.places = None;
-            // SAFETY: ggml's own types of buffers; the device may have none that is pinned.
+            // SAFETY: ggml's own types of buffers, and nobody uses what is in the pieces, as the caller says.
             unsafe {
-                let pinned = ffi::ggml_backend_dev_host_buffer_type(gpu);
-                let host = if pinned.is_null() {
-                    ffi::ggml_backend_cpu_buffer_type()
-                } else {
-                    pinned
-                };
                 let places = (
                     self.gpu.piece(ffi::ggml_backend_dev_buffer_type(gpu), largest)?,
-                    self.host.piece(host, largest)?,
+                    self.host.piece(pinned(gpu), largest)?,
                 );
                 self.host.clear();
                 self.places = Some(places);
@@ -158,6 +156,22 @@ impl Stage {
     }
 }
 
+/// The type of a GPU's pinned main memory, or of plain memory if it offers none.
+///
+/// # Safety
+/// `gpu` is a device of ggml's registry.
+pub(super) unsafe fn pinned(gpu: ffi::ggml_backend_dev_t) -> ffi::ggml_backend_buffer_type_t {
+    // SAFETY: as the caller says.
+    unsafe {
+        let pinned = ffi::ggml_backend_dev_host_buffer_type(gpu);
+        if pinned.is_null() {
+            ffi::ggml_backend_cpu_buffer_type()
+        } else {
+            pinned
+        }
+    }
+}
+
 /// Numbers of four bytes, as they come from a device.
 pub(super) fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
     bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_ne_bytes(*bytes))
@@ -180,21 +194,19 @@ mod tests {
         for (width, experts_per_token, tokens) in [(64, 4, 1), (2048, 10, 16), (3, 2, 5)] {
             let size = Size {
                 width,
-                experts: 512,
                 experts_per_token,
             };
             let layout = Layout::new(size, tokens, 128);
             let (row, selected) = (width * tokens * 4, experts_per_token * tokens * 4);
             let parts = [
-                (0, row),
+                (0, width * MAX_BLOCK_TOKENS * 4),
+                (layout.input, row),
                 (layout.weights, selected),
                 (layout.ids, selected),
                 (layout.entries, selected),
                 (layout.mask, selected),
                 (layout.masked, selected),
-                (layout.table, 512 * 4),
                 (layout.rows, row),
-                (layout.zeros, row),
                 (layout.end, 0),
             ];
             for [(start, length), (next, _)] in parts.array_windows() {

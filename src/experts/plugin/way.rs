@@ -7,7 +7,7 @@ use super::ffi::{self, ggml_op, ggml_type};
 use super::halves::Known;
 use super::node::Node;
 use super::sketch::{Paper, Place, Sketch, Tensors};
-use super::stage::{Layout, Stage};
+use super::stage::{Layout, Stage, pinned};
 use super::tail::Tail;
 
 /// A block that is drawn.
@@ -32,11 +32,14 @@ pub(super) struct Way {
 pub(super) struct Ahead {
     pub(super) drawing: Drawing,
     /// The table on the GPU, and what is in it.
-    pub(super) place: Node,
+    place: Node,
     pub(super) table: Vec<i32>,
+    /// What the GPU copies it from: of this layer's own, since the copy may still stand in the queue when the next layer's
+    /// begins.
+    source: Place,
     /// The state of the residency that it shows.
     pub(super) changes: Option<u64>,
-    _arena: Arena,
+    _arenas: [Arena; 2],
     _descriptions: Tensors,
 }
 
@@ -108,12 +111,12 @@ impl Ahead {
         experts: usize,
         draw: impl FnOnce(Entries) -> Option<Drawing>,
     ) -> Option<Self> {
-        let mut arena = Arena::new();
-        // SAFETY: as the caller says, and nobody uses a fresh arena.
-        let place = unsafe {
+        let (mut arena, mut host) = (Arena::new(), Arena::new());
+        // SAFETY: as the caller says, and nobody uses fresh arenas.
+        let (place, source) = unsafe {
             let place = arena.piece(ffi::ggml_backend_dev_buffer_type(gpu), experts * 4)?;
-            arena.clear();
-            place
+            let source = host.piece(pinned(gpu), experts * 4)?;
+            (place, source)
         };
         let mut descriptions = Tensors::new();
         let table = descriptions.placed(ggml_type::GGML_TYPE_I32, [1, i64::try_from(experts).ok()?, 1, 1], place)?;
@@ -121,10 +124,25 @@ impl Ahead {
             drawing: draw(Entries::Found { table })?,
             place: table,
             table: vec![0; experts],
+            source,
             changes: None,
-            _arena: arena,
+            _arenas: [arena, host],
             _descriptions: descriptions,
         })
+    }
+
+    /// Starts to copy the table to the GPU.
+    ///
+    /// # Safety
+    /// `queue` is the GPU's queue, and what was started with this before is done.
+    pub(super) unsafe fn write(&self, queue: &Backend) -> Option<()> {
+        let entries: *mut i32 = self.source.data.cast();
+        // SAFETY: memory for as many numbers, of which nothing is being copied, as the caller says; it stays with this.
+        unsafe {
+            entries.copy_from_nonoverlapping(self.table.as_ptr(), self.table.len());
+            let bytes = std::slice::from_raw_parts(self.source.data, self.table.len() * 4);
+            queue.write(self.place, 0, bytes)
+        }
     }
 }
 
@@ -133,7 +151,7 @@ fn gather(stage: &Stage, layout: &Layout, block: &Block, tail: &Tail) -> Option<
     let mut paper = Paper::default();
     let mut sketch = Sketch::new(&mut paper);
     let parts = [
-        (block.input, 0),
+        (block.input, layout.input),
         (tail.weights, layout.weights),
         (block.ids, layout.ids),
     ];
@@ -146,9 +164,9 @@ fn gather(stage: &Stage, layout: &Layout, block: &Block, tail: &Tail) -> Option<
     let numbers = |bytes: usize| i64::try_from(bytes / 4).ok().map(|count| [count, 1, 1, 1]);
     let gathered = sketch.leaf(
         ggml_type::GGML_TYPE_F32,
-        numbers(layout.from_gpu)?,
+        numbers(layout.gathered())?,
         None,
-        stage.on_gpu(0)?,
+        stage.on_gpu(layout.input)?,
     )?;
     let place = stage.on_gpu(layout.entries)?;
     let given = numbers(layout.to_gpu - layout.entries)?;
