@@ -1,26 +1,22 @@
 //! What a block of experts costs beside arithmetic, held by counters, which are the same on any machine: a test fails when one
 //! grows. docs/expert-cache.md has the same budget. `scripts/test-gpu-path` runs this on a GPU, real or in software.
 
+#[path = "common/cached.rs"]
+mod cached;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::pin::pin;
 use std::sync::Arc;
 
-use hearth::experts::heat::HeatMap;
-use hearth::experts::policy::{PolicyConfig, PolicyKind};
-use hearth::experts::{self, CacheConfig, Capacity, Device, ExpertCache, WorkCounts};
-use hearth::fingerprint::Fingerprint;
+use cached::{cache_device, cache_with_heat, llama, load, model};
+use hearth::experts::policy::PolicyKind;
+use hearth::experts::{Device, ExpertCache, WorkCounts};
 use hearth::gguf::Gguf;
-use hearth::synthetic::{Arch, Mix, Shape, Synthetic};
+use hearth::synthetic::Arch;
 use llama_cpp_2::context::params::LlamaContextParams;
-use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::llama_batch::LlamaBatch;
-use llama_cpp_2::model::LlamaModel;
-use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
-use llama_cpp_2::{LogOptions, send_logs_to_tracing};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -47,50 +43,14 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn device() -> Device {
-    let gpu = std::env::var_os("HEARTH_TEST_CACHE_DEVICE").is_some_and(|device| device == "gpu");
-    if gpu {
-        Device::Gpu(hearth::host::gpus(0)[0].id.expect("a GPU"))
-    } else {
-        Device::Cpu
-    }
-}
-
-/// Experts that are hot from the start, every so many, and stay so.
-fn cache(path: &Path, every: Option<usize>) -> Arc<ExpertCache> {
-    let shape = Gguf::open(path).unwrap().geometry().unwrap();
-    let (layers, experts) = ((shape.layers + shape.mtp_layers) as usize, shape.experts as usize);
-    let mut heat = HeatMap::new(Fingerprint::of([]), layers, experts);
-    let liked: Vec<u32> = every.map_or_else(Vec::new, |every| (0..shape.experts).step_by(every).collect());
-    (0..layers).for_each(|layer| heat.observe(layer, &liked));
-    let config = CacheConfig {
-        device: device(),
-        capacity: Capacity::PerLayer(liked.len()),
-        policy: PolicyConfig {
-            kind: PolicyKind::Static,
-            ..PolicyConfig::default()
-        },
-        experts_per_token: shape.experts_per_token,
-        pinned: BTreeMap::new(),
-    };
-    ExpertCache::start(config, heat, None).unwrap()
-}
-
 /// What was done for the blocks of 32 decoded tokens, once nothing is new any more, and what was allocated in that time on the
 /// thread that decodes.
 fn decode(path: &Path, cache: &Arc<ExpertCache>) -> (WorkCounts, u64) {
-    send_logs_to_tracing(LogOptions::default());
-    let llama = LlamaBackend::init().unwrap();
-    let layers = if device() == Device::Cpu { 0 } else { 9999 };
-    let mut params = pin!(LlamaModelParams::default().with_n_gpu_layers(layers));
-    let pattern = experts::in_main_memory(None, true).unwrap();
-    params.as_mut().add_cpu_buft_override(&pattern);
-    let load = || LlamaModel::load_from_file(&llama, path, &params).unwrap();
-    let model = experts::load_with(cache, load).unwrap();
+    let model = load(path, Some(cache));
     let params = LlamaContextParams::default()
         .with_n_ctx(std::num::NonZeroU32::new(512))
         .with_n_threads(2);
-    let mut context = model.new_context(&llama, params).unwrap();
+    let mut context = model.new_context(llama(), params).unwrap();
     let mut batch = LlamaBatch::new(1, 1);
     let mut decode = |positions: std::ops::Range<i32>| {
         for position in positions {
@@ -113,17 +73,11 @@ fn decode(path: &Path, cache: &Arc<ExpertCache>) -> (WorkCounts, u64) {
 #[test]
 fn a_decoded_token_stays_within_the_budget() {
     let folder = tempfile::tempdir().unwrap();
-    let shape = Shape::preset(Arch::Qwen3next, "tiny").unwrap();
-    let layers = u64::from(shape.layers);
-    let path = folder.path().join("model.gguf");
-    let synthetic = Synthetic {
-        seed: 7,
-        ..Synthetic::new(shape, Mix::from_name("q4_k_m").unwrap())
-    };
-    synthetic.write(&path, |_, _| ()).unwrap();
-    // Copies of all experts, of a quarter, and none.
-    for every in [Some(1), Some(4), None] {
-        let cache = cache(&path, every);
+    let path = model(folder.path(), Arch::Qwen3next, "q4_k_m");
+    let layers = u64::from(Gguf::open(&path).unwrap().geometry().unwrap().layers);
+    // Experts that are hot from the start, and stay so: all, every fourth, and none.
+    for (share, every) in [(1.0, Some(1)), (0.25, Some(4)), (0.0, None)] {
+        let cache = cache_with_heat(&path, share, PolicyKind::Static, every);
         let (work, allocations) = decode(&path, &cache);
         println!("every {every:?}: {work:?}, {allocations} allocations");
         let blocks = 32 * layers;
@@ -134,7 +88,7 @@ fn a_decoded_token_stays_within_the_budget() {
         }
         assert_eq!((work.recognitions, work.tables), (0, 0));
         // Four for a token: the batch.
-        match (device(), every) {
+        match (cache_device(), every) {
             (Device::Gpu(_), None) => assert_eq!((work.waits, work.graphs, allocations), (blocks, blocks, 0)),
             (Device::Gpu(_), _) => {
                 // Now and then a block is computed without copies, to know what they save: a graph less, an upload more.
