@@ -118,7 +118,25 @@ fn ways() -> Vec<(usize, &'static str, &'static str)> {
     shares.into_iter().flat_map(ways).collect()
 }
 
+/// Whether a server makes a cache on the device of these tests: not where that and main memory are one, as a device in software
+/// says of itself.
+fn has_cache() -> bool {
+    let unified = || {
+        hearth::host::gpus(hearth::host::memory().total)
+            .iter()
+            .any(|gpu| gpu.unified)
+    };
+    let has = cache_device() == Device::Cpu || !unified();
+    if !has {
+        println!("not tested: the GPU's memory is the machine's, so the server makes no cache");
+    }
+    has
+}
+
 fn same(case: &Case) {
+    if !has_cache() {
+        return;
+    }
     let expected = answers(&server(case, 1, r#"placement = "cpu""#, NO_DRAFTS), case, 1);
     for (at_once, draft, share) in ways() {
         let begin = std::time::Instant::now();
@@ -153,6 +171,9 @@ fn the_same_tokens_of_random_weights() {
 /// Size, policy and pinned experts change several times within each answer.
 #[test]
 fn changes_do_not_show_in_texts() {
+    if !has_cache() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let cases = match cache_device() {
         Device::Cpu => vec![reasoner()],
@@ -174,11 +195,18 @@ fn changes_do_not_show_in_texts() {
                     std::thread::sleep(Duration::from_millis(30));
                 }
             });
-            assert_eq!(answers(&server, &case, 8), expected, "{}", case.path);
+            // A quick machine answers before much has changed.
+            while changes.load(Ordering::Relaxed) < 10 {
+                let found = answers(&server, &case, 8);
+                if found != expected {
+                    // The other thread must end before this one tells.
+                    done.store(true, Ordering::Relaxed);
+                }
+                assert_eq!(found, expected, "{}", case.path);
+            }
             done.store(true, Ordering::Relaxed);
         });
         let changes = changes.into_inner();
-        assert!(changes > 10, "{changes} changes");
         println!("{}: {changes} changes", case.path);
     }
 }
