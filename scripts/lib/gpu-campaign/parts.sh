@@ -31,7 +31,7 @@ random_model() {
     "$hearth" synthetic-gguf "${shape[@]}" --type q4_k_m --header-only --force -o header.gguf 2>/dev/null
     size=$(stat -c %s header.gguf)
     rm header.gguf
-    [ "$size" -gt $(($(available) * 6 / 10)) ] && [ "$count" -gt 4 ] || break
+    if [ "$size" -le $(($(available) * 6 / 10)) ] || [ "$count" -le 4 ]; then break; fi
     count=$((count * 3 / 4))
   done
   [ "$count" = "$layers" ] || echo "a random model of $count layers, $((size >> 20)) MiB" >&2
