@@ -2,7 +2,9 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -157,9 +159,45 @@ export async function checkWidth(page) {
   assert.ok(scroll <= inner, `${scroll} > ${inner}`);
 }
 
+const chunk = (delta, finish = null, model = "demo-reasoner") => `data: ${JSON.stringify({ id: "x", model, choices: [{ index: 0, delta, finish_reason: finish }] })}\n\n`;
+
+/** Answers that go on until `finish()`, however fast the machine is. `through(page)` has a page's chats answered so. */
+export async function endless() {
+  const streams = new Map();
+  const server = createServer(async (request, response) => {
+    let body = "";
+    for await (const part of request) body += part;
+    const { model } = JSON.parse(body);
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    response.write(chunk({ role: "assistant", content: null }, null, model));
+    const timer = setInterval(() => response.write(chunk({ content: "word " }, null, model)), 50);
+    streams.set(response, { timer, model });
+    response.on("close", () => {
+      clearInterval(timer);
+      streams.delete(response);
+    });
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const url = `http://127.0.0.1:${server.address().port}/`;
+  return {
+    through: (page) => page.route("**/v1/chat/completions", (route) => route.continue({ url })),
+    finish: () => {
+      for (const [response, { timer, model }] of streams) {
+        clearInterval(timer);
+        const usage = { prompt_tokens: 10, completion_tokens: 1500, total_tokens: 1510 };
+        response.end(`${chunk({}, "length", model)}data: ${JSON.stringify({ id: "x", model, choices: [], usage })}\n\ndata: [DONE]\n\n`);
+      }
+    },
+    close: () => {
+      server.close();
+      server.closeAllConnections();
+    },
+  };
+}
+
 /** A streamed answer with this text, in pieces, for what no tiny model says by itself. */
 export function scripted(text, { size = 7 } = {}) {
-  const chunk = (delta, finish = null) => `data: ${JSON.stringify({ id: "x", model: "demo-reasoner", choices: [{ index: 0, delta, finish_reason: finish }] })}\n\n`;
   const pieces = text.match(new RegExp(`[\\s\\S]{1,${size}}`, "g"));
   return [chunk({ role: "assistant", content: null }), ...pieces.map((content) => chunk({ content })), chunk({}, "stop"), "data: [DONE]\n\n"].join("");
 }

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { Bench, answered, checkAccess, checkWidth, mockChat, scripted, send } from "./browser.js";
+import { Bench, answered, checkAccess, checkWidth, endless, mockChat, scripted, send } from "./browser.js";
 
 let bench;
 before(async () => (bench = await Bench.start()));
@@ -143,14 +143,16 @@ test("another tab sees what is written in this one", async () => {
 });
 
 test("two tabs write to one conversation, and nothing is lost", async () => {
-  const page = await bench.open();
-  await page.evaluate(() => localStorage.setItem("hearth.options", JSON.stringify({ more: '{"ignore_eos": true, "max_tokens": 1500}' })));
+  const answers = await endless();
+  const page = await bench.open("/", { before: answers.through });
   await page.evaluate(() => localStorage.setItem("hearth.model", '"demo-narrator"'));
   await page.reload();
   await page.getByPlaceholder("Ask demo-narrator").fill("Describe an old tavern by the sea.");
   await page.keyboard.press("Enter");
+  await page.locator(".message.assistant .prose").waitFor();
   await page.waitForTimeout(700);
   const other = await page.context().newPage();
+  await answers.through(other);
   await other.goto(page.url());
   await other.getByText("Another tab writes this.").waitFor();
   await other.getByLabel("Model", { exact: true }).selectOption("demo-reasoner");
@@ -159,6 +161,7 @@ test("two tabs write to one conversation, and nothing is lost", async () => {
   await other.locator(".message.assistant .prose").waitFor();
   await other.keyboard.press("Escape");
   await other.getByText("Stopped.", { exact: true }).waitFor();
+  answers.finish();
   await answered(page);
   await page.getByRole("img", { name: "answer 1 of 2" }).waitFor();
   await page.waitForTimeout(3000);
@@ -169,6 +172,7 @@ test("two tabs write to one conversation, and nothing is lost", async () => {
     const answer = page.getByRole("article", { name: `Answer of ${model}` });
     await answer.getByText(model === "demo-narrator" ? "1,500 tokens" : "Stopped.", { exact: true }).waitFor();
   }
+  answers.close();
   await bench.close(page);
 });
 
