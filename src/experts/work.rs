@@ -145,10 +145,10 @@ impl Default for Work {
 }
 
 impl Work {
-    pub(super) fn count(&self, done: WorkCounts) {
-        for (count, more) in self.counts.iter().zip(done.values()) {
-            if more > 0 {
-                count.fetch_add(more, Ordering::Relaxed);
+    pub(super) fn count(&self, mut done: WorkCounts) {
+        for (count, more) in self.counts.iter().zip(done.each()) {
+            if *more > 0 {
+                count.fetch_add(*more, Ordering::Relaxed);
             }
         }
     }
@@ -158,28 +158,11 @@ impl Work {
     }
 
     pub(super) fn counts(&self) -> WorkCounts {
-        let [
-            blocks,
-            waits,
-            downloads,
-            uploads,
-            tables,
-            graphs,
-            nodes,
-            cold_graphs,
-            recognitions,
-        ] = std::array::from_fn(|index| self.counts[index].load(Ordering::Relaxed));
-        WorkCounts {
-            blocks,
-            waits,
-            downloads,
-            uploads,
-            tables,
-            graphs,
-            nodes,
-            cold_graphs,
-            recognitions,
+        let mut counts = WorkCounts::default();
+        for (count, counted) in counts.each().into_iter().zip(&self.counts) {
+            *count = counted.load(Ordering::Relaxed);
         }
+        counts
     }
 
     /// Of the parts that were measured.
@@ -198,59 +181,27 @@ impl Work {
 }
 
 impl WorkCounts {
-    fn values(self) -> [u64; 9] {
-        let Self {
-            blocks,
-            waits,
-            downloads,
-            uploads,
-            tables,
-            graphs,
-            nodes,
-            cold_graphs,
-            recognitions,
-        } = self;
+    fn each(&mut self) -> [&mut u64; 9] {
         [
-            blocks,
-            waits,
-            downloads,
-            uploads,
-            tables,
-            graphs,
-            nodes,
-            cold_graphs,
-            recognitions,
+            &mut self.blocks,
+            &mut self.waits,
+            &mut self.downloads,
+            &mut self.uploads,
+            &mut self.tables,
+            &mut self.graphs,
+            &mut self.nodes,
+            &mut self.cold_graphs,
+            &mut self.recognitions,
         ]
     }
 
     /// What was done after an earlier look.
     #[must_use]
-    pub fn since(self, earlier: Self) -> Self {
-        let [
-            blocks,
-            waits,
-            downloads,
-            uploads,
-            tables,
-            graphs,
-            nodes,
-            cold_graphs,
-            recognitions,
-        ] = {
-            let (now, then) = (self.values(), earlier.values());
-            std::array::from_fn(|index| now[index].saturating_sub(then[index]))
-        };
-        Self {
-            blocks,
-            waits,
-            downloads,
-            uploads,
-            tables,
-            graphs,
-            nodes,
-            cold_graphs,
-            recognitions,
+    pub fn since(mut self, mut earlier: Self) -> Self {
+        for (now, then) in self.each().into_iter().zip(earlier.each()) {
+            *now = now.saturating_sub(*then);
         }
+        self
     }
 }
 
