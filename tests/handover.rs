@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use cached::{cache_device, cache_with_heat, llama, load, model};
 use hearth::experts::policy::PolicyKind;
-use hearth::experts::{Device, ExpertCache, WorkCounts};
+use hearth::experts::{Device, ExpertCache, MAX_QUEUED_TOKENS, WorkCounts};
 use hearth::gguf::Gguf;
 use hearth::synthetic::Arch;
 use llama_cpp_2::context::params::LlamaContextParams;
@@ -102,6 +102,69 @@ fn a_decoded_token_stays_within_the_budget() {
             (Device::Cpu, _) => {
                 assert_eq!((work.graphs, work.cold_graphs), (blocks, 0));
                 assert_eq!(allocations, 0);
+            }
+        }
+    }
+}
+
+/// Which experts a prompt selects is seen wherever it is computed. On a GPU only those without a copy come from main memory.
+#[test]
+fn a_prompt_is_seen_and_needs_no_expert_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = model(folder.path(), Arch::Qwen3next, "q4_k_m");
+    for (share, every) in [(1.0, Some(1)), (0.25, Some(4)), (0.0, None)] {
+        let cache = cache_with_heat(&path, share, PolicyKind::Static, every);
+        let model = load(&path, Some(&cache));
+        let mut context = model.new_context(llama(), LlamaContextParams::default()).unwrap();
+        let tokens = MAX_QUEUED_TOKENS + 72;
+        let mut batch = LlamaBatch::new(tokens, 1);
+        let mut decode = |positions: std::ops::Range<usize>| {
+            batch.clear();
+            let last = positions.end - 1;
+            for position in positions {
+                let token = LlamaToken(65 + i32::try_from(position).unwrap() * 7 % 60);
+                let position = i32::try_from(position).unwrap();
+                batch.add(token, position, &[0], position as usize == last).unwrap();
+            }
+            cache.begin(0);
+            context.decode(&mut batch).unwrap();
+            cache.settle();
+        };
+        // The copies are there before the prompt.
+        decode(0..1);
+        decode(1..2);
+        let before = cache.stats();
+        decode(2..tokens + 2);
+        let after = cache.stats();
+        let work = after.work.since(before.work);
+        println!("every {every:?}: {work:?}");
+        let per_token = after.experts_per_token as usize;
+        let (mut large, mut seen, mut with_copy) = (0, 0, 0);
+        for (before, after) in before.layers.iter().zip(&after.layers) {
+            let selected = |expert: usize| after.selected[expert] - before.selected[expert];
+            let experts = 0..after.experts;
+            // The last layer may compute the last token alone.
+            let all: u64 = experts.clone().map(selected).sum();
+            if all == per_token as u64 {
+                continue;
+            }
+            assert_eq!(all, (tokens * per_token) as u64);
+            large += 1;
+            seen += experts.clone().filter(|expert| selected(*expert) > 0).count() as u64;
+            let resident = |expert: &usize| after.resident.contains(&u32::try_from(*expert).unwrap());
+            with_copy += experts
+                .filter(|expert| selected(*expert) > 0 && resident(expert))
+                .count() as u64;
+        }
+        assert!(large + 1 >= after.layers.len() as u64, "{large}");
+        match cache_device() {
+            Device::Cpu => assert_eq!(work.large_blocks, 0),
+            Device::Gpu(_) if std::env::var_os("HEARTH_EXPERT_HANDOVER").is_some() => {}
+            Device::Gpu(_) => {
+                assert_eq!(work.large_blocks, large);
+                assert_eq!((work.fetched, work.resident), (seen - with_copy, with_copy));
+                assert_eq!(work.fetched == 0, every == Some(1));
+                assert_eq!(work.resident == 0, every.is_none());
             }
         }
     }

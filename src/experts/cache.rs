@@ -444,6 +444,12 @@ impl ExpertCache {
         self.work.counts()
     }
 
+    /// Bytes on the GPU, beside the copies, in which the experts of prompts are put together; 0 before the first one.
+    #[must_use]
+    pub fn area(&self) -> u64 {
+        self.work.area()
+    }
+
     /// What it holds, and what happened so far.
     #[must_use]
     pub fn stats(&self) -> ExpertStats {

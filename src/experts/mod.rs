@@ -31,7 +31,7 @@ mod work;
 pub use cache::ExpertCache;
 pub use plugin::{PluginError, load_with};
 pub use routing::Routing;
-pub use selection::MAX_BLOCK_TOKENS;
+pub use selection::{MAX_BLOCK_TOKENS, MAX_QUEUED_TOKENS};
 pub use settings::{CacheConfig, Capacity, Change, ChangeError, Device};
 pub use stats::{ExpertStats, LayerStats, entropy};
 pub use tensors::in_main_memory;

@@ -9,9 +9,14 @@
 //! hangs on card, data type, shape and number of tokens, so the rule holds for all batches. A single token is never sorted: with
 //! quantized weights it may be computed with one entry of zeros for all experts without a copy.
 
-/// Tokens of a block that are computed with copies at most. Larger batches are prefill: there llama.cpp's own way, which
-/// reads each expert once for many tokens, is faster.
+/// Tokens of a block that is divided into a hot and a cold half at most. Larger batches are prefill: in main memory copies are
+/// of no use there, and a GPU of which the CPU has to wait for several times is left to llama.cpp's own way.
 pub const MAX_BLOCK_TOKENS: usize = 16;
+
+/// The same where blocks stand in the GPU's own queue. Beyond it the GPU computes all experts, and those without a copy come
+/// to it. An estimate: with 512 experts of 1.9 MB, 10 per token, the CPU (60 GB/s, 0.5 TFLOP/s) computes those that lack a
+/// copy sooner than PCIe 4.0 (25 GB/s) brings them for up to 200 to 500 tokens; with slower memory or cores it is fewer.
+pub const MAX_QUEUED_TOKENS: usize = 128;
 
 /// Uploads of a layer that may be under way, and leave entries out, without a cache of the least size being useless.
 const UNDER_WAY: usize = 2;

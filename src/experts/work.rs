@@ -3,13 +3,13 @@
 //! Counters, not clocks, say whether a hand-over grew: they are the same on any machine. The times are those of one machine.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What was done for blocks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct WorkCounts {
-    /// Blocks that were computed with the cache: layers times passes of at most
-    /// [`MAX_BLOCK_TOKENS`](super::MAX_BLOCK_TOKENS) tokens.
+    /// Blocks that were divided between the copies and the CPU: layers times passes of few tokens
+    /// ([`MAX_QUEUED_TOKENS`](super::MAX_QUEUED_TOKENS) at most).
     pub blocks: u64,
     /// Times the CPU waited for the GPU.
     pub waits: u64,
@@ -27,6 +27,12 @@ pub struct WorkCounts {
     pub cold_graphs: u64,
     /// Times that nodes were searched for a block, or a graph was drawn.
     pub recognitions: u64,
+    /// Blocks of more tokens, which the GPU computed as a whole. They are in none of the counts above.
+    pub large_blocks: u64,
+    /// Experts that were copied from main memory for these.
+    pub fetched: u64,
+    /// Experts of these that had a copy.
+    pub resident: u64,
 }
 
 /// A part of what happens to a block.
@@ -131,7 +137,9 @@ impl Times {
 /// Counts and times of one model, written by the contexts that compute with it.
 #[derive(Debug)]
 pub(super) struct Work {
-    counts: [AtomicU64; 9],
+    counts: [AtomicU64; WorkCounts::KINDS],
+    /// Bytes on the GPU in which weights are put together for large blocks.
+    area: AtomicU64,
     times: [Times; Part::ALL.len()],
 }
 
@@ -139,6 +147,7 @@ impl Default for Work {
     fn default() -> Self {
         Self {
             counts: Default::default(),
+            area: AtomicU64::new(0),
             times: std::array::from_fn(|_| Times(std::array::from_fn(|_| AtomicU64::new(0)))),
         }
     }
@@ -151,6 +160,15 @@ impl Work {
                 count.fetch_add(*more, Ordering::Relaxed);
             }
         }
+    }
+
+    /// So many bytes are taken on the GPU to put weights together; one context of a model does that.
+    pub(super) fn takes_area(&self, bytes: u64) {
+        self.area.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn area(&self) -> u64 {
+        self.area.load(Ordering::Relaxed)
     }
 
     pub(super) fn time(&self, part: Part, time: Duration) {
@@ -180,8 +198,40 @@ impl Work {
     }
 }
 
+/// Takes the times of the parts of a block.
+pub(super) struct Clock<'a> {
+    work: &'a Work,
+    last: Instant,
+}
+
+impl<'a> Clock<'a> {
+    pub(super) fn start(work: &'a Work, left: Option<Instant>) -> Self {
+        let last = Instant::now();
+        if let Some(left) = left {
+            work.time(Part::Between, last - left);
+        }
+        Self { work, last }
+    }
+
+    /// Ends a part; when that was.
+    pub(super) fn lap(&mut self, part: Part) -> Instant {
+        self.took(part);
+        self.last
+    }
+
+    /// Ends a part; how long it took.
+    pub(super) fn took(&mut self, part: Part) -> Duration {
+        let took = self.last.elapsed();
+        self.last += took;
+        self.work.time(part, took);
+        took
+    }
+}
+
 impl WorkCounts {
-    fn each(&mut self) -> [&mut u64; 9] {
+    const KINDS: usize = 12;
+
+    fn each(&mut self) -> [&mut u64; Self::KINDS] {
         [
             &mut self.blocks,
             &mut self.waits,
@@ -192,6 +242,9 @@ impl WorkCounts {
             &mut self.nodes,
             &mut self.cold_graphs,
             &mut self.recognitions,
+            &mut self.large_blocks,
+            &mut self.fetched,
+            &mut self.resident,
         ]
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use hearth::experts::{Device, MAX_BLOCK_TOKENS};
+use hearth::experts::{Device, MAX_BLOCK_TOKENS, MAX_QUEUED_TOKENS};
 use hearth::gguf::Gguf;
 
 use super::cached::cache_device;
@@ -30,9 +30,18 @@ pub fn difference(expected: &[f32], found: &[f32]) -> f64 {
 ///
 /// A GPU rounds otherwise than the CPU, which computes the experts without a copy. Where two experts are nearly equal the router
 /// then selects the other one, and that token is another one altogether. So there it is the median of the tokens in batches of
-/// a kind, the largest of all kinds: single tokens, up to 8 and up to 16 of them, for which GPUs have kernels of their own, and
-/// prompts. What is wrong with a kind of batch shows in all of its tokens.
+/// a kind, the largest of all kinds: single tokens, up to 8 and up to 16 of them, for which GPUs have kernels of their own, short and
+/// long prompts. What is wrong with a kind of batch shows in all of its tokens.
 pub fn distance(expected: &[Vec<Vec<f32>>], found: &[Vec<Vec<f32>>]) -> f64 {
+    distance_of(expected, found, cache_device() == Device::Cpu)
+}
+
+/// The same between two ways of rounding on the CPU, which select another expert now and then as well.
+pub fn distance_of_most(expected: &[Vec<Vec<f32>>], found: &[Vec<Vec<f32>>]) -> f64 {
+    distance_of(expected, found, false)
+}
+
+fn distance_of(expected: &[Vec<Vec<f32>>], found: &[Vec<Vec<f32>>], of_all: bool) -> f64 {
     assert_eq!(expected.len(), found.len());
     let mut kinds: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
     for (expected, found) in expected.iter().zip(found) {
@@ -40,17 +49,14 @@ pub fn distance(expected: &[Vec<Vec<f32>>], found: &[Vec<Vec<f32>>]) -> f64 {
             .iter()
             .zip(found)
             .map(|(expected, found)| difference(expected, found));
-        let kind = [1, 8, MAX_BLOCK_TOKENS].partition_point(|most| *most < expected.len());
+        let kind = [1, 8, MAX_BLOCK_TOKENS, MAX_QUEUED_TOKENS].partition_point(|most| *most < expected.len());
         kinds.entry(kind).or_default().extend(differences);
     }
     kinds.into_values().fold(0.0, |largest: f64, mut differences| {
         // `f64::max` would hide what is no number.
         assert!(differences.iter().all(|difference| difference.is_finite()));
         differences.sort_by(f64::total_cmp);
-        let at = match cache_device() {
-            Device::Cpu => differences.len() - 1,
-            Device::Gpu(_) => (differences.len() - 1) / 2,
-        };
+        let at = (differences.len() - 1) / if of_all { 1 } else { 2 };
         largest.max(differences[at])
     })
 }

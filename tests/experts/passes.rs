@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hearth::experts::policy::LayerCounts;
-use hearth::experts::{ExpertCache, MAX_BLOCK_TOKENS};
+use hearth::experts::{Device, ExpertCache, MAX_BLOCK_TOKENS, MAX_QUEUED_TOKENS};
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
-use super::cached::{llama, load};
+use super::cached::{cache_device, llama, load};
 
 /// By step and token.
 pub type Logits = Vec<Vec<Vec<f32>>>;
@@ -37,10 +37,21 @@ pub fn step(sequence: i32, tokens: usize) -> Step {
     }
 }
 
-/// A prompt that is longer than what is computed with copies, single tokens, and as many as speculation or many streams
-/// have: beyond 8, CUDA takes other kernels, which rely on the experts of a token being different.
+/// Tokens of prompts, more than are divided in main memory. On a GPU those of the first are divided, and of the second it
+/// computes all.
+pub fn prompts() -> &'static [usize] {
+    match cache_device() {
+        Device::Cpu => &[20],
+        Device::Gpu(_) => &[20, MAX_QUEUED_TOKENS + 22],
+    }
+}
+
+/// Prompts, single tokens, and as many as speculation or many streams have: beyond 8, CUDA takes other kernels, which rely on
+/// the experts of a token being different.
 pub fn one_sequence() -> Vec<Step> {
-    let sizes = [20].into_iter().chain([1; 24]).chain([2, 8, 9, 12, 16, 1, 16, 1]);
+    let (first, others) = prompts().split_first().expect("a prompt");
+    let sizes = [*first].into_iter().chain([1; 24]).chain([2, 8, 9, 12, 16, 1, 16, 1]);
+    let sizes = sizes.chain(others.iter().flat_map(|tokens| [*tokens, 1]));
     sizes.map(|tokens| step(0, tokens)).collect()
 }
 
@@ -68,7 +79,7 @@ pub fn compute(
         .with_n_threads(2)
         .with_n_threads_batch(2);
     let mut context: LlamaContext<'_> = model.new_context(llama(), params).unwrap();
-    let mut batch = LlamaBatch::new(64, 8);
+    let mut batch = LlamaBatch::new(256, 8);
     let mut positions = [0; 8];
     let mut all = Vec::new();
     for (number, step) in steps.iter().enumerate() {

@@ -12,11 +12,12 @@ use hearth::synthetic::{Arch, mix_names};
 
 use super::cached::{Experts, cache, cache_device, cache_with_heat, load, model};
 use super::compare::{assert_same_tokens, distance, tolerance};
-use super::passes::{Logits, Step, compute, eight_sequences, run, step};
+use super::passes::{Logits, Step, compute, eight_sequences, prompts, run, step};
 
-/// Batches of every size in one sequence, each behind a single token.
+/// Batches of every size in one sequence, each behind a single token, and prompts.
 fn every_size() -> Vec<Step> {
-    let sizes = (1..=MAX_BLOCK_TOKENS).flat_map(|tokens| [1, tokens]);
+    let sizes = (1..=MAX_BLOCK_TOKENS).chain(prompts().iter().copied());
+    let sizes = sizes.flat_map(|tokens| [1, tokens]);
     sizes.map(|tokens| step(0, tokens)).collect()
 }
 

@@ -55,9 +55,13 @@ impl Block {
         self.ids.size(0)
     }
 
-    /// Whether it may be computed with copies: larger batches are prefill.
+    pub(super) fn tokens(&self) -> usize {
+        self.ids.size(1)
+    }
+
+    /// Whether it may be divided: larger batches are prefill.
     pub(super) fn is_small(&self) -> bool {
-        self.ids.size(1) <= MAX_BLOCK_TOKENS
+        self.tokens() <= MAX_BLOCK_TOKENS
     }
 
     /// The last node, whose result the rest of the graph goes on with.
@@ -80,6 +84,12 @@ fn is_projection(node: Node) -> bool {
     node.op() == ggml_op::GGML_OP_MUL_MAT_ID
         && plugin.owns(weights)
         && (plugin.takes_prefill || ids.size(1) <= MAX_BLOCK_TOKENS)
+}
+
+/// Tokens of the first block of experts in a graph; `None` without any.
+pub(super) fn tokens(nodes: &[Node]) -> Option<usize> {
+    let first = nodes.iter().find(|node| node.expert_weights().is_some())?;
+    Some(first.source(2)?.size(1))
 }
 
 /// Whether a node is a projection of ours or hangs on one: the whole block shall come to us in one piece.

@@ -36,6 +36,7 @@ pub(super) fn interface() -> ffi::ggml_backend_buffer_type_i {
         get_name: Some(name),
         alloc_buffer: Some(allocate),
         get_alignment: Some(alignment),
+        get_max_size: Some(largest),
         is_host: Some(is_host),
         ..Default::default()
     }
@@ -45,17 +46,41 @@ extern "C" fn name(_: ffi::ggml_backend_buffer_type_t) -> *const c_char {
     c"Hearth_Host".as_ptr()
 }
 
-/// Memory for weights that are read instead of mapped: pinned where the GPU offers that, so that uploads are quicker.
+/// The type of the GPU's pinned memory, if there is a GPU that has one.
+fn pinned() -> Option<ffi::ggml_backend_buffer_type_t> {
+    let gpu = registered()?.gpu?;
+    // SAFETY: the GPU's device lives for ever; it may have no such buffers.
+    let pinned = unsafe { ffi::ggml_backend_dev_host_buffer_type(gpu) };
+    (!pinned.is_null()).then_some(pinned)
+}
+
+/// Memory for weights that are read instead of mapped: pinned where the GPU offers that, so that it fetches them faster.
 extern "C" fn allocate(ours: ffi::ggml_backend_buffer_type_t, size: usize) -> ffi::ggml_backend_buffer_t {
-    let gpu = registered().and_then(|plugin| plugin.gpu);
     // SAFETY: ggml's own buffer types, and a size that they judge.
     let allocate = |buffers| unsafe { NonNull::new(ffi::ggml_backend_buft_alloc_buffer(buffers, size)) };
-    // SAFETY: the GPU's device lives for ever; it may have no such buffers.
-    let pinned = gpu.and_then(|gpu| NonNull::new(unsafe { ffi::ggml_backend_dev_host_buffer_type(gpu) }));
+    let buffer = pinned().and_then(|pinned| {
+        let buffer = allocate(pinned);
+        if buffer.is_none() {
+            tracing::warn!(
+                bytes = size,
+                "no pinned memory for experts: the GPU fetches them more slowly"
+            );
+        }
+        buffer
+    });
     // SAFETY: a function without preconditions.
-    let plain = || allocate(unsafe { ffi::ggml_backend_cpu_buffer_type() });
-    let buffer = pinned.and_then(|pinned| allocate(pinned.as_ptr())).or_else(plain);
-    adopt(ours, buffer)
+    adopt(
+        ours,
+        buffer.or_else(|| allocate(unsafe { ffi::ggml_backend_cpu_buffer_type() })),
+    )
+}
+
+/// The most that is allocated in one piece: llama.cpp then takes several.
+extern "C" fn largest(_: ffi::ggml_backend_buffer_type_t) -> usize {
+    // SAFETY: one of ggml's own buffer types.
+    pinned().map_or(usize::MAX, |pinned| unsafe {
+        ffi::ggml_backend_buft_get_max_size(pinned)
+    })
 }
 
 /// A buffer over memory that llama.cpp has mapped from the model's file: the weights are not copied.

@@ -107,7 +107,10 @@ extern "C" fn compute_reads(device: ffi::ggml_backend_dev_t, buffers: ffi::ggml_
 extern "C" fn store_supports(_: ffi::ggml_backend_dev_t, node: *const ffi::ggml_tensor) -> bool {
     // SAFETY: ggml passes a tensor whose sources, if any, are tensors too.
     let node = unsafe { Node::new(node) };
-    let supports = |plugin, node| is_probe(plugin, node) || block::belongs(node);
+    let supports = |plugin, node| match is_question(node) {
+        true => is_ours(plugin, node),
+        false => block::belongs(node),
+    };
     registered()
         .zip(node)
         .is_some_and(|(plugin, node)| supports(plugin, node))
@@ -116,16 +119,18 @@ extern "C" fn store_supports(_: ffi::ggml_backend_dev_t, node: *const ffi::ggml_
 extern "C" fn compute_supports(_: ffi::ggml_backend_dev_t, node: *const ffi::ggml_tensor) -> bool {
     // SAFETY: ggml passes a tensor whose sources, if any, are tensors too.
     let node = unsafe { Node::new(node) };
-    let supports = |plugin, node| !is_probe(plugin, node) && block::belongs(node);
-    registered()
-        .zip(node)
-        .is_some_and(|(plugin, node)| supports(plugin, node))
+    node.is_some_and(|node| !is_question(node) && block::belongs(node))
 }
 
-/// While a model is loaded llama.cpp asks about a weight with an empty buffer of ours and a large batch. That the weight is
-/// the store's is decided here, once.
-fn is_probe(plugin: &Plugin, node: Node) -> bool {
+/// While a model is loaded llama.cpp asks about a weight with an empty buffer of ours.
+fn is_question(node: Node) -> bool {
+    node.expert_weights().is_some_and(Node::is_unplaced)
+}
+
+/// Whether a weight that llama.cpp asks about is the store's: those of the model that [`load_with`](super::load_with) loads
+/// are. It is decided here, once.
+fn is_ours(plugin: &Plugin, node: Node) -> bool {
     // Scales, a number per expert, are none of ours: a GPU could not read them in main memory.
-    let ours = |weights: Node| plugin.owns(weights) && weights.size(1) > 1 && weights.is_unplaced();
+    let ours = |weights: Node| plugin.owns(weights) && weights.size(1) > 1;
     node.expert_weights().is_some_and(ours) && loading().is_some()
 }

@@ -16,7 +16,7 @@ use super::sketch::{Paper, Sketch};
 use crate::experts::handover;
 use crate::experts::layer::Layer;
 use crate::experts::policy::Overhead;
-use crate::experts::selection;
+use crate::experts::selection::{self, MAX_BLOCK_TOKENS};
 use crate::experts::{ExpertCache, WorkCounts};
 
 /// Nodes of a graph after which a projection belongs to no block any more.
@@ -291,7 +291,8 @@ impl Halves {
         let step = cache.step();
         cache.record(layer.number, step, experts_per_token, &self.ids);
         let mut state = layer.state.lock();
-        if self.on_gpu {
+        // What large blocks cost beside arithmetic is not measured.
+        if self.on_gpu && self.ids.len() <= MAX_BLOCK_TOKENS * experts_per_token {
             state.cache.set_break_even(self.overhead.break_even(self.ids.len()));
         }
         state.cache.computed(computed);

@@ -5,6 +5,7 @@
 //! no others. See `device.rs` for the two designs, with and without a GPU.
 #![allow(unsafe_code)]
 
+mod area;
 mod backend;
 mod block;
 mod buffer;
@@ -22,6 +23,7 @@ mod queued;
 mod registry;
 mod sketch;
 mod stage;
+mod streamed;
 mod tail;
 mod way;
 
@@ -129,6 +131,7 @@ fn build(wanted: Device) -> Result<(Plugin, ffi::ggml_backend_reg_t), PluginErro
         }
         compute
     });
+    let queued = gpu.is_some() && gpus.len() == 1 && !waits_often();
     let plugin = Plugin {
         // The one that computes stands first: the scheduler prefers it.
         devices: compute.into_iter().chain([store]).collect(),
@@ -136,8 +139,8 @@ fn build(wanted: Device) -> Result<(Plugin, ffi::ggml_backend_reg_t), PluginErro
         host_buffers,
         cpu,
         gpu,
-        takes_prefill: gpus.is_empty(),
-        queued: gpu.is_some() && gpus.len() == 1 && !waits_often(),
+        takes_prefill: queued || gpus.is_empty(),
+        queued,
     };
     Ok((plugin, registry))
 }

@@ -16,6 +16,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::area::Area;
 use super::backend::{Backend, Event};
 use super::block::{self, Block};
 use super::cold::Pair;
@@ -25,11 +26,13 @@ use super::halves::{Halves, Known};
 use super::node::Node;
 use super::sketch::Place;
 use super::stage::{Size, Stage, ZEROS, add_weighted, floats};
+use super::streamed::Streamed;
 use super::tail::Tail;
 use super::way::Way;
 use crate::experts::handover;
-use crate::experts::work::Work;
-use crate::experts::{ExpertCache, Part, WorkCounts};
+use crate::experts::selection::{MAX_BLOCK_TOKENS, MAX_QUEUED_TOKENS};
+use crate::experts::work::Clock;
+use crate::experts::{Part, WorkCounts};
 
 /// Graphs that are known at most; more would mean that their keys are not what they should be.
 const MAX_KNOWN: usize = 4096;
@@ -43,6 +46,8 @@ pub(super) struct Queue {
     foreign: bool,
     event: Option<Event>,
     stage: Stage,
+    /// Where the weights of large blocks are put together.
+    area: Area,
     /// By the first node of a graph and how many there are.
     known: HashMap<(Node, usize), Recognised>,
     /// What the graph at hand looks like.
@@ -57,8 +62,16 @@ pub(super) struct Queue {
 /// A graph that was looked at.
 struct Recognised {
     signature: Vec<usize>,
-    /// `None` if it goes another way.
-    way: Option<Box<Way>>,
+    /// `None` if the CPU waits as often as it takes.
+    course: Option<Course>,
+}
+
+/// What becomes of a graph.
+enum Course {
+    /// It is divided into a hot and a cold half.
+    Divided(Box<Way>),
+    /// It is large: the GPU computes all of it.
+    Streamed(Box<Streamed>),
 }
 
 /// What is remembered of the block before.
@@ -74,39 +87,6 @@ struct Before {
     copies: bool,
 }
 
-/// Takes the times of the parts of a block.
-struct Clock<'a> {
-    work: &'a Work,
-    last: Instant,
-}
-
-impl<'a> Clock<'a> {
-    fn start(cache: &'a ExpertCache, left: Option<Instant>) -> Self {
-        let last = Instant::now();
-        if let Some(left) = left {
-            cache.work.time(Part::Between, last - left);
-        }
-        Self {
-            work: &cache.work,
-            last,
-        }
-    }
-
-    /// Ends a part; when that was.
-    fn lap(&mut self, part: Part) -> Instant {
-        self.took(part);
-        self.last
-    }
-
-    /// Ends a part; how long it took.
-    fn took(&mut self, part: Part) -> Duration {
-        let took = self.last.elapsed();
-        self.last += took;
-        self.work.time(part, took);
-        took
-    }
-}
-
 /// Entries of a layer that are acquired; all are if there is a table.
 struct Pending {
     known: Known,
@@ -119,13 +99,14 @@ impl Queue {
     /// `gpu` is a device of ggml's registry.
     pub(super) unsafe fn new(gpu: ffi::ggml_backend_dev_t) -> Self {
         // SAFETY: as the caller says.
-        let (event, stage) = unsafe { (Event::new(gpu), Stage::new(gpu)) };
+        let (event, stage, area) = unsafe { (Event::new(gpu), Stage::new(gpu), Area::new(gpu)) };
         Self {
             gpu,
             main: None,
             foreign: false,
             event,
             stage,
+            area,
             known: HashMap::new(),
             signature: Vec::new(),
             pending: None,
@@ -206,13 +187,15 @@ impl Halves {
                 Recognised {
                     signature: queue.signature.clone(),
                     // SAFETY: nothing is under way.
-                    way: unsafe { self.draw(queue, nodes) }.map(Box::new),
+                    course: unsafe { self.course(queue, nodes) },
                 }
             }
         };
-        let done = match &mut recognised.way {
+        let done = match &mut recognised.course {
             // SAFETY: as the caller says; the way was drawn for these nodes.
-            Some(way) => unsafe { self.go(queue, way).map(|()| true) },
+            Some(Course::Divided(way)) => unsafe { self.go(queue, way).map(|()| true) },
+            // SAFETY: as above.
+            Some(Course::Streamed(way)) => unsafe { self.stream(queue, way).map(|()| true) },
             None => {
                 self.leave(queue);
                 Some(false)
@@ -226,28 +209,53 @@ impl Halves {
     ///
     /// # Safety
     /// As [`Queue::compute`], and nothing is under way.
-    unsafe fn draw(&mut self, queue: &mut Queue, nodes: &[Node]) -> Option<Way> {
-        let block = (0..nodes.len()).find_map(|at| block::ending_at(nodes, at))?;
+    unsafe fn course(&mut self, queue: &mut Queue, nodes: &[Node]) -> Option<Course> {
+        let block = (0..nodes.len()).find_map(|at| block::ending_at(nodes, at));
+        let known = block.as_ref().and_then(|block| self.layer(block));
+        let tokens = block::tokens(nodes)?;
+        // SAFETY: as the caller says.
+        let divided = || unsafe { self.divide(queue, nodes, block?, known.clone()?) };
+        if tokens <= MAX_QUEUED_TOKENS
+            && let Some(way) = divided()
+        {
+            return Some(Course::Divided(Box::new(way)));
+        }
+        if tokens <= MAX_BLOCK_TOKENS {
+            return None;
+        }
+        // SAFETY: as the caller says.
+        let (streamed, moved) =
+            unsafe { Streamed::draw(queue.gpu, &mut queue.area, queue.main.as_ref()?, nodes, known)? };
+        if moved {
+            queue.known.clear();
+        }
+        Some(Course::Streamed(Box::new(streamed)))
+    }
+
+    /// Draws a block that is divided.
+    ///
+    /// # Safety
+    /// As [`Halves::course`].
+    unsafe fn divide(&mut self, queue: &mut Queue, nodes: &[Node], block: Block, known: Known) -> Option<Way> {
         let alone = nodes.get(..block.first)?.iter().all(|node| node.is_view());
         // Scales are gathered by nodes of the main graph.
-        if !alone || !block.factors.is_empty() || !block.is_small() || block.input.size(1) != 1 {
+        if !alone || !block.factors.is_empty() || block.input.size(1) != 1 {
             return None;
         }
         let tail = Tail::behind(&block, nodes)?;
         if tail.product.size(0) != block.input.size(0) {
             return None;
         }
-        let known = self.layer(&block)?;
         let size = Size {
             width: block.input.size(0),
             experts_per_token: block.experts_per_token(),
         };
         // SAFETY: nothing is under way, as the caller says.
-        let (layout, moved) = unsafe { queue.stage.layout(queue.gpu, size, block.ids.size(1))? };
+        let (layout, moved) = unsafe { queue.stage.layout(queue.gpu, size, block.tokens())? };
         if moved {
             queue.known.clear();
         }
-        if block.ids.size(1) == 1 {
+        if block.tokens() == 1 {
             // SAFETY: as the caller says.
             unsafe { self.cold.prepare(&block)? };
         }
@@ -266,7 +274,7 @@ impl Halves {
     /// As [`Queue::compute`], and the way was drawn for these nodes.
     unsafe fn go(&mut self, queue: &mut Queue, way: &mut Way) -> Option<()> {
         let cache = way.known.cache.clone();
-        let mut clock = Clock::start(&cache, queue.left);
+        let mut clock = Clock::start(&cache.work, queue.left);
         let mut done = WorkCounts {
             blocks: 1,
             ..WorkCounts::default()
@@ -286,7 +294,7 @@ impl Halves {
         let ahead = used && way.ahead.is_some();
         if ahead {
             // SAFETY: as the caller says.
-            unsafe { start_ahead(queue, way, &mut done)? };
+            unsafe { way.start_ahead(main, &mut done)? };
         }
         let main = queue.main.as_ref()?;
         match &queue.event {
@@ -334,7 +342,7 @@ impl Halves {
 
         let Way { tail, layout, .. } = &*way;
         let width = tail.product.size(0) * 4;
-        let bytes = width * way.block.ids.size(1);
+        let bytes = width * way.block.tokens();
         let [_, column, token, _] = tail.product.strides();
         let last = (way.block.experts_per_token() - 1) * column;
         let main = queue.main.as_ref()?;
@@ -360,14 +368,18 @@ impl Halves {
             // Nothing is released later.
             cache.upload_wanted(&way.known.layer, &mut way.known.layer.state.lock().cache);
         }
-        let this = Before {
+        // What large blocks take would say nothing about those that a text is continued with.
+        let this = (way.block.tokens() <= MAX_BLOCK_TOKENS).then(|| Before {
             layer: way.known.layer.number,
             waited,
             cold,
             experts: self.pairs.len(),
             copies: hot,
-        };
-        if let Some(before) = queue.before.replace(this).filter(|before| before.layer < this.layer) {
+        });
+        let before = std::mem::replace(&mut queue.before, this);
+        if let (Some(before), Some(this)) = (before, this)
+            && before.layer < this.layer
+        {
             let took = this.waited - before.waited;
             self.overhead.observe(took, before.cold, before.experts, before.copies);
         }
@@ -376,9 +388,61 @@ impl Halves {
         Some(())
     }
 
+    /// Computes a large block.
+    ///
+    /// # Safety
+    /// As [`Queue::compute`], and the way was drawn for these nodes.
+    unsafe fn stream(&mut self, queue: &mut Queue, way: &mut Streamed) -> Option<()> {
+        // SAFETY: as the caller says.
+        let bytes = unsafe { way.ask(&mut queue.area, queue.main.as_ref()?)? };
+        // Waits.
+        self.leave(queue);
+        self.ids.clear();
+        for id in queue.area.host_ids(bytes)?.as_chunks::<4>().0 {
+            self.ids.push(u32::try_from(i32::from_ne_bytes(*id)).ok()?);
+        }
+        let known = way.known.clone();
+        let copies = known.as_ref().filter(|known| known.copies.count() > 0);
+        let table = queue.area.host_table(way.table())?;
+        match copies {
+            Some(known) => {
+                let zeros = i32::try_from(known.copies.spare().start).ok()?;
+                let mut state = known.layer.state.lock();
+                let entries = state.cache.entries_mut();
+                entries.hold();
+                way.choose(&self.ids, Some((entries, zeros)), table);
+            }
+            None => way.choose(&self.ids, None, table),
+        }
+        // SAFETY: as the caller says; the table is written by nobody else.
+        let computed = unsafe { way.compute(queue.main.as_ref()?, table) };
+        if let Some(known) = copies {
+            if computed.is_none() {
+                queue.finish();
+            }
+            // All entries were read before the last tensor was fetched.
+            known.layer.state.lock().cache.entries_mut().let_go();
+        }
+        computed?;
+        let Some(known) = known else { return Some(()) };
+        let [fetched, resident] = way.counts();
+        known.cache.work.count(WorkCounts {
+            large_blocks: 1,
+            fetched,
+            resident,
+            ..WorkCounts::default()
+        });
+        let with_copies = self.ids.iter().filter(|id| way.has_copy(**id)).count();
+        self.observe(&known, way.experts_per_token, with_copies);
+        known
+            .cache
+            .upload_wanted(&known.layer, &mut known.layer.state.lock().cache);
+        Some(())
+    }
+
     /// The experts that were selected, and their weights.
     fn read_gathered(&mut self, queue: &mut Queue, way: &Way) -> Option<()> {
-        let bytes = way.block.experts_per_token() * way.block.ids.size(1) * 4;
+        let bytes = way.block.experts_per_token() * way.block.tokens() * 4;
         self.ids.clear();
         for id in queue.stage.bytes(way.layout.ids, bytes)?.as_chunks::<4>().0 {
             self.ids.push(u32::try_from(i32::from_ne_bytes(*id)).ok()?);
@@ -441,7 +505,7 @@ impl Halves {
         let input = queue.stage.bytes(layout.input, layout.gathered())?;
         // SAFETY: blocks are nodes of the graph that is being computed; the router selects experts that exist.
         let computed = unsafe { self.cold.compute(&way.block, &self.pairs, input)? };
-        let sums = queue.stage.bytes(layout.rows, width * way.block.ids.size(1))?;
+        let sums = queue.stage.bytes(layout.rows, width * way.block.tokens())?;
         sums.fill(0);
         for (pair, computed) in self.pairs.iter().zip(computed.chunks_exact(width)) {
             let token = pair.row / way.block.experts_per_token().max(1);
@@ -507,38 +571,14 @@ impl Halves {
     }
 }
 
-/// Starts a hot half that finds its entries in its table, which is written anew if others have a copy now.
-///
-/// # Safety
-/// As [`Queue::compute`]; all entries are held until the next block has waited.
-unsafe fn start_ahead(queue: &Queue, way: &mut Way, done: &mut WorkCounts) -> Option<()> {
-    let ahead = way.ahead.as_mut()?;
-    let main = queue.main.as_ref()?;
-    let zeros = i32::try_from(way.known.copies.spare().start).ok()?;
-    let mut state = way.known.layer.state.lock();
-    let entries = state.cache.entries_mut();
-    entries.hold();
-    let changed = ahead.changes.replace(entries.changes()) != Some(entries.changes());
-    if changed {
-        for (expert, place) in (0..).zip(&mut ahead.table) {
-            let entry = entries.entry_of(expert).and_then(|entry| i32::try_from(entry).ok());
-            *place = entry.unwrap_or(zeros);
-        }
-    }
-    drop(state);
-    if changed {
-        done.tables += 1;
-        // SAFETY: this layer's last table was copied before its last block, for which was waited.
-        unsafe { ahead.write(main)? };
-    }
-    // SAFETY: as the caller says.
-    unsafe { ahead.drawing.start(main, done) }
-}
-
 impl Recognised {
     /// Whether the cache of its layer is still the one that was drawn.
     fn is_current(&self) -> bool {
-        let current = |way: &Way| way.known.version == way.known.cache.version();
-        self.way.as_deref().is_none_or(current)
+        let known = match &self.course {
+            Some(Course::Divided(way)) => Some(&way.known),
+            Some(Course::Streamed(way)) => way.known.as_ref(),
+            None => None,
+        };
+        known.is_none_or(|known| known.version == known.cache.version())
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct Plugin {
     pub(super) cpu: ffi::ggml_backend_dev_t,
     /// The cache device, if it is a GPU.
     pub(super) gpu: Option<ffi::ggml_backend_dev_t>,
-    /// Whether large batches come to us as well: without a GPU nobody would compute them faster, and we learn from them.
+    /// Whether large batches come to us as well: always, but where the CPU waits for a GPU several times in a block.
     pub(super) takes_prefill: bool,
     /// Whether blocks on the GPU go through llama.cpp's own queue. With several GPUs what reads a block might be on another
     /// one, which would not wait for that queue.

@@ -5,7 +5,7 @@
 use super::backend::Arena;
 use super::ffi;
 use super::sketch::Place;
-use crate::experts::selection::MAX_BLOCK_TOKENS;
+use crate::experts::selection::MAX_QUEUED_TOKENS;
 
 /// Where the zeros lie.
 pub(super) const ZEROS: usize = 0;
@@ -52,7 +52,7 @@ impl Layout {
             start
         };
         let selected = experts_per_token * tokens;
-        next(width * MAX_BLOCK_TOKENS);
+        next(width * MAX_QUEUED_TOKENS);
         let input = next(width * tokens);
         let weights = next(selected);
         let ids = next(selected);
@@ -118,7 +118,7 @@ impl Stage {
         size: Size,
         tokens: usize,
     ) -> Option<(Layout, bool)> {
-        let largest = Layout::new(size, MAX_BLOCK_TOKENS, self.alignment).end;
+        let largest = Layout::new(size, MAX_QUEUED_TOKENS, self.alignment).end;
         let moved = self.places.is_none() || self.size < largest;
         if moved {
             self.places = None;
@@ -199,7 +199,7 @@ mod tests {
             let layout = Layout::new(size, tokens, 128);
             let (row, selected) = (width * tokens * 4, experts_per_token * tokens * 4);
             let parts = [
-                (0, width * MAX_BLOCK_TOKENS * 4),
+                (0, width * MAX_QUEUED_TOKENS * 4),
                 (layout.input, row),
                 (layout.weights, selected),
                 (layout.ids, selected),

@@ -9,6 +9,7 @@ use super::node::Node;
 use super::sketch::{Paper, Place, Sketch, Tensors};
 use super::stage::{Layout, Stage, pinned};
 use super::tail::Tail;
+use crate::experts::WorkCounts;
 
 /// A block that is drawn.
 pub(super) struct Way {
@@ -30,7 +31,7 @@ pub(super) struct Way {
 
 /// A hot half with a table of entries by expert.
 pub(super) struct Ahead {
-    pub(super) drawing: Drawing,
+    drawing: Drawing,
     /// The table on the GPU, and what is in it.
     place: Node,
     pub(super) table: Vec<i32>,
@@ -38,7 +39,7 @@ pub(super) struct Ahead {
     /// begins.
     source: Place,
     /// The state of the residency that it shows.
-    pub(super) changes: Option<u64>,
+    changes: Option<u64>,
     _arenas: [Arena; 2],
     _descriptions: Tensors,
 }
@@ -101,6 +102,35 @@ impl Way {
     }
 }
 
+impl Way {
+    /// Starts a hot half that finds its entries in its table, which is written anew if others have a copy now.
+    ///
+    /// # Safety
+    /// What the block reads stands in this queue; all entries are held until the next block has waited.
+    pub(super) unsafe fn start_ahead(&mut self, main: &Backend, done: &mut WorkCounts) -> Option<()> {
+        let ahead = self.ahead.as_mut()?;
+        let zeros = i32::try_from(self.known.copies.spare().start).ok()?;
+        let mut state = self.known.layer.state.lock();
+        let entries = state.cache.entries_mut();
+        entries.hold();
+        let changed = ahead.changes.replace(entries.changes()) != Some(entries.changes());
+        if changed {
+            for (expert, place) in (0..).zip(&mut ahead.table) {
+                let entry = entries.entry_of(expert).and_then(|entry| i32::try_from(entry).ok());
+                *place = entry.unwrap_or(zeros);
+            }
+        }
+        drop(state);
+        if changed {
+            done.tables += 1;
+            // SAFETY: this layer's last table was copied before its last block, for which was waited.
+            unsafe { ahead.write(main)? };
+        }
+        // SAFETY: as the caller says.
+        unsafe { ahead.drawing.start(main, done) }
+    }
+}
+
 impl Ahead {
     /// `None` without memory for the table.
     ///
@@ -135,7 +165,7 @@ impl Ahead {
     ///
     /// # Safety
     /// `queue` is the GPU's queue, and what was started with this before is done.
-    pub(super) unsafe fn write(&self, queue: &Backend) -> Option<()> {
+    unsafe fn write(&self, queue: &Backend) -> Option<()> {
         let entries: *mut i32 = self.source.data.cast();
         // SAFETY: memory for as many numbers, of which nothing is being copied, as the caller says; it stays with this.
         unsafe {
