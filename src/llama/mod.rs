@@ -8,4 +8,5 @@ pub mod log;
 pub(crate) mod modules;
 pub mod mtp;
 pub mod openmp;
+pub(crate) mod outputs;
 pub mod quantize;

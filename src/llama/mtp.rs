@@ -157,7 +157,7 @@ impl<'m> MtpHead<'m> {
             params.n_seq_max = head.sequences;
             (params.n_batch, params.n_ubatch) = (head.batch, head.batch);
             params.n_outputs_max = head.sequences;
-            // A GPU would need room for all of its experts, to compute them for long prompts.
+            // A GPU would need room for a whole tensor of its experts, to compute them for long prompts.
             params.op_offload = false;
             [params.type_k, params.type_v] = head.kv_types;
             if let Some(factor) = head.yarn {

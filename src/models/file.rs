@@ -72,6 +72,10 @@ pub fn prepare(config: &ModelConfig) -> Result<Prepared<'_>, ModelError> {
             kv_type: config.kv_type.unwrap_or_default(),
             pool: config.kv == Some(KvMemory::Pool) && info.parallel > 1,
             batch: config.ubatch.unwrap_or(BATCH),
+            guesses: match config.draft.kind {
+                DraftKind::None => 0,
+                _ => config.draft.max,
+            },
         },
         embeddings: embeddings(config),
         draft_model: draft_model.as_ref().map(|model| model.shape.clone()),

@@ -1,5 +1,6 @@
 //! Capacities of the expert caches: those that are configured, and what is left on a tier, shared out.
 
+use super::demand::Layout;
 use super::outcome::Experts;
 use super::placing::{Placed, Placing};
 use crate::config::{CacheDevice, CacheSize, ExpertPlacement};
@@ -71,9 +72,13 @@ pub(super) fn configured(model: &mut Placed<'_>, tier: Tier) {
     settle(model, tier, capacity, "`experts.cache` on");
 }
 
-/// Bytes that a model may fill: what is left, in proportion to its experts where others wait for a share too.
+/// Bytes that a model may fill: what is left, in proportion to its experts where others wait for a share too. Beside the copies
+/// a cache takes larger buffers.
 fn left(placing: &Placing<'_>, index: usize) -> u64 {
-    let left = placing.budget.gpu.unwrap_or(0).saturating_sub(placing.bytes(Tier::Gpu));
+    let waiting = placing.models[index..].iter().filter(|model| waits(model));
+    let buffers: u64 = waiting.map(buffers).sum();
+    let left = placing.budget.gpu.unwrap_or(0);
+    let left = left.saturating_sub(placing.bytes(Tier::Gpu)).saturating_sub(buffers);
     let experts = |model: &Placed<'_>| u128::from(model.request.shape.routed_experts());
     let all: u128 = placing.models[index..]
         .iter()
@@ -81,6 +86,23 @@ fn left(placing: &Placing<'_>, index: usize) -> u64 {
         .map(experts)
         .sum();
     u64::try_from(u128::from(left) * experts(&placing.models[index]) / all.max(1)).unwrap_or(left)
+}
+
+/// What the buffers of a model grow by on the GPU when it gets a cache there.
+fn buffers(model: &Placed<'_>) -> u64 {
+    let cached = Placed {
+        layout: Layout {
+            experts: Experts::Cache {
+                device: Tier::Gpu,
+                capacity: 0,
+                of: model.request.shape.experts,
+            },
+            ..model.layout
+        },
+        reasons: Vec::new(),
+        ..*model
+    };
+    cached.bytes(Tier::Gpu).saturating_sub(model.bytes(Tier::Gpu))
 }
 
 /// Gives a model the capacity that `left` bytes hold. Fewer entries than a token selects experts never hold all of them.

@@ -14,6 +14,8 @@ pub(super) struct Calibration {
     pub reached: f64,
     /// From main memory to a GPU of its own.
     pub bus_bandwidth: f64,
+    /// The same where files are mapped: such memory is not pinned, and copied once more on its way.
+    pub mapped_bandwidth: f64,
     /// What a prompt reaches, on a GPU and on a CPU.
     pub gpu_operations: f64,
     pub cpu_operations: f64,
@@ -48,6 +50,8 @@ pub(super) const CALIBRATION: Calibration = Calibration {
     reached: 0.7,
     // PCIe 4.0 with 16 lanes, by its specification.
     bus_bandwidth: 25e9,
+    // A guess.
+    mapped_bandwidth: 10e9,
     // Guesses, which only say what else there is to a prompt than the bytes it needs.
     gpu_operations: 30e12,
     cpu_operations: 0.5e12,

@@ -6,7 +6,7 @@ use super::memory::{BATCH, Context};
 use super::outcome::Experts;
 use super::request::{Embeddings, ModelRequest};
 use super::shape::{Component, LayerShape, ModelShape};
-use crate::experts::selection::allocated_entries;
+use crate::experts::selection::{MAX_QUEUED_TOKENS, allocated_entries};
 use crate::memory::{Kind, KvTypes, Row, Tier};
 
 /// How a model is laid out.
@@ -107,13 +107,24 @@ pub(super) fn rows(request: &ModelRequest, layout: Layout, host: Host) -> Vec<Ro
 /// The component of rows for drafts.
 pub const DRAFTS: &str = "drafts";
 
+/// Tokens of a pass of the head at most. Beside `copies` of experts on a GPU they are so few that it needs no memory there to
+/// put experts together.
+#[must_use]
+pub fn head_batch(copies: bool) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
+    let few = MAX_QUEUED_TOKENS as u32;
+    if copies { few } else { BATCH }
+}
+
 /// The rows of a head that makes drafts, in a context of its own: it lies where a layer behind the last would.
 pub(super) fn of_head(request: &ModelRequest, head: &LayerShape, layout: Layout) -> Vec<Row> {
     let shape = &request.shape;
+    let copies = matches!(layout.experts, Experts::Cache { device: Tier::Gpu, .. });
     let context = Context {
-        batch: request.context.batch.min(BATCH),
+        batch: request.context.batch.min(head_batch(copies)),
         ..request.context
     };
+    let buffers = context.compute_alone(shape, head) + if copies { context.apart(shape) } else { 0 };
     let number = shape.layers.len();
     let (tier, experts, output) = (
         layout.tier(shape, number),
@@ -133,7 +144,7 @@ pub(super) fn of_head(request: &ModelRequest, head: &LayerShape, layout: Layout)
     });
     let memory = [
         (Kind::Kv, tier, context.kv(head)),
-        (Kind::Compute, output, context.compute_alone(shape, head)),
+        (Kind::Compute, output, buffers),
         (Kind::Compute, Tier::Ram, context.logits(shape)),
     ];
     let memory = memory.into_iter().map(|(kind, tier, bytes)| Row {
@@ -153,6 +164,7 @@ pub(super) fn of_draft_model(request: &ModelRequest, small: &ModelShape, layout:
         context: Context {
             kv_type: KvTypes::default(),
             batch: request.context.batch.min(BATCH),
+            guesses: BATCH,
             ..request.context
         },
         embeddings: Embeddings::None,
@@ -220,7 +232,10 @@ fn buffers(shape: &ModelShape, context: Context, layout: Layout, gpu: bool) -> [
     };
     let copied = shape.layers.iter().enumerate().map(copied).max().unwrap_or(0);
     let output = layout.output() == Tier::Gpu;
-    let device = context.compute(shape, &shape.layers, output, copied);
+    let device = match layout.experts {
+        Experts::Cache { device: Tier::Gpu, .. } => context.compute_with_copies(shape),
+        _ => context.compute(shape, &shape.layers, output, copied),
+    };
     let host = if output {
         // Embeddings that may be given, those that are looked up, and what becomes of them on the way: four rows per token,
         // whatever the architecture (llama.cpp's own report, Vulkan).

@@ -33,6 +33,8 @@ pub struct Context {
     pub pool: bool,
     /// Tokens that are computed in one pass at most.
     pub batch: u32,
+    /// Of these, guesses for each stream at most: they have logits, as the last token of each stream has.
+    pub guesses: u32,
 }
 
 /// What a model takes, by kind, in bytes: all of it in one place, as on a machine without a GPU.
@@ -98,7 +100,16 @@ impl Context {
             kv_type: KvTypes::default(),
             pool: false,
             batch: tokens,
+            // Nothing tells llama.cpp that no logits are wanted.
+            guesses: tokens,
         }
+    }
+
+    /// Tokens of a pass that have logits at most.
+    #[must_use]
+    pub fn outputs(&self) -> u32 {
+        let of_streams = self.guesses.saturating_add(1).saturating_mul(self.parallel);
+        of_streams.min(self.batch).max(self.parallel)
     }
 
     /// Tokens that all streams together may hold.
@@ -174,8 +185,7 @@ impl Context {
     /// Bytes of the buffer in which `layers` are computed, and the output with them if `output`. `copied` bytes of weights
     /// are copied there for a while: those of the largest tensor in main memory, where a GPU computes long prompts.
     ///
-    /// Five rows of the residual stream's width are always there. On top of them comes what is largest: the logits of a whole
-    /// batch, a feed-forward network, an expert block, a recurrent layer, or attention.
+    /// Five rows of the residual stream's width are always there. On top of them comes what is largest: logits, a feed-forward network, an expert block, a recurrent layer, or attention.
     #[must_use]
     pub fn compute<'a>(
         &self,
@@ -184,14 +194,49 @@ impl Context {
         output: bool,
         copied: u64,
     ) -> u64 {
+        self.largest(shape, layers, output, copied, |layer| layer.row(shape))
+    }
+
+    /// The same where the blocks of routed experts are computed in a buffer of their own, and with it all three: that one, and
+    /// the one in which the largest tensor of experts is put together for long prompts.
+    #[must_use]
+    pub fn compute_with_copies(&self, shape: &ModelShape) -> u64 {
+        let rest = |layer: &LayerShape| layer.attention_row().max(3 * layer.feed_forward);
+        let put_together = shape
+            .layers
+            .iter()
+            .map(|layer| layer.largest_experts)
+            .max()
+            .unwrap_or(0);
+        self.largest(shape, &shape.layers, true, 0, rest) + self.apart(shape) + put_together
+    }
+
+    /// Bytes of the buffer in which a GPU computes the blocks of routed experts apart from all else. What goes into a block and
+    /// comes out of it lies there too.
+    #[must_use]
+    pub fn apart(&self, shape: &ModelShape) -> u64 {
+        self.blocks(shape) + self.rows(2 * shape.width)
+    }
+
+    fn largest<'a>(
+        &self,
+        shape: &ModelShape,
+        layers: impl IntoIterator<Item = &'a LayerShape>,
+        output: bool,
+        copied: u64,
+        of_layer: impl Fn(&LayerShape) -> u64,
+    ) -> u64 {
         let (mut row, mut states) = (0, 0);
         for layer in layers {
-            row = row.max(layer.row(shape));
+            row = row.max(of_layer(layer));
             if layer.recurrent {
                 states = self.recurrent(shape);
             }
         }
-        let logits = if output { self.rows(shape.vocabulary) } else { 0 };
+        let logits = match output {
+            true => shape.vocabulary * F32 * u64::from(self.outputs()),
+            false => 0,
+        };
         let within = (row * self.batch() * F32).max(states) + copied;
         self.masks(shape) + self.rows(5 * shape.width) + logits.max(within)
     }

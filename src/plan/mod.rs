@@ -24,7 +24,7 @@ mod threads;
 mod why;
 
 pub use calibration::RAM_BANDWIDTH;
-pub use demand::DRAFTS;
+pub use demand::{DRAFTS, head_batch};
 pub use memory::{BATCH, Context, Prediction, predict};
 pub use outcome::{Estimate, Experts, ModelPlan, Plan, PlanError, TierUse};
 pub use request::{Choices, Embeddings, ModelRequest, Stretch};

@@ -14,7 +14,8 @@ pub struct Plan {
     pub device: Option<usize>,
     /// GPU and main memory are one.
     pub unified: bool,
-    /// Weights are mapped from their files; with unified memory they are read, since a map would hold them twice.
+    /// Weights are mapped from their files. They are read where a GPU fetches experts from main memory, if that is large
+    /// enough; and with unified memory, since a map would hold them twice.
     pub mmap: bool,
     /// The GPU first; with unified memory the GPU alone.
     pub tiers: Vec<TierUse>,

@@ -4,7 +4,7 @@ use super::budget::Budget;
 use super::caches;
 use super::demand::all_layers;
 use super::outcome::{Experts, Plan, PlanError, TierUse};
-use super::placing::Placing;
+use super::placing::{Placed, Placing};
 use super::request::{Embeddings, ModelRequest};
 use crate::config::{CacheDevice, ExpertPlacement, MemoryConfig};
 use crate::host::Machine;
@@ -51,10 +51,12 @@ fn with(
     }
     caches::fill(&mut placing);
     let tiers = tiers(machine, device, &placing)?;
+    let mapped = are_mapped(&placing, &tiers, &mut reasons);
+    placing.models.iter_mut().for_each(|model| model.host.mapped = mapped);
     Ok(Plan {
         device,
         unified: budget.unified,
-        mmap: !budget.unified,
+        mmap: mapped,
         prompt_cache: prompt_cache(&tiers, limits, models, &mut reasons),
         tiers,
         models: placing.models.iter().map(|model| model.plan(machine, device)).collect(),
@@ -140,6 +142,42 @@ impl Placing<'_> {
             }
         }
     }
+}
+
+/// Main memory that reading files instead of mapping them must leave: it cannot be had back.
+const READING_LEAVES: u64 = 4 << 30;
+
+/// Whether files are mapped. A GPU fetches experts for long prompts several times as fast from memory that is pinned, into which
+/// files can only be read.
+fn are_mapped(placing: &Placing<'_>, tiers: &[TierUse], reasons: &mut Vec<String>) -> bool {
+    if placing.budget.unified {
+        return false;
+    }
+    let fetched = |model: &&Placed<'_>| {
+        let in_ram = matches!(
+            model.layout.experts,
+            Experts::Ram | Experts::Cache { device: Tier::Gpu, .. }
+        );
+        in_ram && model.layout.gpu_layers > 0
+    };
+    let Some(ram) = tiers
+        .last()
+        .filter(|_| placing.models.iter().any(|model| fetched(&model)))
+    else {
+        return true;
+    };
+    let left = ram.budget - ram.used;
+    let mapped = left < READING_LEAVES;
+    reasons.push(match mapped {
+        true => format!(
+            "files are mapped: reading them, so that the GPU fetches experts for prompts faster, would leave {} of RAM, \
+             less than {}",
+            bytes(left),
+            bytes(READING_LEAVES)
+        ),
+        false => "files are read into pinned memory, from which the GPU fetches experts for prompts faster".to_owned(),
+    });
+    mapped
 }
 
 /// Main memory for saved states of each model: what is configured, as far as the models leave it.

@@ -60,7 +60,7 @@ impl Placed<'_> {
             rows: self.rows(),
             reasons: self.reasons.clone(),
             decode: speed::estimate(shape, self.request.head(), self.layout, gpu),
-            first_token: speed::first_token(shape, self.request.context, self.layout, gpu),
+            first_token: speed::first_token(shape, self.request.context, self.layout, gpu, self.host.mapped),
         }
     }
 }

@@ -232,9 +232,15 @@ impl Pass {
 const NOT_COUNTED: &str = "the hand-over between the layers in RAM and those on the GPU is not counted";
 
 /// Seconds to the first token of a prompt of [`PROMPT`] tokens that nothing else delays. In each of its passes a GPU reads its own
-/// weights, and fetches those that lie in main memory.
+/// weights, and fetches those that lie in main memory, but for experts that have a copy.
 #[expect(clippy::cast_precision_loss, reason = "an estimate of two digits")]
-pub(super) fn first_token(shape: &ModelShape, context: Context, layout: Layout, device: Option<&Gpu>) -> f64 {
+pub(super) fn first_token(
+    shape: &ModelShape,
+    context: Context,
+    layout: Layout,
+    device: Option<&Gpu>,
+    mapped: bool,
+) -> f64 {
     let with = &CALIBRATION;
     let (mut own, mut fetched, mut used) = (shape.output(), 0, shape.output());
     for (number, layer) in shape.layers.iter().enumerate() {
@@ -245,7 +251,16 @@ pub(super) fn first_token(shape: &ModelShape, context: Context, layout: Layout, 
             Tier::Ram => fetched += bytes,
         };
         add(layout.tier(shape, number), dense);
-        add(layout.experts(shape, number), layer.experts());
+        let copied = match layout.experts {
+            Experts::Cache {
+                device: Tier::Gpu,
+                capacity,
+                ..
+            } => layer.expert * u64::from(capacity),
+            _ => 0,
+        };
+        add(Tier::Gpu, copied);
+        add(layout.experts(shape, number), layer.experts().saturating_sub(copied));
     }
     let passes = f64::from(PROMPT.div_ceil(context.batch.max(1)));
     // A weight is about half a byte, and takes two operations.
@@ -253,7 +268,11 @@ pub(super) fn first_token(shape: &ModelShape, context: Context, layout: Layout, 
     match device {
         Some(device) => {
             let (bandwidth, _) = gpu_bandwidth(with, Some(device));
-            let bytes = own as f64 / (bandwidth * with.reached) + fetched as f64 / with.bus_bandwidth;
+            let bus = match mapped {
+                true => with.mapped_bandwidth,
+                false => with.bus_bandwidth,
+            };
+            let bytes = own as f64 / (bandwidth * with.reached) + fetched as f64 / bus;
             passes * bytes + operations / with.gpu_operations
         }
         None => {

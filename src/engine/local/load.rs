@@ -22,8 +22,9 @@ use crate::gguf::TensorType;
 use crate::host::{self, GpuId};
 use crate::llama::log::Listener;
 use crate::llama::mtp::{HeadParams, HiddenStates};
+use crate::llama::outputs::with_outputs;
 use crate::memory::{KvType, KvTypes, Row};
-use crate::plan::{BATCH, Threads};
+use crate::plan::{BATCH, Threads, head_batch};
 
 /// Everything the engine thread needs to load a model.
 #[derive(Debug, Clone)]
@@ -63,6 +64,13 @@ impl LoadSpec {
     /// Whether the model's head for multi-token prediction is used.
     fn has_head(&self) -> bool {
         self.draft.is_some_and(|draft| draft.source == DraftSource::Mtp)
+    }
+
+    /// Tokens of a pass that have logits at most: the last one of each sequence, and guesses behind it.
+    fn outputs(&self) -> u32 {
+        let guesses = self.draft.map_or(0, |draft| draft.most);
+        let of_sequences = guesses.saturating_add(1).saturating_mul(self.parallel);
+        of_sequences.min(self.batch)
     }
 }
 
@@ -278,7 +286,7 @@ pub(super) fn new_context<'m>(
         .with_n_threads(threads(spec.threads.decode))
         .with_n_threads_batch(threads(spec.threads.prefill))
         .with_no_perf(true);
-    let params = stretched(params, spec.yarn);
+    let params = with_outputs(stretched(params, spec.yarn), spec.outputs());
     let created = model.new_context(backend(), params);
     let created = created.map_err(|error| LoadError::Context {
         context,
@@ -310,13 +318,18 @@ fn kv_type(kind: KvType) -> u32 {
     TensorType::from_name(kind.name()).map_or(F16, |kind| kind.id)
 }
 
+fn has_copies_on_gpu(spec: &LoadSpec) -> bool {
+    let device = spec.experts.as_ref().map(|cache| cache.device());
+    matches!(device, Some(experts::Device::Gpu(_)))
+}
+
 /// What the context of the model's head for multi-token prediction is like.
 pub(super) fn head_params(spec: &LoadSpec) -> HeadParams {
     HeadParams {
         tokens: total(spec).unwrap_or(u32::MAX),
         shared: spec.pool,
         sequences: spec.parallel,
-        batch: small_batch(spec),
+        batch: spec.batch.min(head_batch(has_copies_on_gpu(spec)).max(spec.parallel)),
         yarn: spec.yarn,
         kv_types: [spec.placement.kv_type.keys, spec.placement.kv_type.values].map(kv_type),
         threads: (threads(spec.threads.decode), threads(spec.threads.prefill)),

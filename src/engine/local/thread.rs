@@ -184,13 +184,17 @@ pub(super) fn memory(spec: &LoadSpec, loaded: &OnceLock<MemoryUse>) -> Option<Me
             Device::Gpu(_) => ("GPU", Tier::Gpu),
             Device::Cpu => ("CPU", Tier::Ram),
         };
-        memory.actual.push(Buffers {
-            device: device.to_owned(),
-            kind: Kind::ExpertCache,
-            tier,
-            bytes: cache.stats().cache_bytes(),
-            mapped: false,
-        });
+        let mut add = |kind: Kind, bytes: u64| {
+            memory.actual.push(Buffers {
+                device: device.to_owned(),
+                kind,
+                tier,
+                bytes,
+                mapped: false,
+            });
+        };
+        add(Kind::ExpertCache, cache.stats().cache_bytes());
+        add(Kind::Compute, cache.area());
     }
     Some(memory)
 }
