@@ -281,6 +281,19 @@ fn one_memory_has_no_cache() {
 }
 
 #[test]
+fn files_are_read_where_a_gpu_fetches_experts_and_ram_is_left() {
+    for (vram, ram, mapped) in [(24, 100, false), (24, 50, true), (80, 100, true), (0, 100, true)] {
+        let plan = planned(&machine(vram, ram), &pair());
+        assert_eq!(plan.mmap, mapped, "{vram} {ram}: {:?}", plan.reasons);
+        let told = plan.reasons.iter().any(|reason| reason.starts_with("files are"));
+        assert_eq!(told, matches!(plan.models[0].experts, Experts::Cache { .. }));
+    }
+    // What a map makes slow is in the estimate.
+    let time = |ram: u64| planned(&machine(24, ram), &pair()).models[0].first_token;
+    assert!(time(50) > 1.5 * time(100), "{} {}", time(50), time(100));
+}
+
+#[test]
 fn without_a_gpu_everything_is_in_ram() {
     let plan = planned(&machine(0, 100), &pair());
     assert_eq!(plan.device, None);

@@ -11,6 +11,8 @@ mod common;
 mod compare;
 mod logits;
 mod passes;
+#[cfg(feature = "demo")]
+mod prompts;
 mod quantizations;
 #[cfg(feature = "demo")]
 mod texts;

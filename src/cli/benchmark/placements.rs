@@ -6,7 +6,7 @@ use super::case::{self, Case};
 use super::ways::{self, Facts, Load, Measured, Way};
 use super::{Args, GENERATE, given_or, long_prompt, render};
 use crate::cli::{engines, output};
-use crate::config::{Config, DraftKind, KvMemory, ModelConfig};
+use crate::config::{Config, DraftKind, ExpertPlacement, KvMemory, ModelConfig};
 use crate::engine::ModelInfo;
 use crate::engine::local::ALL_LAYERS;
 use crate::memory::{Kind, Tier};
@@ -23,7 +23,7 @@ const STREAMS: [u32; 3] = [1, 4, 8];
 struct Placements {
     #[serde(flatten)]
     facts: Facts,
-    /// Size of the expert cache without drafts, and the limit for the experts of whole layers.
+    /// Size of the expert cache without drafts. Whole layers may take as much, and what the cache takes for larger buffers.
     cache_bytes: u64,
     /// What is not as in other comparisons.
     notes: Vec<String>,
@@ -74,7 +74,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     }];
     if device == Tier::Gpu {
         let layers = &prepared.request.shape.layers;
-        let (on_gpu, layers) = (whole_layers(layers, cache_bytes), layers.len());
+        // A cache takes larger buffers too: whole layers get all that it takes.
+        let mut on_cpu = config.clone();
+        on_cpu.experts.placement = ExpertPlacement::Cpu;
+        let rest = plan_of(&on_cpu, all)?.models[0].bytes(device);
+        let room = planned.bytes(device).saturating_sub(rest);
+        let (on_gpu, layers) = (whole_layers(layers, room), layers.len());
         ways.push(Way {
             name: format!("experts of {on_gpu} of {layers} layers on the GPU"),
             model: config.clone(),
