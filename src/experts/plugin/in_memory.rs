@@ -3,37 +3,22 @@
 //! What llama.cpp gives us is one block and the sum behind it. If no selected expert has a copy it is computed as it is, if
 //! all have one with the copies in the place of the weights: one graph either way. Only in between there are two halves.
 
-use std::collections::HashMap;
-
 use super::backend::Arena;
 use super::block::{self, Block};
-use super::drawing::{Drawing, over, sign};
+use super::drawing::{Drawing, over};
 use super::ffi::{self, ggml_op, ggml_type};
+use super::graphs::{Drawn, Graphs};
 use super::halves::{Halves, Known};
 use super::node::Node;
 use super::sketch::{Paper, Sketch};
 use crate::experts::WorkCounts;
 
-/// Graphs that are known at most; more would mean that their keys are not what they should be.
-const MAX_KNOWN: usize = 4096;
-
 /// The graphs that were looked at.
 #[derive(Default)]
-pub(super) struct InMemory {
-    /// By the first node of a graph and how many there are.
-    known: HashMap<(Node, usize), Recognised>,
-    /// What the graph at hand looks like.
-    signature: Vec<usize>,
-}
-
-struct Recognised {
-    signature: Vec<usize>,
-    /// `None` if it goes another way.
-    way: Option<Box<Way>>,
-}
+pub(super) struct InMemory(Graphs<Box<Way>>);
 
 /// A block that is drawn.
-struct Way {
+pub(super) struct Way {
     block: Block,
     known: Known,
     /// All of the graph, with copies.
@@ -47,10 +32,9 @@ struct HotGraph {
     _place: Arena,
 }
 
-impl Recognised {
-    fn is_current(&self) -> bool {
-        let current = |way: &Way| way.known.version == way.known.cache.version();
-        self.way.as_deref().is_none_or(current)
+impl Drawn for Box<Way> {
+    fn layer(&self) -> Option<&Known> {
+        Some(&self.known)
     }
 }
 
@@ -62,32 +46,24 @@ impl InMemory {
     pub(super) unsafe fn compute(
         &mut self,
         halves: &mut Halves,
-        graph: *mut ffi::ggml_cgraph,
+        whole: *mut ffi::ggml_cgraph,
         nodes: &[Node],
     ) -> Option<bool> {
-        let Some(first) = nodes.first() else { return Some(false) };
-        let key = (*first, nodes.len());
-        sign(nodes, &mut self.signature);
-        let known = self.known.remove(&key);
-        let recognised = match known.filter(|known| known.signature == self.signature && known.is_current()) {
-            Some(recognised) => recognised,
+        let Self(graphs) = self;
+        let graph = match graphs.take(nodes) {
+            Some(graph) => graph,
             None => {
-                // Layers may change: the old copies go first.
-                if self.known.len() >= MAX_KNOWN || !self.known.values().all(Recognised::is_current) {
-                    self.known.clear();
-                }
-                Recognised {
-                    signature: self.signature.clone(),
-                    way: halves.draw_in_memory(nodes).map(Box::new),
-                }
+                graphs.make_room();
+                let way = halves.draw_in_memory(nodes).map(Box::new);
+                graphs.looked_at(way)
             }
         };
-        let done = match &recognised.way {
+        let done = match &graph.drawn {
             // SAFETY: as the caller says; the way was drawn for these nodes.
-            Some(way) => unsafe { halves.go_in_memory(way, graph, nodes).map(|()| true) },
+            Some(way) => unsafe { halves.go_in_memory(way, whole, nodes).map(|()| true) },
             None => Some(false),
         };
-        self.known.insert(key, recognised);
+        graphs.keep(nodes, graph);
         done
     }
 }

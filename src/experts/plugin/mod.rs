@@ -14,6 +14,7 @@ mod copies;
 mod device;
 mod drawing;
 mod ffi;
+mod graphs;
 mod halves;
 mod hot;
 mod in_memory;

@@ -13,15 +13,14 @@
 //! All that is drawn for a block is kept until the main graph has another one there: while tokens are decoded, nothing is
 //! recognised, drawn or allocated.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::area::Area;
 use super::backend::{Backend, Event};
 use super::block::{self, Block};
 use super::cold::Pair;
-use super::drawing::sign;
 use super::ffi;
+use super::graphs::{Drawn, Graphs};
 use super::halves::{Halves, Known};
 use super::node::Node;
 use super::sketch::Place;
@@ -34,9 +33,6 @@ use crate::experts::selection::{MAX_BLOCK_TOKENS, MAX_QUEUED_TOKENS};
 use crate::experts::work::Clock;
 use crate::experts::{Part, WorkCounts};
 
-/// Graphs that are known at most; more would mean that their keys are not what they should be.
-const MAX_KNOWN: usize = 4096;
-
 /// llama.cpp's queue, and what stands in it.
 pub(super) struct Queue {
     gpu: ffi::ggml_backend_dev_t,
@@ -48,22 +44,12 @@ pub(super) struct Queue {
     stage: Stage,
     /// Where the weights of large blocks are put together.
     area: Area,
-    /// By the first node of a graph and how many there are.
-    known: HashMap<(Node, usize), Recognised>,
-    /// What the graph at hand looks like.
-    signature: Vec<usize>,
+    graphs: Graphs<Course>,
     /// What the last block still reads.
     pending: Option<Pending>,
     before: Option<Before>,
     /// When the last block ended.
     left: Option<Instant>,
-}
-
-/// A graph that was looked at.
-struct Recognised {
-    signature: Vec<usize>,
-    /// `None` if the CPU waits as often as it takes.
-    course: Option<Course>,
 }
 
 /// What becomes of a graph.
@@ -107,8 +93,7 @@ impl Queue {
             event,
             stage,
             area,
-            known: HashMap::new(),
-            signature: Vec::new(),
+            graphs: Graphs::default(),
             pending: None,
             before: None,
             left: None,
@@ -169,29 +154,21 @@ impl Halves {
     /// As [`Queue::compute`].
     unsafe fn queued(&mut self, queue: &mut Queue, nodes: &[Node]) -> Option<bool> {
         let foreign = std::mem::take(&mut queue.foreign);
-        let (Some(first), Some(_), false) = (nodes.first(), &queue.main, foreign) else {
+        let (Some(_), false) = (&queue.main, foreign) else {
             self.leave(queue);
             return Some(false);
         };
-        let key = (*first, nodes.len());
-        sign(nodes, &mut queue.signature);
-        let known = queue.known.remove(&key);
-        let mut recognised = match known.filter(|known| known.signature == queue.signature && known.is_current()) {
-            Some(recognised) => recognised,
+        let mut graph = match queue.graphs.take(nodes) {
+            Some(graph) => graph,
             None => {
-                // Layers may change: what still uses the old ones goes first.
                 self.leave(queue);
-                if queue.known.len() >= MAX_KNOWN || !queue.known.values().all(Recognised::is_current) {
-                    queue.known.clear();
-                }
-                Recognised {
-                    signature: queue.signature.clone(),
-                    // SAFETY: nothing is under way.
-                    course: unsafe { self.course(queue, nodes) },
-                }
+                queue.graphs.make_room();
+                // SAFETY: nothing is under way.
+                let course = unsafe { self.course(queue, nodes) };
+                queue.graphs.looked_at(course)
             }
         };
-        let done = match &mut recognised.course {
+        let done = match &mut graph.drawn {
             // SAFETY: as the caller says; the way was drawn for these nodes.
             Some(Course::Divided(way)) => unsafe { self.go(queue, way).map(|()| true) },
             // SAFETY: as above.
@@ -201,7 +178,7 @@ impl Halves {
                 Some(false)
             }
         };
-        queue.known.insert(key, recognised);
+        queue.graphs.keep(nodes, graph);
         done
     }
 
@@ -227,7 +204,7 @@ impl Halves {
         let (streamed, moved) =
             unsafe { Streamed::draw(queue.gpu, &mut queue.area, queue.main.as_ref()?, nodes, known)? };
         if moved {
-            queue.known.clear();
+            queue.graphs.clear();
         }
         Some(Course::Streamed(Box::new(streamed)))
     }
@@ -253,7 +230,7 @@ impl Halves {
         // SAFETY: nothing is under way, as the caller says.
         let (layout, moved) = unsafe { queue.stage.layout(queue.gpu, size, block.tokens())? };
         if moved {
-            queue.known.clear();
+            queue.graphs.clear();
         }
         if block.tokens() == 1 {
             // SAFETY: as the caller says.
@@ -571,14 +548,11 @@ impl Halves {
     }
 }
 
-impl Recognised {
-    /// Whether the cache of its layer is still the one that was drawn.
-    fn is_current(&self) -> bool {
-        let known = match &self.course {
-            Some(Course::Divided(way)) => Some(&way.known),
-            Some(Course::Streamed(way)) => way.known.as_ref(),
-            None => None,
-        };
-        known.is_none_or(|known| known.version == known.cache.version())
+impl Drawn for Course {
+    fn layer(&self) -> Option<&Known> {
+        match self {
+            Self::Divided(way) => Some(&way.known),
+            Self::Streamed(way) => way.known.as_ref(),
+        }
     }
 }
