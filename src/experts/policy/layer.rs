@@ -80,6 +80,8 @@ pub struct LayerCache {
     /// By expert: tokens of the current prompt that selected it.
     prompt: Vec<u32>,
     prompt_tokens: u32,
+    /// What its last token selected.
+    prompt_last: Vec<u32>,
     /// Experts that should be uploaded, the best one last, with the value that they had.
     wanted: Vec<(f64, u32)>,
     /// Experts that [`LayerCache::fill`] chose and that wait for their upload, the best one last. What tokens want comes
@@ -103,6 +105,7 @@ impl LayerCache {
             counts: LayerCounts::default(),
             prompt: vec![0; experts],
             prompt_tokens: 0,
+            prompt_last: Vec::with_capacity(experts),
             wanted: Vec::with_capacity(experts),
             filling: Vec::new(),
             pinned: Vec::new(),
@@ -174,6 +177,9 @@ impl LayerCache {
                 *count = count.saturating_add(1);
             }
         }
+        self.prompt_last.clear();
+        // Within the capacity, whatever a caller reports.
+        self.prompt_last.extend(experts.iter().take(self.prompt.len()));
     }
 
     /// A prompt is over: what it selected is wanted first.
@@ -181,7 +187,8 @@ impl LayerCache {
         if self.prompt_tokens == 0 {
             return;
         }
-        self.policy.observe_prompt(&self.prompt, self.prompt_tokens);
+        self.policy
+            .observe_prompt(&self.prompt, self.prompt_tokens, &self.prompt_last);
         let mut limit = self.config.uploads_per_prompt;
         if let Some(budget) = &mut self.budget {
             budget.earn_prompt(self.prompt_tokens);
