@@ -119,6 +119,13 @@ impl DecayingCounts {
             }
         }
     }
+
+    /// All counts with half as many digits, which are enough for a heat map.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "that is what it is for")]
+    pub fn rounded(&self) -> Vec<f32> {
+        self.iter().map(|count| count as f32).collect()
+    }
 }
 
 #[cfg(test)]
