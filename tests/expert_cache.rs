@@ -170,7 +170,10 @@ fn a_running_cache_is_changed_over_http() {
 #[test]
 fn a_change_to_static_keeps_the_hottest() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::configured(&config(&model(folder.path()), "25%"), 1, None);
+    // No other test's heat map: all that was ever selected is what this server tells.
+    let cache = [("HEARTH_CACHE", folder.path().into())];
+    let server = Server::logged(&config(&model(folder.path()), "25%"), &cache);
+    server.wait_until_ready();
     for text in ["abc", "one two three", "xyz", "0123456789"] {
         generate(&server, text);
     }
