@@ -166,6 +166,34 @@ fn a_running_cache_is_changed_over_http() {
     assert_eq!(status, 400);
 }
 
+/// `static` goes by all that was selected, not by what the policy before it thought of the last few tokens.
+#[test]
+fn a_change_to_static_keeps_the_hottest() {
+    let folder = tempfile::tempdir().unwrap();
+    // No other test's heat map: all that was ever selected is what this server tells.
+    let cache = [("HEARTH_CACHE", folder.path().into())];
+    let server = Server::logged(&config(&model(folder.path()), "25%"), &cache);
+    server.wait_until_ready();
+    for text in ["abc", "one two three", "xyz", "0123456789"] {
+        generate(&server, text);
+    }
+    let selected = selections(&server);
+    let (status, answer) = server.post("/api/v1/expert-cache", &json!({"policy": "static"}));
+    assert_eq!(status, 200, "{answer}");
+    // The cache changes with the next token, and fills while further ones are computed.
+    (0..4).for_each(|_| drop(generate(&server, "abc")));
+    let resident = stats(&server, "heatmap")["heatmap"]["resident"].clone();
+    let resident: Vec<Vec<usize>> = serde_json::from_value(resident).unwrap();
+    for (selected, resident) in selected.iter().zip(&resident) {
+        assert_eq!(resident.len(), selected.len() / 4);
+        let (inside, outside): (Vec<usize>, Vec<usize>) =
+            (0..selected.len()).partition(|expert| resident.contains(expert));
+        let coldest = inside.iter().map(|expert| selected[*expert]).min();
+        let hottest = outside.iter().map(|expert| selected[*expert]).max();
+        assert!(coldest >= hottest, "{selected:?} {resident:?}");
+    }
+}
+
 /// Experts by generated token and layer.
 type Routed = Vec<Vec<Vec<u32>>>;
 

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::heat::HeatMap;
 use super::layer::{Allocation, Layer, LayerState, Step};
-use super::policy::{DecayingCounts, LayerCache, LayerCounts};
+use super::policy::{DecayingCounts, LayerCache, LayerCounts, Policy, PolicyKind};
 use super::recorder::Recorder;
 use super::routing::Routing;
 use super::selection;
@@ -64,6 +64,9 @@ pub struct ExpertCache {
 struct Legacy {
     /// Whether more than the heat is passed on.
     kept: bool,
+    kind: PolicyKind,
+    policy: Box<dyn Policy>,
+    /// What the policy thought of each expert at the end.
     values: Vec<f32>,
     selected: Vec<u64>,
     heat: DecayingCounts,
@@ -232,10 +235,12 @@ impl ExpertCache {
     }
 
     fn legacy(&self, (made_for, layer): &(u64, Arc<Layer>)) -> Legacy {
-        let state = layer.state.lock();
+        let mut state = layer.state.lock();
         Legacy {
             kept: *made_for >= self.forgotten.load(Ordering::Acquire),
+            kind: state.cache.kind(),
             values: state.cache.values(),
+            policy: state.cache.take_policy(),
             selected: state.selected.clone(),
             heat: state.heat.clone(),
             counts: state.counts(),
@@ -252,20 +257,32 @@ impl ExpertCache {
         legacy: Option<Legacy>,
     ) -> LayerState {
         let earlier = self.heat.lock().layer(number as usize);
-        let known = match &legacy {
-            Some(old) if old.kept && old.values.iter().any(|value| *value > 0.0) => &old.values,
-            _ => &earlier,
+        let heat = match &legacy {
+            Some(old) if old.kept => old.heat.rounded(),
+            _ => earlier.clone(),
         };
-        let mut cache = LayerCache::new(experts, capacity, config.policy, Some(known));
+        let mut cache = LayerCache::new(experts, capacity, config.policy, Some(&heat));
         cache.pin(config.pinned.get(&number).map_or(&[][..], Vec::as_slice));
-        cache.fill();
         let mut state = LayerState::new(cache, &earlier);
-        if let Some(old) = legacy {
-            state.heat = old.heat;
-            if old.kept {
-                state.selected = old.selected;
-                state.before = old.counts;
-            }
+        let Some(old) = legacy else {
+            state.cache.fill();
+            return state;
+        };
+        state.heat = old.heat;
+        if !old.kept {
+            state.cache.fill();
+            return state;
+        }
+        state.selected = old.selected;
+        state.before = old.counts;
+        if old.kind == config.policy.kind {
+            state.cache.set_policy(old.policy);
+            state.cache.fill();
+        } else if config.policy.kind == PolicyKind::Static {
+            // What fills it now stays for ever, so the moment must not decide.
+            state.cache.fill();
+        } else {
+            state.cache.fill_by(&old.values);
         }
         state
     }

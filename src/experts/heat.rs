@@ -105,10 +105,7 @@ impl HeatMap {
     /// Selections of each expert of a layer, decayed. Empty for an unknown layer.
     #[must_use]
     pub fn layer(&self, layer: usize) -> Vec<f32> {
-        #[expect(clippy::cast_possible_truncation, reason = "half as many digits are enough")]
-        let short = |count: f64| count as f32;
-        let counts = self.layers.get(layer);
-        counts.map_or_else(Vec::new, |counts| counts.iter().map(short).collect())
+        self.layers.get(layer).map_or_else(Vec::new, DecayingCounts::rounded)
     }
 
     /// Writes the map, atomically.

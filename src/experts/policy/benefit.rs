@@ -8,11 +8,11 @@ use super::{DecayingCounts, Policy, PolicyConfig};
 /// of the budget of uploads, the more.
 ///
 /// The expectation is a weighted sum of four things that are known about an expert: how often it was selected in the last
-/// few tokens, in the last few hundred, in earlier runs (the heat map), and how often it followed the experts of the current
-/// token. The weights are learnt while tokens go by, by least squares on temporal differences: what is expected now should
-/// be what comes next, and half of what is expected then (Bradtke and Barto, *Linear least-squares algorithms for temporal
-/// difference learning*, Machine Learning 22, 1996). Until something was learnt the heat map decides alone, so where routing
-/// holds nothing that could be foreseen, this does what `static` does.
+/// few tokens, in the last few hundred, in earlier runs (the heat map), and how often it followed soon after the experts of
+/// the current token. The weights are learnt while tokens go by, by least squares on temporal differences: what is expected
+/// now should be what comes next, and half of what is expected then (Bradtke and Barto, *Linear least-squares algorithms for
+/// temporal difference learning*, Machine Learning 22, 1996). Until something was learnt the heat map decides alone, so where
+/// routing holds nothing that could be foreseen, this does what `static` does.
 #[derive(Debug)]
 pub struct Benefit {
     /// What earlier runs know: a probability for each expert, for one selection.
@@ -32,8 +32,6 @@ pub struct Benefit {
     /// Sums over experts and tokens, the past fading: `before` x `over`, and `before` of the experts that were selected then.
     changes: [[f64; KINDS]; KINDS],
     rewards: [f64; KINDS],
-    /// Tokens since the weights were computed.
-    age: u32,
     values: Vec<f32>,
     prompt_weight: f64,
 }
@@ -50,13 +48,13 @@ const HEAT: usize = 2;
 const DISCOUNT: f32 = 0.5;
 /// Tokens after which half of a selection's weight is gone.
 const RECENT_HALF_LIFE: f64 = 6.0;
-const LATELY_HALF_LIFE: f64 = 100.0;
+const LATELY_HALF_LIFE: f64 = 300.0;
 /// What is left of the sums after a token.
 const MEMORY: f64 = 0.9995;
 /// How firmly the weights are held where they begin, in the unit of `changes`.
-const FIRMNESS: f64 = 5.0;
-/// Tokens from one computation of the weights to the next.
-const EVERY: u32 = 16;
+const FIRMNESS: f64 = 1.0;
+/// What it counts if an expert follows another one by one token, by two, and by three.
+const FOLLOWS: [f32; 3] = [1.0, 0.3, 0.09];
 /// How many tokens' worth of plain frequency a pair starts with.
 const PRIOR: f32 = 1.0;
 /// What an upload must bring beyond what it evicts, in hits: with a full budget, and with an empty one.
@@ -84,7 +82,7 @@ impl Benefit {
             per_token: 0.0,
             recent: DecayingCounts::new(experts + 1, RECENT_HALF_LIFE),
             lately: DecayingCounts::new(experts + 1, LATELY_HALF_LIFE),
-            pairs: Pairs::new(experts),
+            pairs: Pairs::new(experts, &FOLLOWS),
             now: evidence(),
             before: evidence(),
             over: evidence(),
@@ -93,7 +91,6 @@ impl Benefit {
                 std::array::from_fn(|column| if row == column { FIRMNESS } else { 0.0 })
             }),
             rewards: weights.map(|weight| weight * FIRMNESS),
-            age: 0,
             prompt_weight: config.prompt_weight.max(1.0),
         }
     }
@@ -124,17 +121,11 @@ impl Benefit {
         self.look();
     }
 
-    /// Brings `now` and the values up to date.
+    /// Brings `now` up to date.
     fn look(&mut self) {
         let experts = self.heat.len();
         for (kind, counts) in [(RECENT, &self.recent), (LATELY, &self.lately)] {
-            let tokens = counts.get(last(experts)).max(1e-9);
-            for (evidence, count) in self.now[kind].iter_mut().zip(counts.iter()) {
-                #[expect(clippy::cast_possible_truncation, reason = "half as many digits are enough")]
-                {
-                    *evidence = (count / tokens) as f32;
-                }
-            }
+            counts.shares(last(experts), &mut self.now[kind]);
         }
         let [_, lately, _, pairs] = &mut self.now;
         let current = self.pairs.current();
@@ -152,11 +143,10 @@ impl Benefit {
                 }
             }
         }
-        self.value();
     }
 
-    /// Values of `now`.
-    fn value(&mut self) {
+    /// Brings the values up to date.
+    fn rate(&mut self) {
         #[expect(clippy::cast_possible_truncation, reason = "half as many digits are enough")]
         let weights = self.weights.map(|weight| weight as f32);
         self.values.fill(0.0);
@@ -182,12 +172,8 @@ impl Benefit {
             self.rewards[kind] =
                 self.rewards[kind] * MEMORY + selected.map(|evidence| f64::from(*evidence)).sum::<f64>();
         }
-        self.age += 1;
-        if self.age >= EVERY {
-            self.age = 0;
-            if let Some(weights) = solve(self.changes, self.rewards) {
-                self.weights = weights;
-            }
+        if let Some(weights) = solve(self.changes, self.rewards) {
+            self.weights = weights;
         }
     }
 }
@@ -258,10 +244,11 @@ impl Policy for Benefit {
         self.pairs.observe(experts);
         self.look();
         self.learn(experts);
+        self.rate();
     }
 
     /// A prompt shifts the frequencies; what follows what is learnt from decoding alone.
-    fn observe_prompt(&mut self, counts: &[u32], tokens: u32) {
+    fn observe_prompt(&mut self, counts: &[u32], tokens: u32, last_token: &[u32]) {
         let experts = self.heat.len();
         let counts = counts.get(..experts).unwrap_or(counts);
         let selections: u32 = counts.iter().fold(0, |sum, count| sum.saturating_add(*count));
@@ -273,9 +260,9 @@ impl Policy for Benefit {
             faded.observe_prompt(counts, tokens, self.prompt_weight);
             faded.add(last(experts), self.prompt_weight.min(f64::from(tokens)));
         }
-        // The last token was of another text.
-        self.pairs.interrupt();
+        self.pairs.restart(last_token);
         self.look();
+        self.rate();
     }
 
     fn value(&self, expert: u32) -> f64 {
@@ -317,9 +304,10 @@ mod tests {
         let heat = [1.0, 5.0, 0.0, 9.0, f32::NAN, -3.0, 2.0, 1.5];
         let mut policy = policy(8, &heat);
         assert_eq!(best(&policy, 3), [1, 3, 6]);
-        policy.observe_prompt(&[0, 0, 9, 0, 9, 0, 0, 0], 9);
-        (0..8).for_each(|_| policy.observe(&[2, 4]));
+        policy.observe_prompt(&[0, 0, 9, 0, 9, 0, 0, 0], 9, &[2, 4]);
         assert_eq!(best(&policy, 3), [1, 3, 6]);
+        (0..32).for_each(|_| policy.observe(&[2, 4]));
+        assert_eq!(best(&policy, 2), [2, 4]);
     }
 
     #[test]
@@ -343,6 +331,23 @@ mod tests {
         // Selected by the next token, and by every fourth one after it: about, since four things cannot say all.
         let (next, discount) = (policy.values[0], DISCOUNT.powi(4));
         assert!((next - 1.0 / (1.0 - discount)).abs() < 0.2, "{next}");
+    }
+
+    /// The first token of an answer follows the last one of the prompt.
+    #[test]
+    fn what_follows_a_prompt_is_foreseen() {
+        let mut policy = policy(16, &[1.0; 16]);
+        let prompt = [1; 16];
+        for _ in 0..20 {
+            for text in 0..4u32 {
+                policy.observe_prompt(&prompt, 4, &[4 * text]);
+                (1..4).for_each(|token| policy.observe(&[4 * text + token]));
+            }
+        }
+        for text in 0..4u32 {
+            policy.observe_prompt(&prompt, 4, &[4 * text]);
+            assert_eq!(best(&policy, 1), [4 * text + 1]);
+        }
     }
 
     /// Nothing can be foreseen, and half of the experts are five times as popular as the others.
@@ -396,7 +401,7 @@ mod tests {
         for token in 0..2000u32 {
             policy.observe(&(0..token % 17).collect::<Vec<_>>());
             policy.observe(&[99]);
-            policy.observe_prompt(&[token; 16], token % 3);
+            policy.observe_prompt(&[token; 16], token % 3, &[token % 20]);
         }
         assert!((0..16).all(|expert| policy.value(expert).is_finite()), "{policy:?}");
         assert_eq!(policy.value(16), 0.0);

@@ -107,6 +107,25 @@ impl DecayingCounts {
     pub fn iter(&self) -> impl Iterator<Item = f64> {
         self.counts.iter().map(|count| count / self.unit)
     }
+
+    /// Writes all counts as shares of one of them, by expert: without a division for each.
+    pub fn shares(&self, of: u32, shares: &mut [f32]) {
+        let whole = self.counts.get(of as usize).copied().unwrap_or(0.0);
+        let scale = if whole > 0.0 { whole.recip() } else { 0.0 };
+        for (share, count) in shares.iter_mut().zip(&self.counts) {
+            #[expect(clippy::cast_possible_truncation, reason = "half as many digits are enough")]
+            {
+                *share = (count * scale) as f32;
+            }
+        }
+    }
+
+    /// All counts with half as many digits, which are enough for a heat map.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "that is what it is for")]
+    pub fn rounded(&self) -> Vec<f32> {
+        self.iter().map(|count| count as f32).collect()
+    }
 }
 
 #[cfg(test)]
@@ -126,6 +145,23 @@ mod tests {
         assert_eq!(counts.get(9), 0.0);
         counts.observe(&[0]);
         assert!((counts.get(0) - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn shares_are_of_one_count() {
+        let mut counts = DecayingCounts::new(3, 10.0);
+        let mut shares = [7.0; 2];
+        counts.shares(2, &mut shares);
+        assert_eq!(shares, [0.0; 2], "nothing was counted");
+        for _ in 0..400 {
+            counts.observe(&[1, 2]);
+            counts.observe(&[2]);
+        }
+        counts.shares(2, &mut shares);
+        assert_eq!(shares[0], 0.0);
+        assert!((f64::from(shares[1]) - counts.get(1) / counts.get(2)).abs() < 1e-6);
+        counts.shares(9, &mut shares);
+        assert_eq!(shares, [0.0; 2], "there is no such count");
     }
 
     #[test]

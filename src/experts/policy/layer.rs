@@ -3,7 +3,7 @@
 use std::ops::AddAssign;
 
 use super::budget::Budget;
-use super::{Gate, Policy, PolicyConfig};
+use super::{Gate, Policy, PolicyConfig, PolicyKind, StaticHeat};
 use crate::experts::residency::{EntryTable, Upload};
 
 /// What has happened in a layer since it was loaded.
@@ -80,6 +80,8 @@ pub struct LayerCache {
     /// By expert: tokens of the current prompt that selected it.
     prompt: Vec<u32>,
     prompt_tokens: u32,
+    /// What its last token selected.
+    prompt_last: Vec<u32>,
     /// Experts that should be uploaded, the best one last, with the value that they had.
     wanted: Vec<(f64, u32)>,
     /// Experts that [`LayerCache::fill`] chose and that wait for their upload, the best one last. What tokens want comes
@@ -103,6 +105,7 @@ impl LayerCache {
             counts: LayerCounts::default(),
             prompt: vec![0; experts],
             prompt_tokens: 0,
+            prompt_last: Vec::with_capacity(experts),
             wanted: Vec::with_capacity(experts),
             filling: Vec::new(),
             pinned: Vec::new(),
@@ -131,12 +134,46 @@ impl LayerCache {
         (0..).take(self.entries.experts()).map(value).collect()
     }
 
+    /// Which policy it follows.
+    #[must_use]
+    pub fn kind(&self) -> PolicyKind {
+        self.config.kind
+    }
+
+    /// Gives the policy away, with all that it has learnt. What is left wants nothing any more.
+    #[must_use]
+    pub fn take_policy(&mut self) -> Box<dyn Policy> {
+        std::mem::replace(&mut self.policy, Box::new(StaticHeat::new(0, &[])))
+    }
+
+    /// Goes on with what a policy of the same kind has learnt about the same experts: how many of them have an entry does not
+    /// matter to it.
+    pub fn set_policy(&mut self, policy: Box<dyn Policy>) {
+        self.policy = policy;
+    }
+
     /// Chooses the best experts for all entries: for the start with a heat map, and after a change. They are uploaded as fast
     /// as uploads are carried out, however many tokens that takes.
     pub fn fill(&mut self) {
-        self.want_any(self.entries.capacity());
+        self.fill_by(&self.values());
+    }
+
+    /// The same by other values than the policy's own, by expert.
+    pub fn fill_by(&mut self, values: &[f32]) {
+        let absent = (0..)
+            .zip(values)
+            .filter(|(expert, _)| self.entries.place_of(*expert).is_none());
+        let mut best: Vec<(f32, u32)> = absent
+            .map(|(expert, value)| match self.is_pinned(expert) {
+                true => (f32::INFINITY, expert),
+                false => (*value, expert),
+            })
+            .filter(|(value, _)| *value > 0.0)
+            .collect();
+        best.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
+        let others = best.len().saturating_sub(self.entries.capacity());
         self.filling.clear();
-        self.filling.extend(self.wanted.drain(..).map(|(_, expert)| expert));
+        self.filling.extend(best.drain(others..).map(|(_, expert)| expert));
     }
 
     /// Changes the hit rate below which the cache is not used.
@@ -174,6 +211,9 @@ impl LayerCache {
                 *count = count.saturating_add(1);
             }
         }
+        self.prompt_last.clear();
+        // Within the capacity, whatever a caller reports.
+        self.prompt_last.extend(experts.iter().take(self.prompt.len()));
     }
 
     /// A prompt is over: what it selected is wanted first.
@@ -181,7 +221,8 @@ impl LayerCache {
         if self.prompt_tokens == 0 {
             return;
         }
-        self.policy.observe_prompt(&self.prompt, self.prompt_tokens);
+        self.policy
+            .observe_prompt(&self.prompt, self.prompt_tokens, &self.prompt_last);
         let mut limit = self.config.uploads_per_prompt;
         if let Some(budget) = &mut self.budget {
             budget.earn_prompt(self.prompt_tokens);
@@ -269,10 +310,14 @@ impl LayerCache {
 
     /// What an entry for an expert is worth: for pinned ones, everything.
     fn value(&self, expert: u32) -> f64 {
-        match self.pinned.get(expert as usize) {
-            Some(true) => f64::INFINITY,
-            _ => self.policy.value(expert),
+        match self.is_pinned(expert) {
+            true => f64::INFINITY,
+            false => self.policy.value(expert),
         }
+    }
+
+    fn is_pinned(&self, expert: u32) -> bool {
+        self.pinned.get(expert as usize).is_some_and(|pinned| *pinned)
     }
 
     /// The next upload to carry out; the entry is reserved until [`LayerCache::complete`] or [`LayerCache::abandon`].
@@ -356,7 +401,6 @@ impl LayerCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experts::policy::PolicyKind;
 
     fn upload(layer: &mut LayerCache, most: usize) {
         for _ in 0..most {
@@ -400,6 +444,38 @@ mod tests {
         assert_eq!(next(&mut layer), Some(5));
         let rest: Vec<u32> = std::iter::from_fn(|| next(&mut layer)).collect();
         assert_eq!(rest, [0, 1], "and then the entries are full");
+    }
+
+    /// Tokens follow each other in a circle: after a change of size the cache still knows.
+    #[test]
+    fn what_was_learnt_outlives_a_change_of_size() {
+        let config = PolicyConfig {
+            kind: PolicyKind::Benefit,
+            ..PolicyConfig::default()
+        };
+        let mut old = LayerCache::new(16, 4, config, Some(&[1.0; 16]));
+        let tokens = [[0, 1], [4, 5], [8, 9], [12, 13]];
+        (0..200).for_each(|token| old.decoded(&tokens[token % 4]));
+        let mut new = LayerCache::new(16, 2, config, Some(&[1.0; 16]));
+        new.set_policy(old.take_policy());
+        new.fill();
+        upload(&mut new, usize::MAX);
+        let mut residents: Vec<u32> = new.entries().residents().collect();
+        residents.sort_unstable();
+        assert_eq!(residents, tokens[0]);
+        // Whoever still holds the old one must not upload for it.
+        old.decoded(&tokens[0]);
+        assert_eq!(old.next_upload(), None);
+    }
+
+    #[test]
+    fn entries_can_be_filled_by_other_values() {
+        let heat = [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0];
+        let mut layer = LayerCache::new(8, 4, PolicyConfig::default(), Some(&heat));
+        layer.pin(&[6]);
+        layer.fill_by(&[0.0, 0.0, 1.0, 0.0, 0.0, 3.0, 0.0, 2.0]);
+        let order: Vec<u32> = std::iter::from_fn(|| layer.next_upload().map(|upload| upload.expert)).collect();
+        assert_eq!(order, [6, 5, 7, 2]);
     }
 
     /// A budget is for changes: a cache that fills up does not need it, and neither does what somebody pinned.

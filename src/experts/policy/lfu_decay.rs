@@ -31,7 +31,7 @@ impl Policy for LfuDecay {
         self.counts.observe(experts);
     }
 
-    fn observe_prompt(&mut self, counts: &[u32], tokens: u32) {
+    fn observe_prompt(&mut self, counts: &[u32], tokens: u32, _last: &[u32]) {
         self.counts.observe_prompt(counts, tokens, self.prompt_weight);
     }
 

@@ -37,7 +37,7 @@ impl Policy for Lru {
     }
 
     /// The experts of a prompt were all used just now; among them, the frequent ones count as later.
-    fn observe_prompt(&mut self, counts: &[u32], tokens: u32) {
+    fn observe_prompt(&mut self, counts: &[u32], tokens: u32, _last: &[u32]) {
         if tokens == 0 {
             return;
         }

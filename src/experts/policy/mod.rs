@@ -33,8 +33,8 @@ pub trait Policy: std::fmt::Debug + Send {
     /// Takes in the experts that one decoded token selected. Unknown ones are ignored.
     fn observe(&mut self, experts: &[u32]);
 
-    /// Takes in a prompt: `counts[expert]` of its `tokens` tokens selected the expert.
-    fn observe_prompt(&mut self, counts: &[u32], tokens: u32);
+    /// Takes in a prompt: `counts[expert]` of its `tokens` tokens selected the expert, and the `last` of them those.
+    fn observe_prompt(&mut self, counts: &[u32], tokens: u32, last: &[u32]);
 
     /// What an entry for this expert is worth, in a unit of the policy's own; 0 is nothing.
     fn value(&self, expert: u32) -> f64;

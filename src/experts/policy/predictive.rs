@@ -52,7 +52,7 @@ impl Predictive {
         let mut frequency = DecayingCounts::new(experts, config.half_life);
         frequency.seed(heat, config.prompt_weight);
         Self {
-            pairs: Pairs::new(experts),
+            pairs: Pairs::new(experts, &[1.0]),
             evidence: vec![Evidence::default(); experts],
             next: vec![0.0; experts],
             ratios: vec![1.0; experts],
@@ -147,10 +147,10 @@ impl Policy for Predictive {
     }
 
     /// A prompt shifts the frequency; what follows what is learnt from decoding alone.
-    fn observe_prompt(&mut self, counts: &[u32], tokens: u32) {
+    fn observe_prompt(&mut self, counts: &[u32], tokens: u32, _last: &[u32]) {
         self.frequency.observe_prompt(counts, tokens, self.prompt_weight);
         // The last token was of another sequence.
-        self.pairs.interrupt();
+        self.pairs.restart(&[]);
         self.predict();
     }
 

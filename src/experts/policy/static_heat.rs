@@ -22,7 +22,7 @@ impl StaticHeat {
 impl Policy for StaticHeat {
     fn observe(&mut self, _experts: &[u32]) {}
 
-    fn observe_prompt(&mut self, _counts: &[u32], _tokens: u32) {}
+    fn observe_prompt(&mut self, _counts: &[u32], _tokens: u32, _last: &[u32]) {}
 
     fn value(&self, expert: u32) -> f64 {
         // What is negative or no number is nothing.
