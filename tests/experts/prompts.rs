@@ -178,3 +178,49 @@ fn prompts_teach_the_cache() {
         }
     }
 }
+
+/// Copies are those of experts that nearly every batch selects: of what a prompt needs, more has a copy than the share of all
+/// experts that do. Whole layers on a GPU, of the same size, would save just that share.
+#[test]
+fn copies_spare_a_prompt_more_than_their_share() {
+    let waited = std::env::var_os("HEARTH_EXPERT_HANDOVER").is_some();
+    if cache_device() == Device::Cpu || waited {
+        // Nothing is fetched there.
+        return;
+    }
+    let path = hearth::demo::DemoModel::Reasoner.unpack().unwrap();
+    for share in [0.125, 0.25, 0.5] {
+        let cache = cache_with_heat(&path, share, PolicyKind::Benefit, None);
+        let model = load(&path, Some(&cache));
+        let mut context = model.new_context(llama(), params()).unwrap();
+        let mut converse = |turns| {
+            let tokens = prompt(&model, turns, MAX_QUEUED_TOKENS + 16);
+            context.clear_kv_cache();
+            cache.begin(0);
+            let before = cache.work();
+            let first = compute(&mut context, &tokens, 0);
+            let work = cache.work().since(before);
+            cache.prompt_ended();
+            cache.settle();
+            answer(&mut context, &cache, first, tokens.len());
+            [work.resident, work.fetched]
+        };
+        // What is hot is known after some conversations.
+        for turns in TURNS.iter().cycle().take(6) {
+            converse(turns);
+        }
+        let [mut resident, mut fetched] = [0, 0];
+        for turns in &TURNS {
+            let [copies, others] = converse(turns);
+            resident += copies;
+            fetched += others;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a ratio of small numbers")]
+        let spared = resident as f64 / (resident + fetched) as f64;
+        println!(
+            "copies of {share}: {spared:.3} of {} experts were not fetched",
+            resident + fetched
+        );
+        assert!(spared > f64::from(share) * 1.05, "{share}: {spared}");
+    }
+}

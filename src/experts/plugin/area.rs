@@ -47,8 +47,7 @@ impl Area {
     }
 
     /// Makes sure that there is room for so many numbers of selected experts, a table of `experts`, and weights of so many
-    /// bytes; whether the pieces had to move for that: then all that was drawn with the old ones is void. `None` without
-    /// memory.
+    /// bytes; `None` without memory. All that was drawn is void if the pieces move for that (see [`Area::moves`]).
     ///
     /// # Safety
     /// `gpu` is always the same device, and nothing that uses the pieces is under way.
@@ -58,7 +57,7 @@ impl Area {
         selected: usize,
         experts: usize,
         weights: usize,
-    ) -> Option<bool> {
+    ) -> Option<()> {
         let size = |bytes: usize, has: usize| bytes.next_multiple_of(self.alignment).max(has);
         let sizes = Sizes {
             ids: size(selected * 4, self.sizes.ids),
@@ -66,7 +65,7 @@ impl Area {
             weights: size(weights + TAIL, self.sizes.weights),
         };
         if self.places.is_some() && sizes == self.sizes {
-            return Some(false);
+            return Some(());
         }
         self.places = None;
         // SAFETY: ggml's own types of buffers, and nobody uses what is in the pieces, as the caller says.
@@ -78,7 +77,12 @@ impl Area {
             self.places = Some((on_gpu, self.host.piece(pinned(gpu), sizes.ids + sizes.table)?));
         }
         self.sizes = sizes;
-        Some(true)
+        Some(())
+    }
+
+    /// How often a piece has moved.
+    pub(super) fn moves(&self) -> u64 {
+        self.gpu.moves() + self.host.moves()
     }
 
     /// Bytes of the GPU's piece.

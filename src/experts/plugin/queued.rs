@@ -200,13 +200,13 @@ impl Halves {
         if tokens <= MAX_BLOCK_TOKENS {
             return None;
         }
+        let moves = queue.area.moves();
         // SAFETY: as the caller says.
-        let (streamed, moved) =
-            unsafe { Streamed::draw(queue.gpu, &mut queue.area, queue.main.as_ref()?, nodes, known)? };
-        if moved {
+        let streamed = unsafe { Streamed::draw(queue.gpu, &mut queue.area, queue.main.as_ref()?, nodes, known) };
+        if queue.area.moves() != moves {
             queue.graphs.clear();
         }
-        Some(Course::Streamed(Box::new(streamed)))
+        streamed.map(|streamed| Course::Streamed(Box::new(streamed)))
     }
 
     /// Draws a block that is divided.

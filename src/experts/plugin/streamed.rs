@@ -62,8 +62,8 @@ enum Expert {
 static ZEROS: [u8; TAIL] = [0; TAIL];
 
 impl Streamed {
-    /// Draws a graph with experts of one layer; `None` for another one, without memory, and if `main` cannot compute it. Says
-    /// whether the area had to move.
+    /// Draws a graph with experts of one layer; `None` for another one, without memory, and if `main` cannot compute it. The area
+    /// may move for it, whatever comes of it.
     ///
     /// # Safety
     /// The nodes are those of the graph that is being computed on this GPU, and nothing else is under way.
@@ -73,7 +73,7 @@ impl Streamed {
         main: &Backend,
         nodes: &[Node],
         known: Option<Known>,
-    ) -> Option<(Self, bool)> {
+    ) -> Option<Self> {
         let plugin = registered()?;
         let ours = |node: &Node| node.expert_weights().filter(|weights| plugin.owns(*weights));
         let weights: Vec<Node> = nodes.iter().filter_map(ours).collect();
@@ -91,13 +91,14 @@ impl Streamed {
         let largest = weights.iter().map(|weights| weights.bytes()).max()?;
         let selected = experts_per_token * tokens;
         // SAFETY: nothing is under way, as the caller says.
-        let Some(moved) = (unsafe { area.reserve(gpu, selected, experts, largest) }) else {
+        let reserved = unsafe { area.reserve(gpu, selected, experts, largest) };
+        if reserved.is_none() {
             tracing::warn!(
                 bytes = largest,
                 "the GPU has not enough memory for the experts of prompts: the CPU computes them, which takes longer"
             );
             return None;
-        };
+        }
         if let Some(known) = &known {
             known.cache.work.takes_area(area.bytes());
         }
@@ -139,7 +140,7 @@ impl Streamed {
             _descriptions: descriptions,
         };
         let fit = streamed.drawings().all(|drawing| drawing.suits(main));
-        fit.then_some((streamed, moved))
+        fit.then_some(streamed)
     }
 
     fn drawings(&self) -> impl Iterator<Item = &Drawing> {
