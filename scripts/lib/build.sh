@@ -135,8 +135,9 @@ llama_builds() {
 phase() {
   local folder built all
   while read -r folder; do
-    # Cargo writes `output` when the compilation of llama.cpp has ended, cmake its cache at the start.
-    if [ "$folder/out/build/CMakeCache.txt" -nt "$1" ] && ! [ "$folder/output" -nt "$1" ]; then
+    # Cargo writes `invoked.timestamp` when the compilation of llama.cpp begins, also one that goes on where another was cut
+    # off, and `output` when it has ended.
+    if [ -f "$folder/out/build/CMakeCache.txt" ] && [ "$folder/invoked.timestamp" -nt "$1" ] && ! [ "$folder/output" -nt "$1" ]; then
       built=$(find "$folder/out/build" -name '*.o' | wc -l)
       all=$(find "$folder/out/build" -name build.make -exec grep -ho '^[^ #:]*\.o:' {} + | sort -u | wc -l)
       printf 'compiling llama.cpp, %d of %d files' "$built" "$all"
