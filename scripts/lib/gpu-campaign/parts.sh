@@ -5,6 +5,9 @@
 : "${here:?}" "${hearth=}" "${out=}" "${layers=}" "${model=}" "${vram=}" "${device=}" "${repeat=}" "${LEFT_OUT=}"
 [ -n "${switches+set}" ] || switches=()
 
+# Three of four layers of Qwen3-Next are recurrent, and llama.cpp ends a process whose model has no other.
+LEAST_LAYERS=4
+
 models_in_memory() { printf '/dev/shm/hearth-gpu-campaign-%s\n' "$(id -u)"; }
 
 # Available main memory in bytes.
@@ -38,8 +41,9 @@ random_model() {
     "$hearth" synthetic-gguf "${shape[@]}" --type q4_k_m --header-only --force -o header.gguf 2>/dev/null
     size=$(stat -c %s header.gguf)
     rm header.gguf
-    if [ "$size" -le $(($(available) * 6 / 10)) ] || [ "$count" -le 4 ]; then break; fi
+    if [ "$size" -le $(($(available) * 6 / 10)) ] || [ "$count" -le $LEAST_LAYERS ]; then break; fi
     count=$((count * 3 / 4))
+    [ "$count" -ge $LEAST_LAYERS ] || count=$LEAST_LAYERS
   done
   [ "$count" = "$layers" ] || echo "a random model of $count layers, $((size >> 20)) MiB" >&2
   folder=$(models_in_memory)
@@ -135,9 +139,10 @@ part_check() {
   echo "$hearth"
   echo "LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}"
   [ -e "$beside/libggml-cuda.so" ] && ls -l "$beside/libggml-cuda.so"
-  "$hearth" doctor || true
-  echo "-- plan"
   file=$(tiny)
+  configured check/tiny.toml "$file" 'placement = "auto"' none
+  "$hearth" doctor --config check/tiny.toml || true
+  echo "-- plan"
   "$hearth" plan --gguf "$file"
   if ! seen_gpu "$file"; then
     "$hearth" generate x --model-path "$file" --raw --max-tokens 1 --log llama-cpp-2=debug 2>&1 |
@@ -165,7 +170,7 @@ prompts() {
 part_tokens() {
   local file way experts draft size shared line=0 first failed=0 known
   need_gpu
-  file=$(the_model 8 --mtp)
+  file=$(the_model $((layers < 8 ? layers : 8)) --mtp)
   prompts >tokens/prompts.jsonl
   known=$("$hearth" plan --gguf "$file" | grep -c drafts) || true
   for way in gpu cpu cache cache-25 gpu+drafts cpu+drafts cache+drafts; do
@@ -267,7 +272,7 @@ layers_for_card() {
   bytes=$(gpu_bytes "$1")
   # A layer of the random model takes 0.95 GiB; a fifth is for the rest.
   bytes=$((bytes * 8 / 10 / 1020054733))
-  if [ "$bytes" -lt 2 ]; then echo 2; elif [ "$bytes" -lt "$layers" ]; then echo "$bytes"; else echo "$layers"; fi
+  if [ "$bytes" -lt $LEAST_LAYERS ]; then echo $LEAST_LAYERS; elif [ "$bytes" -lt "$layers" ]; then echo "$bytes"; else echo "$layers"; fi
 }
 
 part_sweep() {
@@ -333,7 +338,7 @@ part_sanitize() {
     echo "compute-sanitizer is not here: neither in PATH, nor in CUDA_HOME, nor in /usr/local/cuda; it comes with CUDA's toolkit"
     return "$LEFT_OUT"
   }
-  file=$(the_model 4 --experts 64)
+  file=$(the_model $LEAST_LAYERS --experts 64)
   configured sanitize/cache.toml "$file" 'placement = "cache", cache = "30%"' none 2
   # The first round decodes, so that experts have copies when the prompts of the second arrive.
   "$sanitizer" --tool memcheck --target-processes all --error-exitcode 99 --log-file sanitize/memcheck.log \

@@ -37,23 +37,29 @@ unpack_kit() {
   local folder temporary
   folder=${TMPDIR:-/tmp}/hearth-kit-$(id -u)-$(cat "$kit"/*.xz "$kit/kit.txt" | cksum | cut -d ' ' -f 1)
   if ! [ -d "$folder" ]; then
+    can_unpack || die "a kit needs xz or Python 3 to be unpacked, and neither is here
+  hint: apt-get install xz-utils, dnf install xz"
     temporary=$(mktemp -d "$folder.XXXXXX")
-    unpack_xz "$kit/hearth.tar.xz" | tar -C "$temporary" -xf -
-    [ ! -f "$kit/libggml-cuda.so.xz" ] || unpack_xz "$kit/libggml-cuda.so.xz" >"$temporary/libggml-cuda.so"
-    rm -rf "$folder"
-    mv "$temporary" "$folder"
+    if ! unpack_xz "$kit/hearth.tar.xz" | tar -C "$temporary" -xf - ||
+      { [ -f "$kit/libggml-cuda.so.xz" ] && ! unpack_xz "$kit/libggml-cuda.so.xz" >"$temporary/libggml-cuda.so"; }; then
+      rm -rf "$temporary"
+      die "the kit cannot be unpacked into ${TMPDIR:-/tmp}
+  hint: it takes 120 MB there; TMPDIR names another folder"
+    fi
+    # Another call may have been quicker.
+    mv -T "$temporary" "$folder" 2>/dev/null || rm -rf "$temporary"
   fi
   printf '%s\n' "$folder/hearth"
 }
+
+can_unpack() { command -v xz >/dev/null || python3 -c 'import lzma' 2>/dev/null; }
 
 # unpack_xz FILE: to standard output.
 unpack_xz() {
   if command -v xz >/dev/null; then
     xz -dc "$1"
-  elif python3 -c 'import lzma' 2>/dev/null; then
-    python3 -c 'import lzma, shutil, sys; shutil.copyfileobj(lzma.open(sys.argv[1]), sys.stdout.buffer)' "$1"
   else
-    die "$1 cannot be unpacked: neither xz nor Python 3 is here"
+    python3 -c 'import lzma, shutil, sys; shutil.copyfileobj(lzma.open(sys.argv[1]), sys.stdout.buffer)' "$1"
   fi
 }
 
@@ -139,6 +145,7 @@ campaign() {
   done
   [ ${#parts[@]} -gt 0 ] || [ -n "$inner" ] || wrong "run needs a part: ${PARTS[*]} or all"
   [[ $layers =~ ^[1-9][0-9]*$ ]] || wrong "--layers $layers: not a number of layers"
+  [ "$layers" -ge "$LEAST_LAYERS" ] || wrong "--layers $layers: the model needs $LEAST_LAYERS, as each fourth is one of attention"
   [[ $repeat =~ ^[1-9][0-9]*$ ]] || wrong "--repeat $repeat: not a number of rounds"
   [[ ${limit:-1} =~ ^[1-9][0-9]*$ ]] || wrong "--limit $limit: not a number of seconds"
   [[ ${within:-1} =~ ^[1-9][0-9]*$ ]] || wrong "--within $within: not a number of seconds"
@@ -154,7 +161,8 @@ campaign() {
   fi
   mkdir -p "$out"
   out=$(realpath "$out")
-  find_libraries
+  # What it exports reaches the parts.
+  [ -n "$inner" ] || find_libraries
   # Heat that other runs saved would be a head start for some.
   export HEARTH_CACHE=$out/.cache
   if [ -n "$inner" ]; then
