@@ -173,7 +173,7 @@ part_tokens() {
   file=$(the_model $((layers < 8 ? layers : 8)) --mtp)
   prompts >tokens/prompts.jsonl
   known=$("$hearth" plan --gguf "$file" | grep -c drafts) || true
-  for way in gpu cpu cache cache-25 gpu+drafts cpu+drafts cache+drafts; do
+  for way in gpu cpu cache cache-25 cache+waited gpu+drafts cpu+drafts cache+drafts; do
     case $way in
       gpu*) experts='placement = "gpu"' ;;
       cpu*) experts='placement = "cpu"' ;;
@@ -182,7 +182,7 @@ part_tokens() {
     esac
     if [ "$device" = cpu ]; then
       # Without a GPU all is on the CPU anyway.
-      case $way in gpu*) continue ;; cpu*) experts='placement = "auto"' ;; esac
+      case $way in gpu* | *+waited) continue ;; cpu*) experts='placement = "auto"' ;; esac
     fi
     draft=none
     case $way in *+drafts) draft=mtp ;; esac
@@ -191,8 +191,12 @@ part_tokens() {
       continue
     fi
     configured "tokens/$way.toml" "$file" "$experts" $draft
-    if ! "$hearth" generate --batch tokens/prompts.jsonl --config "tokens/$way.toml" --raw --max-tokens 64 --temperature 0 \
-      >"tokens/$way.jsonl"; then
+    if ! (
+      # The older way of blocks, which tells whose fault it is if the other differs.
+      case $way in *+waited) export HEARTH_EXPERT_HANDOVER=waited ;; esac
+      "$hearth" generate --batch tokens/prompts.jsonl --config "tokens/$way.toml" --raw --max-tokens 64 --temperature 0 \
+        >"tokens/$way.jsonl"
+    ); then
       echo "$way: FAILED"
       failed=1
       continue
@@ -301,7 +305,7 @@ part_switches() {
   file=$(the_model "$layers" --mtp)
   cores=$(nproc)
   # Twice without any: what lies between the two is the machine's.
-  for switch in none GGML_CUDA_DISABLE_GRAPHS=1 GGML_CUDA_DISABLE_FUSION=1 GGML_CUDA_NO_PINNED=1 \
+  for switch in none HEARTH_EXPERT_HANDOVER=waited GGML_CUDA_DISABLE_GRAPHS=1 GGML_CUDA_DISABLE_FUSION=1 GGML_CUDA_NO_PINNED=1 \
     "HEARTH_THREADS=$((cores > 1 ? cores - 1 : 1))" "HEARTH_THREADS=$((cores > 1 ? cores / 2 : 1))" "${switches[@]}" none; do
     number=$((number + 1))
     name=$number-$(name_of "${switch,,}")

@@ -104,7 +104,8 @@ find_libraries() {
   for name in $(missing_libraries "$beside/libggml-cuda.so"); do
     while read -r folder; do
       if [ -e "$folder/$name" ]; then
-        LD_LIBRARY_PATH+=:$folder
+        # They mostly lie together.
+        [[ :$LD_LIBRARY_PATH: == *":$folder:"* ]] || LD_LIBRARY_PATH+=:$folder
         break
       fi
     done < <(cuda_folders)
