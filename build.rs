@@ -54,6 +54,10 @@ fn libraries_beside_the_program() {
         modules.with_file_name("lib"),
         modules.with_file_name("lib64"),
     ] {
+        if folder.is_dir() {
+            // Cargo does not run this again by itself when llama.cpp was built anew.
+            println!("cargo:rerun-if-changed={}", folder.display());
+        }
         for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = file.file_name();
             if [".so", ".dylib"]

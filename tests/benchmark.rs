@@ -212,6 +212,10 @@ fn placements_are_compared() {
         assert_eq!(way["gpu_bytes"].as_u64(), Some(0), "all is in main memory");
         assert_eq!(way["cases"][0]["experts"].is_null(), index == 0);
     }
+    // Each was told as soon as it was measured.
+    let told = stderr(&printed);
+    let rows = told.lines().filter(|line| line.contains("; decode 24, 2 at once: "));
+    assert_eq!(rows.count(), 3, "{told}");
     // Without a cache there is nothing to compare.
     let refused = benchmark(&["--placements"]).failure();
     assert!(stderr(&refused).contains("nothing to compare"), "{}", stderr(&refused));

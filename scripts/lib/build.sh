@@ -53,12 +53,22 @@ forget_other_settings() {
   done
 }
 
+# Removes links to llama.cpp's libraries that lead nowhere. llama-cpp-sys-2 makes them with `dynamic-backends`, takes them for
+# absent when it is built again, and fails as they exist.
+forget_dead_links() {
+  local folder
+  for folder in "$1"/release "$1"/release/examples "$1"/release/deps; do
+    [ ! -d "$folder" ] || find "$folder" -maxdepth 1 -name 'lib*' -xtype l -exec rm {} +
+  done
+}
+
 # Makes sure that what the target directory holds was built on a processor like this one. Build scripts and macros of the
 # compiler are built for it too: elsewhere they would die of an illegal instruction in the middle of the build.
 prepare_target() {
   local target stamp now
   target=$(target_dir)
   forget_other_settings "$target"
+  forget_dead_links "$target"
   choose_processor
   [ -z "${HEARTH_CPU:-}" ] || return 0
   stamp=$target/hearth/processor
@@ -135,8 +145,9 @@ llama_builds() {
 phase() {
   local folder built all
   while read -r folder; do
-    # Cargo writes `output` when the compilation of llama.cpp has ended, cmake its cache at the start.
-    if [ "$folder/out/build/CMakeCache.txt" -nt "$1" ] && ! [ "$folder/output" -nt "$1" ]; then
+    # Cargo writes `invoked.timestamp` when the compilation of llama.cpp begins, also one that goes on where another was cut
+    # off, and `output` when it has ended.
+    if [ -f "$folder/out/build/CMakeCache.txt" ] && [ "$folder/invoked.timestamp" -nt "$1" ] && ! [ "$folder/output" -nt "$1" ]; then
       built=$(find "$folder/out/build" -name '*.o' | wc -l)
       all=$(find "$folder/out/build" -name build.make -exec grep -ho '^[^ #:]*\.o:' {} + | sort -u | wc -l)
       printf 'compiling llama.cpp, %d of %d files' "$built" "$all"

@@ -91,7 +91,7 @@ module() {
   # The backend alone, with nothing of the driver to link with, which this machine need not have.
   env PATH="$toolkit/bin:$PATH" CUDACXX="$toolkit/bin/nvcc" \
     cmake -S "$(llama_sources)" -B "$build/$arch" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release \
-    -DCUDAToolkit_ROOT="$toolkit" -DCMAKE_CUDA_ARCHITECTURES="$archs" \
+    -DCMAKE_SKIP_BUILD_RPATH=ON -DCUDAToolkit_ROOT="$toolkit" -DCMAKE_CUDA_ARCHITECTURES="$archs" \
     -DBUILD_SHARED_LIBS=ON -DGGML_BACKEND_DL=ON -DGGML_NATIVE=OFF -DGGML_CUDA=ON -DGGML_CUDA_NO_VMM=ON \
     -DGGML_CUDA_NCCL=OFF -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF \
     -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF >&2
@@ -134,12 +134,6 @@ pack() {
     false,,?*) with="a CUDA module for $arch" ;;
     *) wrong "pack needs one of --arch (builds the CUDA module), --cuda-module (a ready one) and --no-module" ;;
   esac
-  # As scripts/test-gpu-path: other features of llama.cpp would be built over each other.
-  CARGO_TARGET_DIR=$(target_dir)-kit
-  # The demo pair would be a third of the program, and its processor is not this one's.
-  HEARTH_FEATURES=dynamic-backends
-  HEARTH_COMMIT=${HEARTH_COMMIT:-$(git describe --always --dirty --abbrev=12 2>/dev/null || true)}
-  export CARGO_TARGET_DIR HEARTH_FEATURES HEARTH_COMMIT
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
   mkdir "$work/hearth"
@@ -151,7 +145,16 @@ pack() {
   [ ! -e "$work/libggml-cuda.so" ] || is_module "$work/libggml-cuda.so" ||
     die "${ready:-the module} is no module of ggml: it has no function ggml_backend_init"
 
+  # As scripts/test-gpu-path: other features of llama.cpp would be built over each other.
+  CARGO_TARGET_DIR=$(target_dir)-kit
+  HEARTH_FEATURES=dynamic-backends
+  HEARTH_COMMIT=${HEARTH_COMMIT:-$(git describe --always --dirty --abbrev=12 2>/dev/null || true)}
+  export CARGO_TARGET_DIR HEARTH_FEATURES HEARTH_COMMIT
+  # llama.cpp would link to this system's OpenSSL, for downloads that hearth does not make.
+  export CMAKE_DISABLE_FIND_PACKAGE_OpenSSL=TRUE
+  command -v xz >/dev/null || install_packages xz-utils xz xz xz xz xz
   setup
+  # The demo pair would be a third of the program.
   building "building hearth for a kit" \
     cargo build --release --locked --no-default-features --features dynamic-backends
   release=$(target_dir)/release
@@ -161,21 +164,37 @@ pack() {
     [ -e "$file" ] || continue
     strip -o "$work/hearth/$(basename "$file")" "$file"
   done
+  borrow "$work/hearth"
   "$work/hearth/hearth" --version >/dev/null || die "what was packed does not run"
+  [ ! -e "$work/libggml-cuda.so" ] || fits "$work/libggml-cuda.so" "$work/hearth"/libggml-base.so.[0-9] ||
+    die "${ready:-the module} does not fit hearth's llama.cpp
+  hint: \`module\` builds one that does"
+  say "compressing"
   fill "$folder" "$work" "$with"
   bytes=$(find "$folder" -path "$folder/out" -prune -o -type f -printf '%s\n' | awk '{ sum += $1 } END { print sum }')
   say "$folder: $((bytes >> 20)) MiB, with $with; on the machine with the GPU: $folder/gpu-campaign check"
   [ "$bytes" -le $UPLOAD ] || say "that is more than the 64 MiB that some machines take"
 }
 
+# borrow FOLDER: adds the libraries of this system that its files link to, and that not every Linux has: GCC's for OpenMP, say.
+borrow() {
+  local file name path
+  for file in "$1"/*; do
+    while read -r name path; do
+      [ -e "$1/$name" ] || cp -L "$path" "$1/$name"
+    done < <(LD_LIBRARY_PATH=$1 ldd "$file" | sed -n 's/^[[:space:]]*\([^ ]*\) => \(\/[^ ]*\) .*/\1 \2/p' |
+      grep -vE '^lib(c|m|dl|rt|pthread|gcc_s|stdc\+\+)\.so\.')
+  done
+}
+
 # fill FOLDER WORK WITH: makes a kit of WORK/hearth, the program with its libraries, and of WORK/libggml-cuda.so, if it is there.
-# gzip, as every machine has it.
+# The modules for CPUs are much alike, and lie side by side: xz makes a quarter of them of what gzip does.
 fill() {
   mkdir -p "$1/lib/gpu-campaign"
-  tar -C "$2/hearth" -c . | gzip -9 >"$1/hearth.tar.gz"
-  rm -f "$1/libggml-cuda.so.gz"
-  [ ! -e "$2/libggml-cuda.so" ] || gzip -9 <"$2/libggml-cuda.so" >"$1/libggml-cuda.so.gz"
-  cp "$root/scripts/gpu-campaign" "$1/gpu-campaign"
+  tar -C "$2/hearth" --sort=name -c . | xz -9 >"$1/hearth.tar.xz"
+  rm -f "$1/libggml-cuda.so.xz"
+  [ ! -e "$2/libggml-cuda.so" ] || xz -9 <"$2/libggml-cuda.so" >"$1/libggml-cuda.so.xz"
+  cp "$root/scripts/gpu-campaign" "$root/docs/gpu-campaign.md" "$1"
   cp "$root"/scripts/lib/gpu-campaign/{run.sh,parts.sh,summary.py} "$1/lib/gpu-campaign/"
   printf 'hearth %s, %s, packed %s on %s\n' "${HEARTH_COMMIT:-of no commit}" "$3" "$(date -u +%FT%TZ)" "$(uname -m)" \
     >"$1/kit.txt"
@@ -183,3 +202,15 @@ fill() {
 
 # Whether a file is a backend that ggml can load.
 is_module() { nm -D --defined-only "$1" 2>/dev/null | grep -q ' ggml_backend_init$'; }
+
+# fits MODULE BASE: whether a module's functions of ggml are in the library that it will be loaded beside; says which are not.
+fits() {
+  local without
+  without=$(comm -23 <(symbols --undefined-only "$1") <(symbols --defined-only "$2"))
+  [ -n "$without" ] || return 0
+  say "the module calls what ggml does not have: $(head -n 5 <<<"$without" | paste -s -d ' ' -)"
+  return 1
+}
+
+# symbols WHICH FILE: functions of ggml that a library has, or needs.
+symbols() { nm -D --format=posix "$1" "$2" | sed 's/[ @].*//' | grep -E '^(ggml|gguf|quantize|dequantize)_' | sort -u; }

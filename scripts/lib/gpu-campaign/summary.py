@@ -43,7 +43,7 @@ def machine(report: dict) -> str:
 def placements(folder: Path) -> str | None:
     report = read(folder / "placements" / "placements.json")
     if report is None:
-        return None
+        return cut_off(folder / "placements.log")
     first = next((way for way in report["placements"] if way["cases"]), None)
     if first is None:
         return "No way could be measured.\n"
@@ -77,6 +77,16 @@ def placements(folder: Path) -> str | None:
         + f"\nTokens per second, medians with the least and the largest of {report['repeat']} runs, and their ratio to the first row."
         + f"\n{machine(report)}; `{report['command']}`{notes}\n"
     )
+
+
+def cut_off(log: Path) -> str | None:
+    """What `hearth benchmark --placements` told of the ways that it had measured before it was ended."""
+    try:
+        lines = log.read_text().splitlines()
+    except OSError:
+        return None
+    ways = [f"* {name}: {row.strip()}" for name, row in zip(lines, lines[1:]) if row.startswith("  GPU memory: ")]
+    return "\n".join(["It did not get to its end. What was measured before:\n", *ways]) + "\n" if ways else None
 
 
 def seconds_per_token(report: dict) -> float | None:
@@ -177,6 +187,8 @@ def tokens(folder: Path) -> str | None:
     except OSError:
         return None
     told = [text for text in lines if "the same" in text or "FAILED" in text or "left out" in text]
+    if not told:
+        return None
     same = sum(text.endswith(": the same") for text in told)
     others = [f"* {text}" for text in told if not text.endswith(": the same")]
     return "\n".join([f"{same} of {len(told)} answers are the same, character for character.", *others]) + "\n"
@@ -186,7 +198,7 @@ def parts(folder: Path) -> str | None:
     found = read(folder / "parts.json")
     if not found:
         return None
-    meaning = {0: "done", 77: "left out", 124: "over its limit", 137: "over its limit"}
+    meaning = {0: "done", 77: "left out", 124: "over its limit", 130: "ended from outside", 137: "over its limit"}
     rows = [[part["part"], meaning.get(part["code"], f"failed, exit code {part['code']}"), str(part["seconds"])] for part in found]
     return table(["part", "what came of it", "seconds"], rows)
 

@@ -103,7 +103,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         });
     }
     let date = super::now()?;
-    let measured = ways::measure(ways, args, all, &load);
+    // Ways take minutes each; what is known of them is told before an end in the middle loses it.
+    let measured = ways::measure(ways, args, all, &load, |ways| eprintln!("  {}", last_row(ways, &load)));
     if args.json {
         output::print_json(&Placements {
             facts: Facts::new(args, &config, date),
@@ -215,6 +216,17 @@ fn load(args: &Args, info: &ModelInfo, parallel: Option<u32>) -> Load {
 fn fitting(list: &[u32], most: u32) -> Vec<u32> {
     let fit: Vec<u32> = list.iter().copied().filter(|number| *number <= most).collect();
     if fit.is_empty() { list[..1].to_vec() } else { fit }
+}
+
+/// The last row of the table, on a line of its own, each value with the name of its column.
+fn last_row(ways: &[Measured], load: &Load) -> String {
+    let Table { header, rows } = table(ways, load);
+    let values = header.iter().zip(rows.last().into_iter().flatten()).skip(1);
+    let told: Vec<String> = values
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(column, value)| format!("{column}: {value}"))
+        .collect();
+    told.join("; ")
 }
 
 /// A row for each way.

@@ -126,7 +126,7 @@ pub(super) fn drafts(args: &Args, config: &ModelConfig, all: &Config, cases: &[C
         mixed: None,
     };
     let date = super::now()?;
-    let drafts = measure(ways.into(), args, all, &load);
+    let drafts = measure(ways.into(), args, all, &load, |_| ());
     if args.json {
         output::print_json(&Drafts {
             facts: Facts::new(args, config, date),
@@ -145,8 +145,8 @@ pub(super) struct Outcome {
 }
 
 /// Starts the model in each way, one after the other: two of them may not fit into the memory. One that fails does not stop the
-/// others.
-pub(super) fn measure(ways: Vec<Way>, args: &Args, all: &Config, load: &Load) -> Outcome {
+/// others. `tell` sees what is measured so far, after each way.
+pub(super) fn measure(ways: Vec<Way>, args: &Args, all: &Config, load: &Load, tell: impl Fn(&[Measured])) -> Outcome {
     let mut outcome = Outcome {
         ways: Vec::new(),
         failed: Ok(()),
@@ -177,6 +177,7 @@ pub(super) fn measure(ways: Vec<Way>, args: &Args, all: &Config, load: &Load) ->
             }
             failed
         }));
+        tell(&outcome.ways);
     }
     outcome
 }
