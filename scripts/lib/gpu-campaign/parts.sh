@@ -346,7 +346,7 @@ part_sanitize() {
   configured sanitize/cache.toml "$file" 'placement = "cache", cache = "30%"' none 2
   # The first round decodes, so that experts have copies when the prompts of the second arrive.
   "$sanitizer" --tool memcheck --target-processes all --error-exitcode 99 --log-file sanitize/memcheck.log \
-    "$hearth" benchmark --config sanitize/cache.toml --prompt-tokens 9,12,16 --generate 12 --concurrency 1,2 --repeat 1 --json \
+    "$hearth" benchmark --config sanitize/cache.toml --prompt-tokens 9,12,16,100,300 --generate 12 --concurrency 1,2 --repeat 1 --json \
     >sanitize/benchmark.json || {
     tail -n 30 sanitize/memcheck.log
     return 1

@@ -36,6 +36,7 @@ use parking_lot::Mutex;
 
 use self::registry::{Plugin, registered};
 use super::ExpertCache;
+use super::selection::{MAX_BLOCK_TOKENS, MAX_QUEUED_TOKENS};
 use super::settings::Device;
 
 /// Why the backend cannot be registered.
@@ -142,6 +143,7 @@ fn build(wanted: Device) -> Result<(Plugin, ffi::ggml_backend_reg_t), PluginErro
         gpu,
         takes_prefill: queued || gpus.is_empty(),
         queued,
+        divided: most_divided(),
     };
     Ok((plugin, registry))
 }
@@ -150,6 +152,17 @@ fn build(wanted: Device) -> Result<(Plugin, ffi::ggml_backend_reg_t), PluginErro
 /// measured both on a card.
 fn waits_often() -> bool {
     std::env::var_os("HEARTH_EXPERT_HANDOVER").is_some_and(|way| way == "waited")
+}
+
+/// Tokens of a block in the queue that is divided at most: fewer where `HEARTH_EXPERT_DIVIDED` says so, to find out on a card
+/// from which number the bus is quicker than the CPU.
+fn most_divided() -> usize {
+    let asked = std::env::var("HEARTH_EXPERT_DIVIDED")
+        .ok()
+        .and_then(|tokens| tokens.parse().ok());
+    asked
+        .unwrap_or(MAX_QUEUED_TOKENS)
+        .clamp(MAX_BLOCK_TOKENS, MAX_QUEUED_TOKENS)
 }
 
 extern "C" fn registry_name(_: ffi::ggml_backend_reg_t) -> *const c_char {

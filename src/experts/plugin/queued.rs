@@ -23,13 +23,14 @@ use super::ffi;
 use super::graphs::{Drawn, Graphs};
 use super::halves::{Halves, Known};
 use super::node::Node;
+use super::registry::registered;
 use super::sketch::Place;
 use super::stage::{Size, Stage, ZEROS, add_weighted, floats};
 use super::streamed::Streamed;
 use super::tail::Tail;
 use super::way::Way;
 use crate::experts::handover;
-use crate::experts::selection::{MAX_BLOCK_TOKENS, MAX_QUEUED_TOKENS};
+use crate::experts::selection::MAX_BLOCK_TOKENS;
 use crate::experts::work::Clock;
 use crate::experts::{Part, WorkCounts};
 
@@ -192,7 +193,7 @@ impl Halves {
         let tokens = block::tokens(nodes)?;
         // SAFETY: as the caller says.
         let divided = || unsafe { self.divide(queue, nodes, block?, known.clone()?) };
-        if tokens <= MAX_QUEUED_TOKENS
+        if tokens <= registered()?.divided
             && let Some(way) = divided()
         {
             return Some(Course::Divided(Box::new(way)));

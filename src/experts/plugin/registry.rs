@@ -39,6 +39,8 @@ pub(super) struct Plugin {
     /// Whether blocks on the GPU go through llama.cpp's own queue. With several GPUs what reads a block might be on another
     /// one, which would not wait for that queue.
     pub(super) queued: bool,
+    /// Tokens of a block in that queue that is divided at most.
+    pub(super) divided: usize,
 }
 
 // SAFETY: the structs behind the pointers are written before the first use and only read afterwards.
