@@ -43,6 +43,8 @@ pub struct ExpertCache {
     uploader: OnceLock<Uploader>,
     /// The current [`Step`]: its number above, its decoded tokens below.
     step: AtomicU64,
+    /// What is computed now says nothing about what will be.
+    rehearsing: AtomicBool,
     recording: AtomicBool,
     recorder: Mutex<Option<Recorder>>,
     /// Somebody asked for `routing`.
@@ -124,6 +126,7 @@ impl ExpertCache {
             uploader: OnceLock::new(),
             // Who never says what a batch is for decodes.
             step: AtomicU64::new((1 << 32) | u64::from(u32::MAX)),
+            rehearsing: AtomicBool::new(false),
             recording: AtomicBool::new(false),
             recorder: Mutex::new(None),
             watched: AtomicBool::new(false),
@@ -160,6 +163,15 @@ impl ExpertCache {
         let decoded = u32::try_from(decoded).unwrap_or(u32::MAX);
         let step = (u64::from(number.wrapping_add(1)) << 32) | u64::from(decoded);
         self.step.store(step, Ordering::Relaxed);
+    }
+
+    /// Whether passes from now on are only tried out: nothing is learnt from them, and they are in no count.
+    pub fn rehearse(&self, on: bool) {
+        self.rehearsing.store(on, Ordering::Relaxed);
+    }
+
+    pub(super) fn rehearses(&self) -> bool {
+        self.rehearsing.load(Ordering::Relaxed)
     }
 
     pub(super) fn step(&self) -> Step {

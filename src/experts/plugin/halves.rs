@@ -288,6 +288,9 @@ impl Halves {
     /// Takes note of what was selected, and of how many selections were computed with a copy.
     pub(super) fn observe(&mut self, known: &Known, experts_per_token: usize, computed: usize) {
         let Known { cache, layer, .. } = known;
+        if cache.rehearses() {
+            return;
+        }
         let step = cache.step();
         cache.record(layer.number, step, experts_per_token, &self.ids);
         let mut state = layer.state.lock();

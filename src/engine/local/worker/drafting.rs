@@ -225,6 +225,13 @@ impl<'m> Worker<'m> {
     /// Finds out what passes of so many streams take, with 1 to `widest` tokens of each, one after the other: what else the
     /// machine does is then the same for all.
     fn rehearse(&mut self, streams: usize, widest: usize) -> Result<(), ComputeError> {
+        self.teaches(false);
+        let done = self.try_widths(streams, widest);
+        self.teaches(true);
+        done
+    }
+
+    fn try_widths(&mut self, streams: usize, widest: usize) -> Result<(), ComputeError> {
         let (mut shortest, started) = (vec![Duration::MAX; widest], Instant::now());
         for trial in 0..=TRIALS {
             // The first one is not like the others; where passes take long, the second is enough.
