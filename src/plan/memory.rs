@@ -89,6 +89,13 @@ fn tensor_type(kind: KvType) -> Option<TensorType> {
 const EMBEDDED: u32 = 8192;
 const EMBEDDED_BESIDE: u32 = 2048;
 
+/// Tokens of a pass that have logits at most: the last one of each stream, and guesses behind it.
+#[must_use]
+pub fn outputs(streams: u32, guesses: u32, batch: u32) -> u32 {
+    let of_streams = guesses.saturating_add(1).saturating_mul(streams);
+    of_streams.min(batch).max(streams)
+}
+
 impl Context {
     /// The context in which a model with this one makes vectors of texts, `only` that or beside it.
     #[must_use]
@@ -108,8 +115,7 @@ impl Context {
     /// Tokens of a pass that have logits at most.
     #[must_use]
     pub fn outputs(&self) -> u32 {
-        let of_streams = self.guesses.saturating_add(1).saturating_mul(self.parallel);
-        of_streams.min(self.batch).max(self.parallel)
+        outputs(self.parallel, self.guesses, self.batch)
     }
 
     /// Tokens that all streams together may hold.
@@ -185,7 +191,8 @@ impl Context {
     /// Bytes of the buffer in which `layers` are computed, and the output with them if `output`. `copied` bytes of weights
     /// are copied there for a while: those of the largest tensor in main memory, where a GPU computes long prompts.
     ///
-    /// Five rows of the residual stream's width are always there. On top of them comes what is largest: logits, a feed-forward network, an expert block, a recurrent layer, or attention.
+    /// Five rows of the residual stream's width are always there. On top of them comes what is largest: logits, a feed-forward
+    /// network, an expert block, a recurrent layer, or attention.
     #[must_use]
     pub fn compute<'a>(
         &self,

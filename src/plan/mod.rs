@@ -25,7 +25,7 @@ mod why;
 
 pub use calibration::RAM_BANDWIDTH;
 pub use demand::{DRAFTS, head_batch};
-pub use memory::{BATCH, Context, Prediction, predict};
+pub use memory::{BATCH, Context, Prediction, outputs, predict};
 pub use outcome::{Estimate, Experts, ModelPlan, Plan, PlanError, TierUse};
 pub use request::{Choices, Embeddings, ModelRequest, Stretch};
 pub use shape::{Component, LayerShape, ModelShape};

@@ -50,9 +50,10 @@ fn with(
         },
     }
     caches::fill(&mut placing);
-    let tiers = tiers(machine, device, &placing)?;
-    let mapped = are_mapped(&placing, &tiers, &mut reasons);
+    let mapped = are_mapped(&placing, &tiers(machine, device, &placing)?, &mut reasons);
     placing.models.iter_mut().for_each(|model| model.host.mapped = mapped);
+    // What is not mapped may be left in its file.
+    let tiers = tiers(machine, device, &placing)?;
     Ok(Plan {
         device,
         unified: budget.unified,
@@ -147,8 +148,8 @@ impl Placing<'_> {
 /// Main memory that reading files instead of mapping them must leave: it cannot be had back.
 const READING_LEAVES: u64 = 4 << 30;
 
-/// Whether files are mapped. A GPU fetches experts for long prompts several times as fast from memory that is pinned, into which
-/// files can only be read.
+/// Whether files are mapped. A GPU fetches experts for long prompts faster from memory that is pinned, into which files can only
+/// be read.
 fn are_mapped(placing: &Placing<'_>, tiers: &[TierUse], reasons: &mut Vec<String>) -> bool {
     if placing.budget.unified {
         return false;

@@ -288,6 +288,13 @@ fn files_are_read_where_a_gpu_fetches_experts_and_ram_is_left() {
         let told = plan.reasons.iter().any(|reason| reason.starts_with("files are"));
         assert_eq!(told, matches!(plan.models[0].experts, Experts::Cache { .. }));
     }
+    // A head that is not used stays in its file, unless that is mapped.
+    let mut models = pair();
+    models[0].shape = shape(Arch::Qwen3next, "80b-a3b", true);
+    let plan = planned(&machine(24, 100), &models);
+    let rows: u64 = plan.models.iter().map(|model| model.bytes(Tier::Ram)).sum();
+    assert_eq!(plan.tiers.last().map(|tier| tier.used), Some(rows));
+    assert!(!plan.mmap);
     // What a map makes slow is in the estimate.
     let time = |ram: u64| planned(&machine(24, ram), &pair()).models[0].first_token;
     assert!(time(50) > 1.5 * time(100), "{} {}", time(50), time(100));

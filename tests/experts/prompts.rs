@@ -182,6 +182,7 @@ fn prompts_teach_the_cache() {
 /// Copies are those of experts that nearly every batch selects: of what a prompt needs, more has a copy than the share of all
 /// experts that do. Whole layers on a GPU, of the same size, would save just that share.
 #[test]
+#[ignore = "scripts/test-gpu-path runs it; without a GPU nothing is fetched"]
 fn copies_spare_a_prompt_more_than_their_share() {
     let waited = std::env::var_os("HEARTH_EXPERT_HANDOVER").is_some();
     if cache_device() == Device::Cpu || waited {

@@ -24,7 +24,7 @@ use crate::llama::log::Listener;
 use crate::llama::mtp::{HeadParams, HiddenStates};
 use crate::llama::outputs::with_outputs;
 use crate::memory::{KvType, KvTypes, Row};
-use crate::plan::{BATCH, Threads, head_batch};
+use crate::plan::{BATCH, Threads, head_batch, outputs};
 
 /// Everything the engine thread needs to load a model.
 #[derive(Debug, Clone)]
@@ -66,11 +66,9 @@ impl LoadSpec {
         self.draft.is_some_and(|draft| draft.source == DraftSource::Mtp)
     }
 
-    /// Tokens of a pass that have logits at most: the last one of each sequence, and guesses behind it.
+    /// Tokens of a pass that have logits at most.
     fn outputs(&self) -> u32 {
-        let guesses = self.draft.map_or(0, |draft| draft.most);
-        let of_sequences = guesses.saturating_add(1).saturating_mul(self.parallel);
-        of_sequences.min(self.batch)
+        outputs(self.parallel, self.draft.map_or(0, |draft| draft.most), self.batch)
     }
 }
 
