@@ -187,7 +187,7 @@ fn other_models_are_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = model(folder.path(), Arch::Qwen3moe, "q4_0");
     run(&path, Some(cache(&path, 0.5, PolicyKind::LfuDecay)), &[step(0, 1)]);
-    let (plain, _) = run(&path, None, &[step(0, 20), step(0, 1)]);
+    let (plain, _) = run(&path, None, &eight_sequences(2));
     let alone = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "logits::in_a_process_of_its_own", "--nocapture", "--ignored"])
         .env("HEARTH_TEST_MODEL", &path)
@@ -203,6 +203,6 @@ fn in_a_process_of_its_own() {
     let Some(path) = std::env::var_os("HEARTH_TEST_MODEL") else {
         return;
     };
-    let (plain, _) = run(Path::new(&path), None, &[step(0, 20), step(0, 1)]);
+    let (plain, _) = run(Path::new(&path), None, &eight_sequences(2));
     println!("{:?}", plain.last());
 }
