@@ -22,6 +22,8 @@ async function ask(text, model = "demo-reasoner") {
 const pixels = (page) => page.locator(".heat canvas").evaluate((canvas) => canvas.toDataURL());
 
 test("the heat map draws layers and experts, marks copies, and follows the load", async () => {
+  // What the page has not seen: "since the start" is another picture than "of late".
+  await ask("Who wrote this?");
   const stats = await (await fetch(`${bench.url}/api/v1/expert-stats?detail=heatmap&model=demo-reasoner`)).json();
   const { heatmap, geometry } = stats.models[0].cache;
   const page = await bench.open("/#/machine");
