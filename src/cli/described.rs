@@ -3,7 +3,7 @@
 use anyhow::bail;
 
 use super::output::Usage;
-use crate::config::parse_size;
+use crate::config::{MemoryConfig, parse_size};
 use crate::host::{Described, Machine};
 use crate::models;
 
@@ -28,12 +28,12 @@ impl Args {
     ///
     /// # Errors
     /// When flags contradict each other, or nobody says how much memory there is.
-    pub(super) fn machine(&self) -> anyhow::Result<Machine> {
+    pub(super) fn machine(&self, limits: &MemoryConfig) -> anyhow::Result<Machine> {
         if self.unified && self.vram == Some(0) {
             let message = "--vram 0 means no GPU, but --unified one that shares main memory: leave out one of the two";
             return Err(Usage(message.into()).into());
         }
-        let machine = models::machine().described(Described {
+        let machine = models::machine(limits).described(Described {
             vram: self.vram,
             ram: self.ram,
             unified: self.unified,

@@ -29,7 +29,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         .partition(|model| model.source == ModelSource::Upstream);
     let prepared = here.into_iter().map(models::prepare);
     let prepared = prepared.collect::<Result<Vec<_>, _>>()?;
-    let machine = models::machine();
+    let machine = models::machine(&loaded.config.memory);
     let requests = models::requests(&prepared, &machine)?;
     // What does not fit is listed as it is configured.
     let plan = plan::plan(&machine, &loaded.config.memory, &requests).ok();

@@ -72,7 +72,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         .filter(|model| model.source != ModelSource::Upstream);
     let prepared = here.map(models::prepare);
     let prepared = prepared.collect::<Result<Vec<_>, _>>()?;
-    let machine = args.machine.machine()?;
+    let machine = args.machine.machine(&config.memory)?;
     let requests = models::requests(&prepared, &machine)?;
     let plan = plan::plan(&machine, &config.memory, &requests)?;
     let why = args.why.then(|| Why::of(&plan, &config.memory, &requests));

@@ -164,6 +164,9 @@ section! {
         /// memory that stays free on each of the two; `"auto"` is 4 % of a GPU, 512 MiB at least, and 6 % of main memory, 2 GiB
         /// at least
         headroom: MemoryLimit = Value(MemoryLimit::Auto), LIMIT, variable "HEARTH_HEADROOM", flag "--headroom" "BYTES";
+        /// whether the GPU's memory is main memory, where what its driver says misleads: some GPUs of processors have a part of it
+        /// for themselves, and a virtual machine may have as much memory as its GPU
+        unified: Option<bool> = Value(None), Maybe(Truth, "as the driver says"), variable "HEARTH_UNIFIED";
         /// main memory per model, beside the plan, for saved states of sequences: conversations whose slot was given to another
         /// one, and of models with recurrent layers the places where prompts part. `"0B"` saves none
         prompt_cache: u64 = Value(1 << 30), Text { parse: value::size, show: |bytes| value::size_text(*bytes) },

@@ -32,8 +32,9 @@ pub struct Options {
 /// Looks at this machine and at the configuration.
 #[must_use]
 pub fn gather(options: &Options) -> Facts {
-    let machine = models::machine();
     let loaded = config::load(&options.overrides);
+    let limits = loaded.as_ref().map(|loaded| loaded.config.memory);
+    let machine = models::machine(&limits.unwrap_or_default());
     let mut facts = Facts {
         memory: memory(&machine, options.measure),
         gpu: gpu(&machine),

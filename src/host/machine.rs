@@ -35,6 +35,15 @@ impl Machine {
         (0..self.devices.len()).max_by_key(|device| (self.devices[*device].free, std::cmp::Reverse(*device)))
     }
 
+    /// This machine, where somebody knows whether GPUs share main memory.
+    #[must_use]
+    pub fn sharing(mut self, unified: Option<bool>) -> Self {
+        for device in &mut self.devices {
+            device.unified = unified.unwrap_or(device.unified);
+        }
+        self
+    }
+
     /// This machine with what is described in the place of what it has.
     #[must_use]
     pub fn described(mut self, other: Described) -> Self {
@@ -96,6 +105,23 @@ mod tests {
         });
         assert!(none.devices.is_empty());
         assert_eq!(bare().described(Described::default()), bare());
+    }
+
+    #[test]
+    fn who_knows_better_says_whether_memory_is_shared() {
+        let described = |unified| {
+            bare().described(Described {
+                vram: Some(16 * GIB),
+                ram: Some(16 * GIB),
+                unified,
+            })
+        };
+        for found in [false, true] {
+            assert_eq!(described(found).sharing(None).devices[0].unified, found);
+            for known in [false, true] {
+                assert_eq!(described(found).sharing(Some(known)).devices[0].unified, known);
+            }
+        }
     }
 
     #[test]

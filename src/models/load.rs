@@ -45,11 +45,11 @@ impl Started {
     }
 }
 
-/// This machine, as models are planned for. llama.cpp is initialised, so that its devices are known.
+/// This machine, as models are planned for within these limits. llama.cpp is initialised, so that its devices are known.
 #[must_use]
-pub fn machine() -> Machine {
+pub fn machine(limits: &MemoryConfig) -> Machine {
     local::initialise();
-    host::machine()
+    host::machine().sharing(limits.unified)
 }
 
 /// Where a model alone goes.
@@ -57,7 +57,7 @@ pub fn machine() -> Machine {
 /// # Errors
 /// [`ModelError::DoesNotFit`] with what would fit.
 pub fn plan_one(model: &Prepared<'_>, memory: &MemoryConfig) -> Result<Plan, ModelError> {
-    let machine = machine();
+    let machine = machine(memory);
     let requests = requests(std::slice::from_ref(model), &machine)?;
     plan::plan(&machine, memory, &requests).map_err(ModelError::DoesNotFit)
 }
@@ -76,7 +76,7 @@ pub(super) struct Begun<'c> {
 /// # Errors
 /// [`ModelError`] when no model can be used, with what is wrong with the first, or when not all fit.
 pub(super) fn begin<'c>(config: &'c Config, metrics: &Metrics) -> Result<Begun<'c>, ModelError> {
-    let machine = machine();
+    let machine = machine(&config.memory);
     let mut members = Vec::with_capacity(config.models.len());
     let (mut startup, mut wanted) = (Vec::new(), Vec::new());
     let mut failures = Vec::new();
@@ -188,7 +188,7 @@ pub(super) fn start_beside<'c>(
     if let Some(trials) = trials {
         trials.pass(&prepared)?;
     }
-    let now = machine();
+    let now = machine(&config.memory);
     let request = requests(std::slice::from_ref(&prepared), &now)?;
     let loaded = Resident::sum(residents);
     let plan_without = move |leaving: Resident| {

@@ -65,7 +65,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     if args.speed.is_some_and(|speed| !speed.is_finite() || speed <= 0.0) {
         return Err(Usage("--speed must be a number above 0".into()).into());
     }
-    let machine = args.machine.machine()?;
+    let machine = args.machine.machine(&MemoryConfig::default())?;
     match (&args.gguf, &args.params) {
         (Some(path), _) => advise(&args, path, None, &machine),
         (None, Some(name)) => {

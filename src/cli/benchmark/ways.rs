@@ -13,7 +13,7 @@ use super::statistics::Spread;
 use super::{Args, long_prompt, measure_all, render};
 use crate::cli::machine::Machine;
 use crate::cli::{engines, output};
-use crate::config::{Config, DraftKind, ModelConfig};
+use crate::config::{Config, DraftKind, MemoryConfig, ModelConfig};
 use crate::engine::TokenEngine;
 use crate::memory::Tier;
 use crate::models::{self, Started};
@@ -199,7 +199,7 @@ fn measure_way(started: &Started, name: String, args: &Args, load: &Load) -> any
 
 /// Bytes in use of all GPUs with memory of their own.
 fn gpu_used() -> Option<u64> {
-    let devices = models::machine().devices;
+    let devices = models::machine(&MemoryConfig::default()).devices;
     let own = devices.iter().filter(|gpu| !gpu.unified);
     let used: Vec<u64> = own.map(|gpu| gpu.total.saturating_sub(gpu.free)).collect();
     (!used.is_empty()).then(|| used.iter().sum())

@@ -9,7 +9,7 @@ use super::results::{Measured, WARM_UP};
 use crate::cli::engines;
 use crate::cli::generate::{Asker, Item};
 use crate::cli::output;
-use crate::config::{CacheDevice, CacheSize, Config, DraftKind, ExpertPlacement, ModelConfig};
+use crate::config::{CacheDevice, CacheSize, Config, DraftKind, ExpertPlacement, MemoryConfig, ModelConfig};
 use crate::engine::SamplingOverrides;
 use crate::experts::ExpertCache;
 use crate::experts::policy::LayerCounts;
@@ -46,7 +46,7 @@ pub(super) fn with_cache(model: &ModelConfig) -> anyhow::Result<ModelConfig> {
         experts.placement = ExpertPlacement::Cache;
         experts.device = CacheDevice::Cpu;
         experts.cache = CacheSize::Percent(25);
-    } else if models::machine().devices.is_empty() {
+    } else if models::machine(&MemoryConfig::default()).devices.is_empty() {
         experts.device = CacheDevice::Cpu;
     }
     Ok(model)
