@@ -40,7 +40,7 @@ pub use keys::{
     Config, DraftConfig, ExpertsConfig, KeyConfig, MemoryConfig, ModelConfig, PresetConfig, RopeConfig, ServerConfig,
     keys,
 };
-pub use overrides::{OTHER_VARIABLES, Overrides};
+pub use overrides::Overrides;
 pub use schema::schema;
 pub use secret::ApiKey;
 pub use section::Key;

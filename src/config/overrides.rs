@@ -133,13 +133,15 @@ impl clap::FromArgMatches for Overrides {
 }
 
 /// Variables of hearth that are no part of the configuration or name it.
-pub const OTHER_VARIABLES: &[&str] = &[
+const OTHER_VARIABLES: &[&str] = &[
     "HEARTH_CONFIG",
     "HEARTH_LOG",
     "HEARTH_LOG_FORMAT",
     "HEARTH_CACHE",
     "HEARTH_MODELS",
-    "HEARTH_API_KEY",
+    // Switches of the expert cache, to compare on a GPU.
+    "HEARTH_EXPERT_HANDOVER",
+    "HEARTH_EXPERT_DIVIDED",
     // Read by the scripts and the tests.
     "HEARTH_CPU",
     "HEARTH_FEATURES",
