@@ -13,7 +13,7 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::cached::{cache_device, llama, load};
 
-/// By step and token.
+/// By step and token; none of steps that want none.
 pub type Logits = Vec<Vec<Vec<f32>>>;
 
 /// Tokens of one sequence in a batch.
@@ -28,12 +28,23 @@ pub struct Part {
 pub struct Step {
     pub parts: Vec<Part>,
     pub prompt: bool,
+    /// No logits are wanted: the last layer is then computed for no token.
+    pub silent: bool,
 }
 
 pub fn step(sequence: i32, tokens: usize) -> Step {
     Step {
         parts: vec![Part { sequence, tokens }],
         prompt: tokens > MAX_BLOCK_TOKENS,
+        silent: false,
+    }
+}
+
+/// Part of a prompt of which more follows.
+fn silent(tokens: usize) -> Step {
+    Step {
+        silent: true,
+        ..step(0, tokens)
     }
 }
 
@@ -47,12 +58,14 @@ pub fn prompts() -> &'static [usize] {
 }
 
 /// Prompts, single tokens, and as many as speculation or many streams have: beyond 8, CUDA takes other kernels, which rely on
-/// the experts of a token being different.
+/// the experts of a token being different. Then prompts in several parts.
 pub fn one_sequence() -> Vec<Step> {
     let (first, others) = prompts().split_first().expect("a prompt");
     let sizes = [*first].into_iter().chain([1; 24]).chain([2, 8, 9, 12, 16, 1, 16, 1]);
     let sizes = sizes.chain(others.iter().flat_map(|tokens| [*tokens, 1]));
-    sizes.map(|tokens| step(0, tokens)).collect()
+    let parts = prompts().iter().chain(&[1]);
+    let parts = parts.flat_map(|tokens| [silent(*tokens), step(0, 1)]);
+    sizes.map(|tokens| step(0, tokens)).chain(parts).collect()
 }
 
 /// Eight sequences that are decoded at once, each behind a prompt of its own.
@@ -61,6 +74,7 @@ pub fn eight_sequences(steps: usize) -> Vec<Step> {
     let together = Step {
         parts: (0..8).map(|sequence| Part { sequence, tokens: 1 }).collect(),
         prompt: false,
+        silent: false,
     };
     prompts.chain(std::iter::repeat_n(together, steps)).collect()
 }
@@ -88,7 +102,7 @@ pub fn compute(
             let position = &mut positions[part.sequence as usize];
             for _ in 0..part.tokens {
                 let token = LlamaToken(65 + (*position * 7 + part.sequence * 5) % 60);
-                batch.add(token, *position, &[part.sequence], true).unwrap();
+                batch.add(token, *position, &[part.sequence], !step.silent).unwrap();
                 *position += 1;
             }
         }
@@ -97,8 +111,9 @@ pub fn compute(
             cache.begin(if step.prompt { 0 } else { tokens as usize });
         }
         context.decode(&mut batch).unwrap();
+        let wanted = if step.silent { 0 } else { tokens };
         all.push(
-            (0..tokens)
+            (0..wanted)
                 .map(|token| context.get_logits_ith(token).to_vec())
                 .collect(),
         );

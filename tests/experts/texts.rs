@@ -67,9 +67,10 @@ fn random(folder: &Path) -> Case {
     }
 }
 
+/// A device in software says that its memory is the machine's, where the plan makes no cache: it is told that it is not.
 fn server(case: &Case, slots: usize, experts: &str, draft: &str) -> Server {
     let text = format!(
-        "[server]\nport = 0\n[[model]]\nname = \"m\"\npath = {:?}\ncontext = 512\nparallel = {slots}\n\
+        "[server]\nport = 0\n[memory]\nunified = false\n[[model]]\nname = \"m\"\npath = {:?}\ncontext = 512\nparallel = {slots}\n\
          experts = {{ {experts} }}\ndraft = {{ {draft} }}\n",
         case.path
     );
@@ -118,25 +119,7 @@ fn ways() -> Vec<(usize, &'static str, &'static str)> {
     shares.into_iter().flat_map(ways).collect()
 }
 
-/// Whether a server makes a cache on the device of these tests: not where that and main memory are one, as a device in software
-/// says of itself.
-fn has_cache() -> bool {
-    let unified = || {
-        hearth::host::gpus(hearth::host::memory().total)
-            .iter()
-            .any(|gpu| gpu.unified)
-    };
-    let has = cache_device() == Device::Cpu || !unified();
-    if !has {
-        println!("not tested: the GPU's memory is the machine's, so the server makes no cache");
-    }
-    has
-}
-
 fn same(case: &Case) {
-    if !has_cache() {
-        return;
-    }
     let expected = answers(&server(case, 1, r#"placement = "cpu""#, NO_DRAFTS), case, 1);
     for (at_once, draft, share) in ways() {
         let begin = std::time::Instant::now();
@@ -171,9 +154,6 @@ fn the_same_tokens_of_random_weights() {
 /// Size, policy and pinned experts change several times within each answer.
 #[test]
 fn changes_do_not_show_in_texts() {
-    if !has_cache() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let cases = match cache_device() {
         Device::Cpu => vec![reasoner()],

@@ -128,18 +128,8 @@ impl Backend {
         Some(())
     }
 
-    /// The same for a tensor of the main graph. Backends compare the buffer's type by its address before they queue
-    /// anything, and do not know our alias: for this call alone the tensor is described as lying in a buffer of their own.
-    ///
-    /// # Safety
-    /// As [`Backend::write`].
-    pub(super) unsafe fn write_aliased(&self, tensor: Node, offset: usize, bytes: &[u8]) -> Option<()> {
-        // SAFETY: as the caller says.
-        self.aliased(tensor, |alias| unsafe { self.write(alias, offset, bytes) })?
-    }
-
-    /// Writes rows that lie one behind the other into a tensor of the main graph, where they are `stride` bytes apart and
-    /// the first one begins at `offset`: as [`Backend::write_aliased`], in one piece.
+    /// Writes rows that lie one behind the other into a tensor where they are `stride` bytes apart and the first one begins at
+    /// `offset`: as [`Backend::write`], in one piece.
     ///
     /// # Safety
     /// As [`Backend::write`].
@@ -153,25 +143,10 @@ impl Backend {
     ) -> Option<()> {
         let count = rows.len().checked_div(row)?;
         tensor.check(offset, stride.checked_mul(count.checked_sub(1)?)?.checked_add(row)?)?;
-        self.aliased(tensor, |alias| {
-            let (alias, rows) = (alias.as_ptr(), rows.as_ptr().cast());
-            // SAFETY: the range was checked; otherwise as the caller says.
-            unsafe { ffi::ggml_backend_tensor_set_2d_async(self.backend, alias, rows, offset, row, count, stride, row) }
-        })
-    }
-
-    /// Describes a tensor of the main graph as lying in a buffer of this queue's own.
-    fn aliased<R>(&self, tensor: Node, action: impl FnOnce(Node) -> R) -> Option<R> {
-        let owner = tensor.buffer()?;
-        // SAFETY: copies of two plain structs, which live until the call is over; its data already begins where a view does.
-        unsafe {
-            let mut buffer = ptr::read(owner.as_ptr());
-            buffer.buft = self.buffers();
-            let mut alias = ptr::read(tensor.as_ptr());
-            alias.buffer = &raw mut buffer;
-            alias.view_src = ptr::null_mut();
-            Some(action(Node::new(&raw const alias)?))
-        }
+        let (tensor, rows) = (tensor.as_ptr(), rows.as_ptr().cast());
+        // SAFETY: the range was checked; otherwise as the caller says.
+        unsafe { ffi::ggml_backend_tensor_set_2d_async(self.backend, tensor, rows, offset, row, count, stride, row) };
+        Some(())
     }
 
     /// Notes how far the queue is.

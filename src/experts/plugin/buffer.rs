@@ -75,6 +75,16 @@ extern "C" fn allocate(ours: ffi::ggml_backend_buffer_type_t, size: usize) -> ff
     )
 }
 
+/// Memory for what is computed on the GPU, of the GPU's own type: llama.cpp's allocator lets later nodes of the GPU take the
+/// place of ours, and backends compare the type of a buffer by its address before they queue anything.
+pub(super) extern "C" fn of_gpu(_: ffi::ggml_backend_buffer_type_t, size: usize) -> ffi::ggml_backend_buffer_t {
+    let Some(gpu) = registered().and_then(|plugin| plugin.gpu) else {
+        return ptr::null_mut();
+    };
+    // SAFETY: the GPU's device lives for ever, and its buffer type judges the size.
+    unsafe { ffi::ggml_backend_buft_alloc_buffer(ffi::ggml_backend_dev_buffer_type(gpu), size) }
+}
+
 /// The most that is allocated in one piece: llama.cpp then takes several.
 extern "C" fn largest(_: ffi::ggml_backend_buffer_type_t) -> usize {
     // SAFETY: one of ggml's own buffer types.

@@ -374,7 +374,7 @@ impl Halves {
             let offset = pair.row / experts_per_token * token + pair.row % experts_per_token * column;
             // SAFETY: the result is on the main device, in whose queue this stands behind the hot half; the rows stay until the
             // next block, which is after this one is synchronized.
-            unsafe { self.hot.backend.write_aliased(result, offset, row)? };
+            unsafe { self.hot.backend.write(result, offset, row)? };
             self.done.uploads += 1;
         }
         Some(took)

@@ -115,6 +115,10 @@ impl Instance {
         // SAFETY: as the caller says; llama.cpp offered the inputs before.
         unsafe {
             let nodes = nodes_of(graph);
+            // Of a batch that wants no logits, the last layer is computed for no token.
+            if nodes.iter().all(|node| node.is_view() || node.is_empty()) {
+                return Some(());
+            }
             let done = match &mut self.queue {
                 Some(queue) => queue.compute(&mut self.halves, nodes)?,
                 None if !self.halves.on_gpu => self.seen.compute(&mut self.halves, graph, nodes)?,

@@ -128,8 +128,9 @@ fn build(wanted: Device) -> Result<(Plugin, ffi::ggml_backend_reg_t), PluginErro
         let compute = device(device::compute());
         // SAFETY: the GPU's buffer type lives for ever; ours is a copy of its few pointers, and the device is our own.
         unsafe {
-            let alias = Box::into_raw(Box::new(ptr::read(ffi::ggml_backend_dev_buffer_type(gpu))));
-            (*compute).context = alias.cast();
+            let mut alias = ptr::read(ffi::ggml_backend_dev_buffer_type(gpu));
+            alias.iface.alloc_buffer = Some(buffer::of_gpu);
+            (*compute).context = Box::into_raw(Box::new(alias)).cast();
         }
         compute
     });

@@ -52,6 +52,11 @@ impl Node {
         unsafe { ffi::ggml_is_quantized(self.kind()) }
     }
 
+    /// Whether it has no elements.
+    pub(super) fn is_empty(self) -> bool {
+        self.elements() == 0
+    }
+
     /// Elements by dimension.
     pub(super) fn shape(self) -> [i64; 4] {
         self.get().ne
