@@ -18,6 +18,7 @@ mod profile;
 mod ps;
 mod pull;
 mod quantize;
+mod remote;
 mod serve;
 mod stop;
 mod synthetic_gguf;

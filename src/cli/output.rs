@@ -120,12 +120,13 @@ pub(super) fn write_files<'f>(
 pub(super) fn command_line(mut words: impl Iterator<Item = String>) -> String {
     words.next();
     // Reports are passed on; a key in them would be, too.
+    let is_key = |flag: &str| matches!(flag, "--api-key" | "--url-key");
     let mut secret = false;
     let words = words.map(move |word| {
-        let hide = std::mem::replace(&mut secret, word == "--api-key");
+        let hide = std::mem::replace(&mut secret, is_key(&word));
         match word.split_once('=') {
             _ if hide => "...".to_owned(),
-            Some(("--api-key", _)) => "--api-key=...".to_owned(),
+            Some((flag, _)) if is_key(flag) => format!("{flag}=..."),
             _ => word,
         }
     });
@@ -164,11 +165,13 @@ mod tests {
 
     #[test]
     fn commands_can_be_repeated() {
-        let keys = ["hearth", "serve", "--api-key", "canary", "--api-key=canary"].map(str::to_owned);
-        assert_eq!(
-            command_line(keys.into_iter()),
-            "hearth serve --api-key ... --api-key=..."
-        );
+        for flag in ["--api-key", "--url-key"] {
+            let keys = ["hearth", "serve", flag, "canary", &format!("{flag}=canary")].map(str::to_owned);
+            assert_eq!(
+                command_line(keys.into_iter()),
+                format!("hearth serve {flag} ... {flag}=...")
+            );
+        }
         let words = ["/usr/bin/hearth", "benchmark", "--model", "my model", "it's", ""];
         assert_eq!(
             command_line(words.into_iter().map(str::to_owned)),

@@ -101,7 +101,7 @@ impl Server {
         while addresses.len() < listeners {
             let line = lines.next().expect("the server says where it listens").unwrap();
             let found = line
-                .split("http://")
+                .split("://")
                 .nth(1)
                 .map(|text| text.trim().parse::<SocketAddr>().unwrap());
             addresses.extend(found);

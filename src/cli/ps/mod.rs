@@ -11,6 +11,7 @@ use reqwest::{Client, StatusCode, Url};
 use serde_json::Value;
 
 use super::output::{self, Usage};
+use super::remote;
 use crate::report::Table;
 use snapshot::{Answers, Row, rows, set_rates};
 
@@ -53,18 +54,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn show(args: Args) -> anyhow::Result<()> {
-    let variable = std::env::var("HEARTH_API_KEY").ok();
-    let key = args.api_key.or(variable).filter(|key| !key.is_empty());
-    let key = key.map(|key| {
-        let mut value = HeaderValue::from_str(&format!("Bearer {key}"))
-            .map_err(|_| Usage("the API key has characters that no key has".into()))?;
-        value.set_sensitive(true);
-        Ok::<_, Usage>(value)
-    });
     let server = Server {
-        http: Client::builder().timeout(WAIT).build()?,
+        http: remote::client(&args.url).timeout(WAIT).build()?,
         url: args.url,
-        key: key.transpose()?,
+        key: remote::key(args.api_key)?,
     };
     let mut before = (Instant::now(), server.look().await?);
     let Some(pause) = args.watch else {

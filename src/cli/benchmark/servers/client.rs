@@ -4,11 +4,13 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde_json::{Value, json};
 
 use super::events::{Events, Usage, excerpt};
 use crate::cli::benchmark::streams::{Arrivals, Stream};
+use crate::cli::remote;
 
 /// A server on the same network answers a connection within this time.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -37,6 +39,8 @@ pub(super) struct Server {
     client: Client,
     /// Without `/v1`.
     root: Url,
+    /// What the server wants to see, if it wants a key.
+    key: Option<HeaderValue>,
     model: String,
     endpoint: Endpoint,
     /// For a whole request.
@@ -65,14 +69,8 @@ pub(super) struct About {
 /// The address of a server, without `/v1` and the like.
 pub(super) fn root(text: &str) -> Result<Url, String> {
     let mut url = Url::parse(text).map_err(|error| format!("is no URL: {error}; write http://HOST:PORT"))?;
-    match url.scheme() {
-        "http" => {}
-        "https" => {
-            return Err(
-                "https is not supported: measure the server itself over http, without a proxy before it".into(),
-            );
-        }
-        other => return Err(format!("the scheme is {other}; write http://HOST:PORT")),
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("the scheme is {}; write http://HOST:PORT", url.scheme()));
     }
     url.set_query(None);
     url.set_fragment(None);
@@ -86,11 +84,12 @@ impl Server {
     /// Connects to a server and asks which models it has. Without a `model` the first one is taken.
     pub(super) async fn connect(
         root: Url,
+        key: Option<HeaderValue>,
         model: Option<String>,
         endpoint: Endpoint,
         timeout: Duration,
     ) -> anyhow::Result<(Self, About)> {
-        let client = Client::builder()
+        let client = remote::client(&root)
             .connect_timeout(CONNECT)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -100,6 +99,7 @@ impl Server {
         let mut server = Self {
             client,
             root,
+            key,
             model: model.clone().unwrap_or_default(),
             endpoint,
             timeout,
@@ -274,6 +274,9 @@ impl Server {
         let mut url = self.root.clone();
         url.set_path(&format!("{}/{path}", url.path().trim_end_matches('/')));
         let mut request = self.client.request(method, url).timeout(timeout);
+        if let Some(key) = &self.key {
+            request = request.header(AUTHORIZATION, key.clone());
+        }
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -371,7 +374,7 @@ mod tests {
             assert_eq!(root(text).unwrap().as_str(), "http://localhost:8080/");
         }
         assert_eq!(root("http://host/llm/v1").unwrap().as_str(), "http://host/llm");
-        assert!(root("https://host").unwrap_err().contains("https is not supported"));
+        assert_eq!(root("https://host/v1").unwrap().as_str(), "https://host/");
         assert!(root("ftp://host").unwrap_err().contains("scheme"));
         assert!(root("localhost:8080").unwrap_err().contains("http://HOST:PORT"));
     }

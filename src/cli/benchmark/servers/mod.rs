@@ -24,7 +24,7 @@ use super::case::Case;
 use super::prompts::seed;
 use super::streams::{Measured, run_all};
 use crate::cli::machine::Machine;
-use crate::cli::output;
+use crate::cli::{output, remote};
 use crate::config::{self, Overrides};
 
 /// Arguments for servers that run already.
@@ -41,6 +41,10 @@ pub(super) struct Args {
     /// What the report calls a server: one for each --url, in their order; host and port if not given.
     #[arg(long = "name", value_name = "NAME", requires = "urls")]
     pub(super) names: Vec<String>,
+
+    /// The key that a server wants: one for each --url, in their order, or one for all [env: HEARTH_API_KEY, for a single --url].
+    #[arg(long = "url-key", value_name = "KEY", requires = "urls")]
+    pub(super) keys: Vec<String>,
 
     /// The endpoint to measure.
     #[arg(long, value_enum, default_value_t = Endpoint::Completions, requires = "urls")]
@@ -120,7 +124,7 @@ fn random_seed() -> u32 {
 }
 
 /// One of several values, or the only one for all.
-fn of_index(values: &[String], index: usize) -> Option<String> {
+fn of_index<T: Clone>(values: &[T], index: usize) -> Option<T> {
     match values {
         [one] => Some(one.clone()),
         several => several.get(index).cloned(),
@@ -138,6 +142,16 @@ async fn connect(
     if !names.is_empty() && names.len() != urls.len() {
         bail!("there are {} --name for {} --url", names.len(), urls.len());
     }
+    let keys = match &args.keys[..] {
+        [] if urls.len() == 1 => vec![remote::key(None)?],
+        given => given
+            .iter()
+            .map(|key| remote::key(Some(key.clone())))
+            .collect::<Result<_, _>>()?,
+    };
+    if keys.len() > 1 && keys.len() != urls.len() {
+        bail!("there are {} --url-key for {} --url", keys.len(), urls.len());
+    }
     if models.len() > 1 && models.len() != urls.len() {
         bail!("there are {} --model for {} --url", models.len(), urls.len());
     }
@@ -153,7 +167,8 @@ async fn connect(
         let target = async {
             let model = of_index(models, index);
             let chosen = model.is_none();
-            let (server, about) = Server::connect(url.clone(), model, args.endpoint, args.timeout).await?;
+            let key = of_index(&keys, index).flatten();
+            let (server, about) = Server::connect(url.clone(), key, model, args.endpoint, args.timeout).await?;
             let prompts = Prompts::of(&server, &lengths).await?;
             let mut notes = Vec::new();
             if chosen && about.models.len() > 1 {
@@ -316,6 +331,6 @@ mod tests {
         let values = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(of_index(&values(&["a"]), 3).as_deref(), Some("a"));
         assert_eq!(of_index(&values(&["a", "b"]), 1).as_deref(), Some("b"));
-        assert_eq!(of_index(&[], 0), None);
+        assert_eq!(of_index::<String>(&[], 0), None);
     }
 }
