@@ -11,7 +11,7 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
-use super::cached::{cache_device, llama, load};
+use super::cached::{Experts, cache_device, llama, load};
 
 /// By step and token; none of steps that want none.
 pub type Logits = Vec<Vec<Vec<f32>>>;
@@ -125,6 +125,11 @@ pub fn compute(
         between(number);
     }
     all
+}
+
+/// Logits without a cache.
+pub fn plain(path: &Path, experts: Experts<'_>, steps: &[Step]) -> Logits {
+    compute(&load(path, experts), None, steps, |_| ())
 }
 
 /// Logits, and what the cache did.

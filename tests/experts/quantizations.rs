@@ -12,18 +12,13 @@ use hearth::synthetic::{Arch, mix_names};
 
 use super::cached::{Experts, cache, cache_device, cache_with_heat, load, model};
 use super::compare::{assert_same_tokens, distance, tolerance};
-use super::passes::{Logits, Step, compute, eight_sequences, prompts, run, step};
+use super::passes::{Logits, Step, compute, eight_sequences, plain, prompts, run, step};
 
 /// Batches of every size in one sequence, each behind a single token, and prompts.
 fn every_size() -> Vec<Step> {
     let sizes = (1..=MAX_BLOCK_TOKENS).chain(prompts().iter().copied());
     let sizes = sizes.flat_map(|tokens| [1, tokens]);
     sizes.map(|tokens| step(0, tokens)).collect()
-}
-
-/// Logits without a cache.
-fn plain(path: &Path, experts: Experts<'_>) -> Logits {
-    compute(&load(path, experts), None, &every_size(), |_| ())
 }
 
 /// Logits with one that is warm before the first token, and what it did for them.
@@ -80,7 +75,7 @@ fn every_quantization_in_batches_of_every_size() {
             println!("{mix}, {what}: {distance:e}");
             assert!(distance <= tolerance(&path), "{mix}, {what}: {distance:e}");
         };
-        apart("nothing", &plain(&path, Experts::InMainMemory), &on_cpu);
+        apart("nothing", &plain(&path, Experts::InMainMemory, &every_size()), &on_cpu);
         for share in shares().iter().filter(|share| (0.01..0.99).contains(*share)) {
             let (found, counts) = warm(&path, &cache(&path, *share, PolicyKind::LfuDecay));
             apart(&format!("{share}"), &on_cpu, &found);
@@ -90,7 +85,7 @@ fn every_quantization_in_batches_of_every_size() {
         }
         let everything = cache_with_heat(&path, 1.0, PolicyKind::LfuDecay, Some(1));
         let (found, counts) = warm(&path, &everything);
-        apart("everything", &plain(&path, Experts::WithTheRest), &found);
+        apart("everything", &plain(&path, Experts::WithTheRest, &every_size()), &found);
         // Now and then a block is computed the other way, to see which is faster.
         assert!(counts.computed * 10 > counts.selections * 9, "{mix}: {counts:?}");
         std::fs::remove_file(path).unwrap();
