@@ -1,5 +1,6 @@
 //! What the handlers share: the models and the metrics.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::body::Body;
@@ -118,10 +119,20 @@ impl State {
         self.models.seen(self.only.as_deref())
     }
 
+    /// The name of the model that a caller means: who gives none means the first one that it may use.
+    fn meant<'n>(&self, caller: &Caller, name: Option<&'n str>) -> Option<Cow<'n, str>> {
+        if let Some(name) = name.filter(|name| !name.is_empty()) {
+            return Some(name.into());
+        }
+        let first = self.models_for(caller).into_iter().next()?;
+        Some(first.model.name().to_owned().into())
+    }
+
     /// What a request means, without loading it, if it may.
     pub(super) fn resolve(&self, body: &Body) -> Result<Target, ApiError> {
-        let (name, caller) = (body.model()?, body.caller());
-        let target = self.seen().and_then(|seen| seen.resolve(name));
+        let caller = body.caller();
+        let name = self.meant(caller, body.model()?);
+        let target = self.seen().and_then(|seen| seen.resolve(name.as_deref()));
         let target = target.map_err(|unknown| caller.unknown(unknown))?;
         caller.check(&target)?;
         Ok(target)
@@ -135,10 +146,11 @@ impl State {
             tracing::info!(body = body.excerpt(LOGGED), "a request asks");
         }
         let caller = body.caller().clone();
+        let name = self.meant(&caller, body.model()?);
         let permission = Arc::new(move |target: &Target| caller.sees(target));
         let target = self
             .models
-            .open(self.only.as_deref(), body.model()?, body.autoload, permission)
+            .open(self.only.as_deref(), name.as_deref(), body.autoload, permission)
             .await?;
         if let Some(preset) = &target.preset {
             presets::apply(body, &preset.config);
@@ -153,7 +165,8 @@ impl State {
 
     /// The same, for somebody who may not use all.
     pub(super) fn named_for(&self, caller: &Caller, name: &str) -> Result<Target, ApiError> {
-        let target = self.seen().and_then(|seen| seen.named(Some(name)));
+        let name = self.meant(caller, Some(name));
+        let target = self.seen().and_then(|seen| seen.named(name.as_deref()));
         let target = target.map_err(|unknown| caller.unknown(unknown))?;
         caller.check(&target)?;
         Ok(target)

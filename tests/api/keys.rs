@@ -246,6 +246,15 @@ fn a_key_is_for_its_models() {
     assert_eq!(with(&api, "game", "/v1/models/second", None).0, 403);
     assert_eq!(with(&api, "game", "/props?model=second", None).0, 403);
     assert_eq!(with(&api, "game", "/slots?model=second", None).0, 403);
+    // Without a name the first of its models is meant.
+    for (key, first) in [("role", "second"), ("game", "first"), ("all", "first")] {
+        assert_eq!(with(&api, key, "/props", None).1["model_alias"], first);
+        assert_eq!(with(&api, key, "/slots", None).0, 200);
+        let mut body = chat("say");
+        body.as_object_mut().unwrap().remove("model");
+        let (status, answer) = with(&api, key, CHAT, Some(&body));
+        assert_eq!((status, &answer["model"]), (200, &first.into()), "{key}: {answer}");
+    }
     // Of memory and experts only what belongs to its models is told.
     for path in ["/api/v1/memory", "/api/v1/expert-stats"] {
         let (status, told) = with(&api, "game", path, None);
