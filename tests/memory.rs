@@ -69,7 +69,7 @@ fn random_models_take_what_is_planned() {
         (Arch::Llama, "f16"),
     ] {
         let path = model(folder.path(), arch, mix);
-        let cache = "experts = { placement = \"cache\", cache = \"50%\" }";
+        let cache = "ubatch = 512\nexperts = { placement = \"cache\", cache = \"50%\" }";
         // It makes its own drafts, as a small model would.
         let small = &format!("draft = {{ kind = \"model\", path = {path:?} }}");
         let (head, both) = (
@@ -99,7 +99,7 @@ fn random_models_take_what_is_planned() {
                 continue;
             }
             let text = format!(
-                "[server]\nport = 0\n[[model]]\nname = \"{}\"\npath = {path:?}\ncontext = 4096\nparallel = 2\n{more}\n",
+                "[server]\nport = 0\n[memory]\nunified = false\n[[model]]\nname = \"{}\"\npath = {path:?}\ncontext = 4096\nparallel = 2\n{more}\n",
                 arch.as_str()
             );
             let server = Server::configured(&text, 1, None);

@@ -124,13 +124,23 @@ pub(super) fn of_head(request: &ModelRequest, head: &LayerShape, layout: Layout)
         batch: request.context.batch.min(head_batch(copies)),
         ..request.context
     };
-    let buffers = context.compute_alone(shape, head) + if copies { context.apart(shape) } else { 0 };
+    // Experts are computed for the tokens that are guessed from, one in each stream.
+    let guessing = Context {
+        batch: context.parallel,
+        ..context
+    };
+    let buffers = context.compute_alone(shape, head) + if copies { guessing.apart(shape) } else { 0 };
     let number = shape.layers.len();
     let (tier, experts, output) = (
         layout.tier(shape, number),
         layout.experts(shape, number),
         layout.output(),
     );
+    // On a GPU the inputs have a buffer in main memory: a state of the trunk and the embedding of a token.
+    let inputs = match output {
+        Tier::Gpu => context.inputs(shape, 2),
+        Tier::Ram => 0,
+    };
     let of_experts = head.experts();
     let weights = [
         (Kind::Weights, tier, head.bytes() - of_experts),
@@ -145,7 +155,7 @@ pub(super) fn of_head(request: &ModelRequest, head: &LayerShape, layout: Layout)
     let memory = [
         (Kind::Kv, tier, context.kv(head)),
         (Kind::Compute, output, buffers),
-        (Kind::Compute, Tier::Ram, context.logits(shape)),
+        (Kind::Compute, Tier::Ram, context.logits(shape) + inputs),
     ];
     let memory = memory.into_iter().map(|(kind, tier, bytes)| Row {
         component: DRAFTS,
@@ -234,13 +244,12 @@ fn buffers(shape: &ModelShape, context: Context, layout: Layout, gpu: bool) -> [
     let output = layout.output() == Tier::Gpu;
     let device = match layout.experts {
         Experts::Cache { device: Tier::Gpu, .. } => context.compute_with_copies(shape),
-        _ => context.compute(shape, &shape.layers, output, copied),
+        _ => context.compute_on_gpu(shape, output, copied),
     };
     let host = if output {
         // Embeddings that may be given, those that are looked up, and what becomes of them on the way: four rows per token,
         // whatever the architecture (llama.cpp's own report, Vulkan).
-        let embedded = 4 * shape.width * u64::from(context.batch) * 4;
-        context.masks(shape) + embedded
+        context.inputs(shape, 4)
     } else {
         context.compute(shape, on(Tier::Ram).map(|(_, layer)| layer), true, 0)
     };

@@ -188,6 +188,12 @@ impl Context {
         masks * self.stream() * self.batch() * MASK
     }
 
+    /// Bytes of what a GPU is given from main memory: the masks, and so many rows of the residual stream's width per token.
+    #[must_use]
+    pub fn inputs(&self, shape: &ModelShape, rows: u64) -> u64 {
+        self.masks(shape) + rows * shape.width * u64::from(self.batch) * F32
+    }
+
     /// Bytes of the buffer in which `layers` are computed, and the output with them if `output`. `copied` bytes of weights
     /// are copied there for a while: those of the largest tensor in main memory, where a GPU computes long prompts.
     ///
@@ -202,6 +208,14 @@ impl Context {
         copied: u64,
     ) -> u64 {
         self.largest(shape, layers, output, copied, |layer| layer.row(shape))
+    }
+
+    /// The same of all layers on a GPU, where embeddings come from main memory: beside a dense network two rows are there.
+    #[must_use]
+    pub fn compute_on_gpu(&self, shape: &ModelShape, output: bool, copied: u64) -> u64 {
+        let dense = shape.experts_per_token == 0;
+        let elsewhere = if dense { self.rows(3 * shape.width) } else { 0 };
+        self.compute(shape, &shape.layers, output, copied) - elsewhere
     }
 
     /// The same where the blocks of routed experts are computed in a buffer of their own, and with it all three: that one, and
@@ -253,7 +267,8 @@ impl Context {
     #[must_use]
     pub fn compute_alone(&self, shape: &ModelShape, layer: &LayerShape) -> u64 {
         let attention = self.masks(shape) + self.rows(layer.attention_row());
-        let network = self.rows(layer.network_row(shape));
+        // For the tokens that have logits.
+        let network = layer.network_row(shape) * u64::from(self.parallel) * F32;
         self.rows(3 * shape.width) + self.logits(shape).max(attention).max(network)
     }
 
@@ -273,7 +288,9 @@ impl Context {
             .max()
             .unwrap_or(0);
         let rows = u64::from(shape.experts_per_token) * self.batch();
-        rows * (3 * hidden + shape.width) * F32
+        // As in a layer: the results fit where gate and up were, or need memory of their own.
+        let results = if 2 * hidden >= shape.width { 0 } else { shape.width };
+        rows * (3 * hidden + results) * F32
     }
 
     /// Bytes that live at the same time in a recurrent layer: the inputs of the convolution, four times all value heads
