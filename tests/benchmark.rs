@@ -317,57 +317,6 @@ fn servers_are_compared_side_by_side() {
     .unwrap();
 }
 
-/// As a server is reached that others reach, too.
-#[test]
-fn a_server_with_tls_and_a_key_is_measured() {
-    let folder = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let path = |name: &str| folder.path().join(name);
-    std::fs::write(path("certificate.pem"), made.cert.pem()).unwrap();
-    std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    let config = format!(
-        "[server]\nport = 0\napi_keys = [\"canary\"]\ntls_certificate = {:?}\ntls_key = {:?}\n\
-         [[model]]\nname = \"m\"\npath = \"demo:narrator\"\n",
-        path("certificate.pem"),
-        path("key.pem")
-    );
-    let server = Server::begin(&config, 1, None);
-    let url = format!("https://{}", server.address);
-    let measure = |more: &[&str], certificate: &str, variable: &str| {
-        hearth(&[
-            "benchmark",
-            "--prompt-tokens",
-            "40",
-            "--generate",
-            "6",
-            "--repeat",
-            "1",
-            "--json",
-        ])
-        .args(["--url", &url])
-        .args(more)
-        .env("SSL_CERT_FILE", path(certificate))
-        .env("SSL_CERT_DIR", "/nowhere")
-        .env("HEARTH_API_KEY", variable)
-        .assert()
-    };
-    for (more, variable) in [(&["--url-key", "canary"][..], "another"), (&[], "canary")] {
-        let printed = stdout(&measure(more, "certificate.pem", variable).success());
-        let report: Value = serde_json::from_str(&printed).unwrap();
-        assert!(
-            number(&report["cases"][0]["servers"][0]["decode_per_second"]["min"]) > 0.0,
-            "{printed}"
-        );
-        assert!(!printed.contains("canary"), "{printed}");
-    }
-    let refused = measure(&["--url-key", "another"], "certificate.pem", "").code(1);
-    assert!(stderr(&refused).contains("401"), "{}", stderr(&refused));
-    let unknown = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    std::fs::write(path("unknown.pem"), unknown.cert.pem()).unwrap();
-    let refused = measure(&[], "unknown.pem", "canary").code(1);
-    assert!(stderr(&refused).contains("certificate"), "{}", stderr(&refused));
-}
-
 #[test]
 fn a_server_is_measured_through_its_chat_template() {
     let server = Server::start("");
