@@ -230,7 +230,7 @@ section! {
             hint: Some("\"slots\" is fast with many streams, \"pool\" takes less memory"),
         }), flag "--kv" "KIND";
         /// tokens of prompts that are computed in one pass at most. Larger passes fetch the weights that lie in main memory less often,
-        /// and take more memory for buffers. `"auto"` is 512, up to 2048 where that is worth it
+        /// and take more memory for buffers. `"auto"` is 512, up to 4096 where that is worth it
         ubatch: Option<u32> = Value(None), Auto(whole(64..=8192)), variable "HEARTH_UBATCH";
         /// how much the speed of this model counts beside that of the others, where memory is shared out
         importance: u32 = Value(1), whole(1..=100);

@@ -29,7 +29,7 @@ const FIRST_TOKEN: f64 = 0.1;
 const GIB: f64 = 0.0015;
 
 /// A pass is not made larger than this, nor smaller than llama.cpp's default.
-const LARGEST_BATCH: u32 = 2048;
+const LARGEST_BATCH: u32 = 4096;
 /// Contexts are not made shorter than this.
 const SHORTEST: u32 = 4096;
 /// Without a GPU nothing is won by short contexts; longer ones than this would take memory that nobody asked for.

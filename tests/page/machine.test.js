@@ -19,13 +19,24 @@ async function ask(text, model = "demo-reasoner") {
   assert.equal(answer.status, 200);
 }
 
+/** What the reasoner's cache holds, when the uploads that the last answer asked for are over. */
+async function settled() {
+  let before;
+  for (;;) {
+    const { models } = await (await fetch(`${bench.url}/api/v1/expert-stats?detail=heatmap&model=demo-reasoner`)).json();
+    const { cache } = models[0];
+    if (before === cache.since_start.uploads) return cache;
+    before = cache.since_start.uploads;
+    await new Promise((done) => setTimeout(done, 500));
+  }
+}
+
 const pixels = (page) => page.locator(".heat canvas").evaluate((canvas) => canvas.toDataURL());
 
 test("the heat map draws layers and experts, marks copies, and follows the load", async () => {
   // What the page has not seen: "since the start" is another picture than "of late".
   await ask("Who wrote this?");
-  const stats = await (await fetch(`${bench.url}/api/v1/expert-stats?detail=heatmap&model=demo-reasoner`)).json();
-  const { heatmap, geometry } = stats.models[0].cache;
+  const { heatmap, geometry } = await settled();
   const page = await bench.open("/#/machine");
   const canvas = page.locator(".heat canvas");
   await canvas.waitFor();
