@@ -124,8 +124,10 @@ impl State {
         if let Some(name) = name.filter(|name| !name.is_empty()) {
             return Some(name.into());
         }
-        let first = self.models_for(caller).into_iter().next()?;
-        Some(first.model.name().to_owned().into())
+        let registry = self.registry();
+        let mut models = registry.models().iter().map(Target::from);
+        let first = models.find(|target| caller.sees(target))?;
+        Some(first.name().to_owned().into())
     }
 
     /// What a request means, without loading it, if it may.

@@ -24,7 +24,7 @@ pub(super) struct Args {
 }
 
 impl Args {
-    /// This machine with what is described in the place of what it has.
+    /// This machine as it is for models within these limits, with what is described in the place of what it has.
     ///
     /// # Errors
     /// When flags contradict each other, or nobody says how much memory there is.

@@ -1,13 +1,17 @@
 //! Running servers that commands ask.
 
-use reqwest::header::HeaderValue;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, ClientBuilder, Url};
 
 use super::output::Usage;
 
-/// A client of one server. One without TLS needs no certificates, and a small image may have none.
-pub(super) fn client(url: &Url) -> ClientBuilder {
-    let builder = Client::builder();
+/// What to do about a certificate that this system does not trust.
+pub(super) const UNTRUSTED: &str = "the variable SSL_CERT_FILE names a file with the certificates to trust";
+
+/// A client of one server, which shows it this key. A server without TLS needs no certificates, and a small image may have none.
+pub(super) fn client(url: &Url, key: Option<HeaderValue>) -> ClientBuilder {
+    let headers: HeaderMap = key.into_iter().map(|key| (AUTHORIZATION, key)).collect();
+    let builder = Client::builder().default_headers(headers);
     match url.scheme() {
         "http" => builder.tls_certs_only([]),
         _ => builder,

@@ -164,6 +164,12 @@ impl Models {
         self.0.config.lock().server.watchdog
     }
 
+    /// Whether GPUs share main memory, where the configuration says it.
+    #[must_use]
+    pub fn unified(&self) -> Option<bool> {
+        self.0.config.lock().memory.unified
+    }
+
     /// Lets requests see what the members are now.
     pub(super) fn publish(&self) {
         let config = self.0.config.lock().clone();

@@ -277,20 +277,11 @@ impl Context {
         elements * self.batch() * F32
     }
 
-    /// Bytes of the buffer in which the blocks of routed experts are computed apart from all else: gate, up and their product
-    /// for each expert of each token, and the results.
+    /// Bytes of the buffer in which the blocks of routed experts are computed apart from all else.
     #[must_use]
     pub fn blocks(&self, shape: &ModelShape) -> u64 {
-        let hidden = shape
-            .layers
-            .iter()
-            .map(|layer| layer.expert_feed_forward)
-            .max()
-            .unwrap_or(0);
-        let rows = u64::from(shape.experts_per_token) * self.batch();
-        // As in a layer: the results fit where gate and up were, or need memory of their own.
-        let results = if 2 * hidden >= shape.width { 0 } else { shape.width };
-        rows * (3 * hidden + results) * F32
+        let rows = shape.layers.iter().map(|layer| layer.experts_row(shape));
+        self.rows(rows.max().unwrap_or(0))
     }
 
     /// Bytes that live at the same time in a recurrent layer: the inputs of the convolution, four times all value heads
@@ -316,15 +307,19 @@ impl LayerShape {
     }
 
     fn network_row(&self, shape: &ModelShape) -> u64 {
+        self.experts_row(shape).max(3 * self.feed_forward)
+    }
+
+    /// Gate, up and their product for each expert of a token, and the results.
+    fn experts_row(&self, shape: &ModelShape) -> u64 {
         let used = u64::from(shape.experts_per_token);
         let hidden = self.expert_feed_forward * used;
-        // The outputs of the experts fit where gate and up were, or need memory of their own.
-        let outputs = shape.width * used;
-        let block = match hidden {
+        // The results fit where gate and up were, or need memory of their own.
+        let results = shape.width * used;
+        match hidden {
             0 => 0,
-            _ if 2 * hidden >= outputs => 3 * hidden,
-            _ => 3 * hidden + outputs,
-        };
-        block.max(3 * self.feed_forward)
+            _ if 2 * hidden >= results => 3 * hidden,
+            _ => 3 * hidden + results,
+        }
     }
 }

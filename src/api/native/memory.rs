@@ -86,7 +86,8 @@ struct Device {
 )]
 pub(super) async fn memory(state: Data<State>, caller: Caller) -> Result<HttpResponse, ApiError> {
     // The system is asked away from the async workers.
-    let (resident, machine) = block(|| (host::resident_bytes(), host::machine()))
+    let unified = state.models().unified();
+    let (resident, machine) = block(move || (host::resident_bytes(), host::machine().sharing(unified)))
         .await
         .map_err(|error| ApiError::internal(error.to_string()))?;
     let targets = state.models_for(&caller);

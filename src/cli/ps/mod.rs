@@ -6,7 +6,6 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Client, StatusCode, Url};
 use serde_json::Value;
 
@@ -45,7 +44,8 @@ pub(super) struct Args {
 struct Server {
     http: Client,
     url: Url,
-    key: Option<HeaderValue>,
+    /// It is shown a key.
+    has_key: bool,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
@@ -54,10 +54,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn show(args: Args) -> anyhow::Result<()> {
+    let key = remote::key(args.api_key)?;
     let server = Server {
-        http: remote::client(&args.url).timeout(WAIT).build()?,
+        has_key: key.is_some(),
+        http: remote::client(&args.url, key).timeout(WAIT).build()?,
         url: args.url,
-        key: remote::key(args.api_key)?,
     };
     let mut before = (Instant::now(), server.look().await?);
     let Some(pause) = args.watch else {
@@ -126,11 +127,7 @@ impl Server {
             .map_err(|()| Usage(format!("{} is no address of a server", self.url)))?
             .pop_if_empty()
             .extend(path.split('/'));
-        let request = self.http.get(url);
-        Ok(match &self.key {
-            Some(key) => request.header(AUTHORIZATION, key.clone()),
-            None => request,
-        })
+        Ok(self.http.get(url))
     }
 
     /// The list that every server has.
@@ -141,7 +138,7 @@ impl Server {
                 let error = anyhow::Error::from(error.without_url());
                 let cause = error.root_cause().to_string();
                 let hint = if cause.contains("certificate") {
-                    "the variable SSL_CERT_FILE names a file with the certificates to trust"
+                    remote::UNTRUSTED
                 } else {
                     "`hearth serve` starts a server; --url names another one"
                 };
@@ -151,7 +148,7 @@ impl Server {
         };
         match response.status() {
             StatusCode::OK => {}
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if self.key.is_none() => {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if !self.has_key => {
                 bail!("the server wants an API key\n  hint: --api-key, or the variable HEARTH_API_KEY")
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => bail!("the server does not accept this API key"),

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::header::HeaderValue;
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde_json::{Value, json};
 
@@ -39,8 +39,6 @@ pub(super) struct Server {
     client: Client,
     /// Without `/v1`.
     root: Url,
-    /// What the server wants to see, if it wants a key.
-    key: Option<HeaderValue>,
     model: String,
     endpoint: Endpoint,
     /// For a whole request.
@@ -81,7 +79,7 @@ pub(super) fn root(text: &str) -> Result<Url, String> {
 }
 
 impl Server {
-    /// Connects to a server and asks which models it has. Without a `model` the first one is taken.
+    /// Connects to a server, with a key if it wants one, and asks which models it has. Without a `model` the first one is taken.
     pub(super) async fn connect(
         root: Url,
         key: Option<HeaderValue>,
@@ -89,7 +87,7 @@ impl Server {
         endpoint: Endpoint,
         timeout: Duration,
     ) -> anyhow::Result<(Self, About)> {
-        let client = remote::client(&root)
+        let client = remote::client(&root, key)
             .connect_timeout(CONNECT)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -99,7 +97,6 @@ impl Server {
         let mut server = Self {
             client,
             root,
-            key,
             model: model.clone().unwrap_or_default(),
             endpoint,
             timeout,
@@ -274,9 +271,6 @@ impl Server {
         let mut url = self.root.clone();
         url.set_path(&format!("{}/{path}", url.path().trim_end_matches('/')));
         let mut request = self.client.request(method, url).timeout(timeout);
-        if let Some(key) = &self.key {
-            request = request.header(AUTHORIZATION, key.clone());
-        }
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -288,6 +282,9 @@ impl Server {
         let mut cause: &dyn Error = &error;
         while let Some(next) = cause.source() {
             cause = next;
+        }
+        if error.is_connect() && cause.to_string().contains("certificate") {
+            return anyhow!("cannot connect: {cause}; {}", remote::UNTRUSTED);
         }
         if error.is_connect() {
             return anyhow!("cannot connect: {cause}; is a server running at {}?", self.root);
