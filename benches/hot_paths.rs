@@ -42,6 +42,7 @@ static ENGINE: LazyLock<LocalEngine> = LazyLock::new(|| {
         draft_model: None,
         threads: 1.into(),
         max_pause: std::time::Duration::from_millis(500),
+        prepares: false,
         prompt_cache: 0,
         saved: None,
         placement: Placement::default(),

@@ -370,6 +370,8 @@ fn the_turns_of_a_conversation_are_measured() {
         "answered again",
         "last message edited",
         "new conversation, same system prompt",
+        "result of a tool",
+        "next question, a second later",
     ];
     assert_eq!(names[0], "first turn");
     assert_eq!(names[1..], others);

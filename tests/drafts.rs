@@ -417,6 +417,7 @@ fn engine(pass_price: Duration, source: DraftSource) -> LocalEngine {
         draft_model: None,
         threads: 1.into(),
         max_pause: Duration::from_millis(500),
+        prepares: false,
         prompt_cache: 1 << 20,
         saved: None,
         placement: Placement::default(),

@@ -46,6 +46,9 @@ section! {
         /// a prompt are computed at once, which takes longer on slow machines
         max_pause: Duration = Value(Duration::from_millis(500)),
             Text { parse: value::max_pause, show: show_duration }, variable "HEARTH_MAX_PAUSE";
+        /// while there are no requests, compute the beginning of the turn that may follow an answer with thoughts: chat templates leave
+        /// the thoughts of earlier answers out, so that the answer itself would be computed again when the user goes on
+        prepare_next_turn: bool = Value(true), Truth, variable "HEARTH_PREPARE_NEXT_TURN";
         /// names by which the server is asked, besides localhost and its addresses, such as `"box.lan"`; `"*"` for any. A server on a
         /// loopback address refuses all others
         allowed_hosts: Vec<String> = Value(Vec::new()), List(Text { parse: value::allowed_host, show: String::clone }),

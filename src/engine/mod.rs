@@ -110,6 +110,16 @@ pub trait TokenEngine: Send + Sync + 'static {
         Box::pin(async { Err(self.no_embeddings()) })
     }
 
+    /// Whether it computes beginnings of prompts that may come, while there are no requests.
+    fn prepares(&self) -> bool {
+        false
+    }
+
+    /// Computes the beginning of a prompt that may come when there are no requests; the next one that comes ends that.
+    fn prepare(&self, beginning: Vec<Token>) {
+        let _ = beginning;
+    }
+
     /// How well each document answers a query: one number each, the higher the better.
     fn rank(&self, query: String, documents: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EngineError>> {
         let _ = (query, documents);

@@ -60,6 +60,14 @@ pub struct Border {
     pub of_user: bool,
 }
 
+impl Border {
+    /// Whether these tokens begin with a message of the role.
+    #[must_use]
+    pub fn begins(&self, tokens: &[Token]) -> bool {
+        !self.tokens.is_empty() && tokens.starts_with(&self.tokens)
+    }
+}
+
 /// A grammar that an answer keeps to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Grammar {

@@ -6,81 +6,37 @@ use std::sync::Arc;
 use futures_util::future::{BoxFuture, FutureExt};
 
 use super::ChatBackend;
-use super::answer;
+use super::answer::{self, Steps};
 use super::choices::Choices;
 use super::conversation::Conversation;
 use super::error::GenerationError;
 use super::format::text_grammar;
 use super::literal::Part;
+use super::next_turn::NextTurn;
 use super::output::OutputStream;
-use super::request::{BiasTarget, ChatRequest, Options, OutputFormat, Segment, TextPrompt, TextRequest};
-use super::template::{Prepared, Templates};
+use super::prompts::Prompts;
+use super::request::{BiasTarget, ChatRequest, Options, OutputFormat, TextRequest};
+use super::template::Prepared;
 use super::thoughts::Thoughts;
 use crate::engine::{
-    Border, EngineError, EventStream, GenerateRequest, Grammar, Prompt, ReasoningBudget, Token, TokenEngine, Trigger,
+    EngineError, EventStream, GenerateRequest, Grammar, Prompt, ReasoningBudget, Token, TokenEngine, Trigger,
 };
 use crate::llama::chat::{Rendered, TriggerKind};
 
-/// A token engine and the templates of its model. Cheap to clone.
+/// A token engine and the prompts of its model. Cheap to clone.
 #[derive(Clone)]
 pub struct LocalBackend {
     engine: Arc<dyn TokenEngine>,
-    templates: Arc<Templates>,
+    prompts: Prompts,
 }
 
 impl LocalBackend {
     #[must_use]
     pub fn new(engine: Arc<dyn TokenEngine>) -> Self {
         Self {
-            templates: Arc::new(Templates::new(engine.info())),
+            prompts: Prompts::new(engine.clone()),
             engine,
         }
-    }
-
-    async fn text_prompt(&self, prompt: TextPrompt) -> Result<Prompt, GenerationError> {
-        let mut segments = prompt.0;
-        if segments.len() <= 1 {
-            return Ok(match segments.pop() {
-                Some(Segment::Text(text)) => Prompt::Text {
-                    text,
-                    add_special: true,
-                },
-                Some(Segment::Tokens(tokens)) => Prompt::Tokens(tokens),
-                None => Prompt::Tokens(Vec::new()),
-            });
-        }
-        let mut tokens = Vec::new();
-        // As llama-server does: only the first text may bring the tokens that begin every text.
-        let mut first = true;
-        for segment in segments {
-            match segment {
-                Segment::Text(text) => {
-                    tokens.extend(self.engine.tokenize(text, first, true).await?);
-                    first = false;
-                }
-                Segment::Tokens(more) => tokens.extend(more),
-            }
-        }
-        Ok(Prompt::Tokens(tokens))
-    }
-
-    /// Mostly one text; what users wrote that looks like control tokens is tokenized apart.
-    async fn chat_prompt(&self, mut parts: Vec<Part>) -> Result<Prompt, GenerationError> {
-        if let [Part::Prompt(text)] = parts.as_mut_slice() {
-            return Ok(Prompt::Text {
-                text: std::mem::take(text),
-                add_special: true,
-            });
-        }
-        let mut tokens = Vec::new();
-        for (index, part) in parts.into_iter().enumerate() {
-            let (text, control) = match part {
-                Part::Prompt(text) => (text, true),
-                Part::Literal(text) => (text, false),
-            };
-            tokens.extend(self.engine.tokenize(text, index == 0, control).await?);
-        }
-        Ok(Prompt::Tokens(tokens))
     }
 
     /// Biases by token; the tokens of a text all get its bias.
@@ -139,18 +95,18 @@ impl LocalBackend {
 
     async fn answer(&self, request: ChatRequest) -> Result<OutputStream, GenerationError> {
         let ChatRequest { conversation, options } = request;
+        let next = NextTurn::after(&self.engine, &self.prompts, &conversation, &options);
         let (format, choices) = (options.format.clone(), options.choices);
-        let info = self.engine.info();
         let budget = conversation.reasoning_budget;
         let Prepared {
             rendered,
             parts,
             parser,
             form,
-        } = self.templates.prepare(info, conversation, &format).await?;
+        } = self.prompts.render(conversation, &format).await?;
         let mut generate = self.request(options).await?;
-        generate.preserved = self.preserved(&rendered).await?;
-        generate.borders = self.borders(&rendered).await?;
+        generate.preserved = self.prompts.preserved(&rendered).await?;
+        generate.borders = self.prompts.borders(&rendered).await?;
         generate.grammar = match format {
             OutputFormat::Grammar(text) => Some(Grammar::new(own_grammar(text, &rendered))),
             _ => self.grammar(&rendered).await?,
@@ -159,32 +115,16 @@ impl LocalBackend {
             generate.reasoning_budget = self.budget(budget, &rendered).await?;
         }
         generate.stop.extend(rendered.stops.iter().cloned());
-        generate.prompt = self.chat_prompt(parts).await?;
+        generate.prompt = self.prompts.chat_prompt(parts).await?;
         let streams = self.submit(generate, choices).await?.into_iter();
         let steps = streams.map(|events| answer::parsed(events, parser.clone(), form.clone(), rendered.stops.clone()));
-        Ok(OutputStream::new(Choices::new(steps.collect(), choices as usize)))
-    }
-
-    /// The control tokens that the parser needs to see. Texts of several tokens are seen anyway.
-    async fn preserved(&self, rendered: &Rendered) -> Result<Vec<Token>, GenerationError> {
-        let mut tokens = Vec::new();
-        for text in &rendered.preserved {
-            tokens.extend(self.single_token(text).await?);
+        let mut steps: Vec<Steps> = steps.collect();
+        if let Some(next) = next
+            && let Some(only) = steps.pop()
+        {
+            steps.push(next.watch(only));
         }
-        Ok(tokens)
-    }
-
-    /// Where messages begin. White space behind a role may be one token with what follows.
-    async fn borders(&self, rendered: &Rendered) -> Result<Vec<Border>, GenerationError> {
-        let mut borders = Vec::with_capacity(rendered.borders.len());
-        for border in &rendered.borders {
-            let text = border.delimiter.trim_end().to_owned();
-            borders.push(Border {
-                tokens: self.engine.tokenize(text, false, true).await?,
-                of_user: border.role == "user",
-            });
-        }
-        Ok(borders)
+        Ok(OutputStream::new(Choices::new(steps, choices as usize)))
     }
 
     /// A bound for the thoughts; `None` for a model that does not think, or in a way that is not known.
@@ -203,14 +143,6 @@ impl LocalBackend {
         }))
     }
 
-    async fn single_token(&self, text: &str) -> Result<Option<Token>, GenerationError> {
-        let tokens = self.engine.tokenize(text.to_owned(), false, true).await?;
-        Ok(match tokens.as_slice() {
-            [token] => Some(*token),
-            _ => None,
-        })
-    }
-
     /// The grammar of calls, or of the answer's form.
     async fn grammar(&self, rendered: &Rendered) -> Result<Option<Grammar>, GenerationError> {
         if rendered.grammar.is_empty() {
@@ -222,7 +154,7 @@ impl LocalBackend {
             triggers.push(match trigger.kind() {
                 // A control token is found without looking at the text.
                 Some(TriggerKind::Word) if rendered.preserved.contains(&text) => {
-                    match self.single_token(&text).await? {
+                    match self.prompts.single_token(&text).await? {
                         Some(token) => Trigger::Token(token),
                         None => Trigger::Word(text),
                     }
@@ -290,7 +222,7 @@ impl ChatBackend for LocalBackend {
             let mut streams: Vec<EventStream> = Vec::with_capacity(request.prompts.len());
             for prompt in request.prompts {
                 let request = GenerateRequest {
-                    prompt: self.text_prompt(prompt).await?,
+                    prompt: self.prompts.text_prompt(prompt).await?,
                     ..template.clone()
                 };
                 streams.extend(self.submit(request, choices).await?);
@@ -303,8 +235,7 @@ impl ChatBackend for LocalBackend {
 
     fn render(&self, conversation: Conversation) -> BoxFuture<'_, Result<String, GenerationError>> {
         async move {
-            let info = self.engine.info();
-            let prepared = self.templates.prepare(info, conversation, &OutputFormat::Text).await?;
+            let prepared = self.prompts.render(conversation, &OutputFormat::Text).await?;
             let texts = prepared.parts.into_iter().map(|part| match part {
                 Part::Prompt(text) | Part::Literal(text) => text,
             });

@@ -311,6 +311,7 @@ fn load_spec(
             None => plan::threads(&request.shape, plan.machine.cores, plan.on_cpu()),
         },
         max_pause: settings.server.max_pause,
+        prepares: settings.server.prepare_next_turn,
         prompt_cache: plan.prompt_cache,
         pool: chosen.pool,
         yarn: config.rope.yarn,

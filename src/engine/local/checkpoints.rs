@@ -73,11 +73,8 @@ pub(super) fn reusable(tokens: &[Token], checkpoints: &[Checkpoint], prompt: &[T
 
 /// Lengths of a prompt at which it is worthwhile to save the state, ascending and behind the first `reused` tokens.
 pub(super) fn lengths(prompt: &[Token], borders: &[Border], reused: usize) -> Vec<usize> {
-    let matches = |border: &Border, at: usize| prompt[at..].starts_with(&border.tokens);
     let places = (0..prompt.len()).filter_map(|at| {
-        let border = borders
-            .iter()
-            .find(|border| !border.tokens.is_empty() && matches(border, at))?;
+        let border = borders.iter().find(|border| border.begins(&prompt[at..]))?;
         Some((at, border.of_user))
     });
     let (mut first, mut newest, mut last) = (None, None, None);

@@ -45,6 +45,8 @@ pub struct LoadSpec {
     pub threads: Threads,
     /// The longest pause that the prompts of others may cause in a running stream.
     pub max_pause: Duration,
+    /// Beginnings of next turns are computed while there are no requests.
+    pub prepares: bool,
     /// Main memory for saved states of sequences, in bytes.
     pub prompt_cache: u64,
     /// Where sequences are written when clients ask for it, and over restarts.

@@ -15,6 +15,7 @@ mod infill;
 mod load;
 mod logprobs;
 mod queue;
+mod quiet;
 mod sampler;
 mod schedule;
 mod sealed;
@@ -455,6 +456,14 @@ impl TokenEngine for LocalEngine {
             queued
         }
         .boxed()
+    }
+
+    fn prepares(&self) -> bool {
+        self.spec.prepares
+    }
+
+    fn prepare(&self, beginning: Vec<Token>) {
+        self.shared.push_turn(beginning);
     }
 
     fn pooling(&self) -> Option<Pooling> {

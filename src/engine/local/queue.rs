@@ -10,6 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{oneshot, watch};
 
 use super::gauge::SlotGauge;
+use super::quiet::{InFlight, Turns};
 use super::thinking::Thinking;
 use crate::engine::{Border, EngineError, Event, Health, Sampling, SlotCounts, SlotOutcome, SlotState, Token};
 use crate::grammar::Matcher;
@@ -73,8 +74,9 @@ pub(super) struct Shared {
     healthy: Condvar,
     waiting: AtomicU32,
     busy: AtomicU32,
-    /// Requests that were taken and have not ended: waiting or in a slot.
-    in_flight: AtomicU32,
+    in_flight: InFlight,
+    /// What is computed while there are no requests.
+    pub(super) turns: Turns,
     stop: AtomicBool,
     slots: u32,
     gauges: Vec<SlotGauge>,
@@ -107,7 +109,8 @@ impl Shared {
             healthy: Condvar::new(),
             waiting: AtomicU32::new(0),
             busy: AtomicU32::new(0),
-            in_flight: AtomicU32::new(0),
+            in_flight: InFlight::default(),
+            turns: Turns::new(slots),
             stop: AtomicBool::new(false),
             slots,
             gauges: (0..slots).map(|_| SlotGauge::default()).collect(),
@@ -125,17 +128,17 @@ impl Shared {
             return Err(Refused::Stopped);
         }
         let mut requests = self.requests.lock();
-        if self.in_flight.load(Ordering::Relaxed) >= self.slots.saturating_add(self.limit) {
+        if self.in_flight.get() >= self.slots.saturating_add(self.limit) {
             // Those who left no longer count.
             self.purge(&mut requests);
         }
-        if self.in_flight.load(Ordering::Relaxed) >= self.slots.saturating_add(self.limit) {
+        if self.in_flight.get() >= self.slots.saturating_add(self.limit) {
             return Err(Refused::Full {
                 retry_after: self.expected_wait(),
             });
         }
         requests.push_back(request);
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
+        if self.in_flight.add() == 0 {
             // Silence is counted from here.
             self.beat();
         }
@@ -199,12 +202,25 @@ impl Shared {
         request
     }
 
-    /// Sleeps until there is a request, or the engine is to stop.
-    pub(super) fn wait(&self) {
+    /// Sleeps until there is a request, or the engine is to stop; or until a next turn is to be computed, which it tells.
+    pub(super) fn wait(&self) -> bool {
         let mut requests = self.requests.lock();
         while requests.is_empty() && !self.has_jobs.load(Ordering::Acquire) && !self.stopping() {
-            self.wake.wait(&mut requests);
+            match self.turns.due() {
+                None => self.wake.wait(&mut requests),
+                Some(Duration::ZERO) => return true,
+                Some(left) => drop(self.wake.wait_for(&mut requests, left)),
+            }
         }
+        false
+    }
+
+    /// Queues the beginning of a turn that may come.
+    pub(super) fn push_turn(&self, beginning: Vec<Token>) {
+        self.turns.push(beginning);
+        // Not between the look and the sleep of `wait`.
+        drop(self.requests.lock());
+        self.wake.notify_one();
     }
 
     /// Empties the queue, for an engine that will not answer any more.
@@ -213,7 +229,7 @@ impl Shared {
         self.jobs.lock().clear();
         let requests: Vec<QueuedRequest> = self.requests.lock().drain(..).collect();
         self.waiting.store(0, Ordering::Release);
-        self.in_flight.fetch_sub(count(requests.len()), Ordering::Relaxed);
+        self.in_flight.remove(count(requests.len()));
         requests
     }
 
@@ -221,7 +237,7 @@ impl Shared {
         let before = requests.len();
         requests.retain(|request| !request.events.is_closed());
         let left = count(before - requests.len());
-        self.in_flight.fetch_sub(left, Ordering::Relaxed);
+        self.in_flight.remove(left);
         self.left.fetch_add(left, Ordering::Relaxed);
         self.waiting.store(count(requests.len()), Ordering::Release);
     }
@@ -242,7 +258,7 @@ impl Shared {
     /// A request left its slot after `held`.
     pub(super) fn slot_freed(&self, held: Duration) {
         self.busy.fetch_sub(1, Ordering::Relaxed);
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.remove(1);
         let average = f64::from_bits(self.slot_seconds.load(Ordering::Relaxed));
         let average = 0.9 * average + 0.1 * held.as_secs_f64();
         self.slot_seconds.store(average.to_bits(), Ordering::Relaxed);
@@ -288,7 +304,7 @@ impl Shared {
     }
 
     pub(super) fn idle(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) == 0
+        self.in_flight.get() == 0
     }
 
     pub(super) fn health(&self) -> Health {

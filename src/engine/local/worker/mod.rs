@@ -6,6 +6,7 @@
 
 mod drafting;
 mod files;
+mod next_turn;
 mod pool;
 mod reuse;
 
@@ -194,10 +195,10 @@ impl<'m> Worker<'m> {
             self.act();
             self.admit();
             self.publish();
-            if self.slots.iter().all(|slot| slot.active.is_none()) {
-                self.shared.wait();
-            } else {
+            if self.slots.iter().any(|slot| slot.active.is_some()) {
                 self.step();
+            } else if self.shared.wait() {
+                self.prepare();
             }
         }
         for index in 0..self.slots.len() {
@@ -238,6 +239,7 @@ impl<'m> Worker<'m> {
     }
 
     fn start(&mut self, request: QueuedRequest) {
+        self.shared.turns.forget();
         let same = self.same_prompt(&request);
         let chosen = slot::choose(&self.slots, request.prompt.len(), |slot| {
             if request.cache_prompt && same.is_none() {

@@ -1,5 +1,7 @@
 //! `--conversation`: how long the first token takes in the turns of a chat with tools.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::super::Target;
@@ -15,10 +17,15 @@ pub(super) const COLUMNS: [(&str, &str); 4] = [
 ];
 
 /// Room for tools, short messages and the template, beside the system prompt and the answers.
-pub(super) const EXTRA_TOKENS: u32 = 600;
+pub(super) const EXTRA_TOKENS: u32 = 1200;
 
-/// Characters of a message of the user.
+/// Characters of a message of the user, or of thoughts.
 const MESSAGE: usize = 120;
+/// Characters of what a tool returns.
+const RESULT: usize = 1200;
+
+/// Nobody reads an answer and asks again in less.
+const READING: Duration = Duration::from_secs(1);
 
 /// One conversation: its first turn, what usually comes after it, and another one with the same system prompt and tools.
 pub(super) async fn measure(target: &mut Target, case: Case, run: u32) -> anyhow::Result<Vec<Part>> {
@@ -26,14 +33,12 @@ pub(super) async fn measure(target: &mut Target, case: Case, run: u32) -> anyhow
         .prompts
         .prompt(&target.server, case.prompt_tokens, seed(run, 0))
         .await?;
-    let user = |number: u32| json!({"role": "user", "content": text(MESSAGE, seed(run, number))});
+    let user = |number| user(run, number);
     let (tools, system) = (tools(), json!({"role": "system", "content": system}));
 
     let mut conversation = vec![system.clone(), user(1)];
     let (first, answer) = turn(target, "first turn", &conversation, &tools, case.generate).await?;
-    // A model that called a tool or was cut off in its thoughts said nothing.
-    let answer = if answer.is_empty() { "Go on.".to_owned() } else { answer };
-    conversation.extend([json!({"role": "assistant", "content": answer}), user(2)]);
+    conversation.extend([answer, user(2)]);
     let (second, _) = turn(target, "second turn", &conversation, &tools, case.generate).await?;
     let (again, _) = turn(target, "answered again", &conversation, &tools, case.generate).await?;
     conversation.pop();
@@ -42,19 +47,50 @@ pub(super) async fn measure(target: &mut Target, case: Case, run: u32) -> anyhow
     let (other, _) = turn(
         target,
         "new conversation, same system prompt",
-        &[system, user(4)],
+        &[system.clone(), user(4)],
         &tools,
         case.generate,
     )
     .await?;
-
     let mut parts = vec![first, second, again, edited, other];
+    parts.extend(with_a_tool(target, system, &tools, case, run).await?);
     let base = parts[0].values[2];
     for part in &mut parts[1..] {
         let ratio = part.values[2].zip(base).map(|(time, base)| time / base);
         part.values[3] = ratio;
     }
     Ok(parts)
+}
+
+/// A conversation in which a tool is called after a thought. Until the answer the client gives the thought back; behind it the
+/// template leaves it out.
+async fn with_a_tool(target: &Target, system: Value, tools: &Value, case: Case, run: u32) -> anyhow::Result<[Part; 2]> {
+    let call = json!({
+        "role": "assistant",
+        "content": null,
+        "reasoning_content": text(MESSAGE, seed(run, 5)),
+        // Mistral's templates want ids of nine characters.
+        "tool_calls": [{"id": "call00001", "type": "function", "function": {
+            "name": "get_weather", "arguments": "{\"city\": \"Rome\"}",
+        }}],
+    });
+    let result = json!({"role": "tool", "tool_call_id": "call00001", "content": text(RESULT, seed(run, 6))});
+    let mut conversation = vec![system, user(run, 7), call, result];
+    let (result, answer) = turn(target, "result of a tool", &conversation, tools, case.generate).await?;
+    conversation.extend([answer, user(run, 8)]);
+    tokio::time::sleep(READING).await;
+    let next = turn(
+        target,
+        "next question, a second later",
+        &conversation,
+        tools,
+        case.generate,
+    );
+    Ok([result, next.await?.0])
+}
+
+fn user(run: u32, number: u32) -> Value {
+    json!({"role": "user", "content": text(MESSAGE, seed(run, number))})
 }
 
 /// One request, and what was answered.
@@ -64,7 +100,7 @@ async fn turn(
     messages: &[Value],
     tools: &Value,
     tokens: u32,
-) -> anyhow::Result<(Part, String)> {
+) -> anyhow::Result<(Part, Value)> {
     let reply = target.server.chat(messages, tools, tokens).await?;
     let values = vec![
         reply.usage.map(|usage| f64::from(usage.prompt_tokens)),
@@ -72,7 +108,13 @@ async fn turn(
         Some(reply.stream.first_token.as_secs_f64() * 1e3),
         None,
     ];
-    Ok((Part { name, values }, reply.content))
+    // A model that called a tool or was cut off in its thoughts said nothing.
+    let said = if reply.content.is_empty() {
+        "Go on."
+    } else {
+        &reply.content
+    };
+    Ok((Part { name, values }, json!({"role": "assistant", "content": said})))
 }
 
 /// Two tools, as an assistant has them.
