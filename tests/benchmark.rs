@@ -370,7 +370,7 @@ fn the_turns_of_a_conversation_are_measured() {
         "answered again",
         "last message edited",
         "new conversation, same system prompt",
-        "result of a tool",
+        "after six calls of a tool",
         "next question, a second later",
     ];
     assert_eq!(names[0], "first turn");

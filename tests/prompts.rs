@@ -111,6 +111,19 @@ fn turns_begin_where_prompts_part() {
     assert!(computed < 40, "{computed}");
 }
 
+/// Within a long message there are states, too: where the tools behind the system prompt are others, or a document ends otherwise.
+#[test]
+fn long_messages_are_not_computed_as_a_whole() {
+    let pair = Pair::start("parallel = 1");
+    let system = json!({"role": "system", "content": "You are a helpful assistant. Answer briefly. ".repeat(150)});
+    let (_, whole) = pair.ask(&[system.clone(), user("What is 12 + 30?")]);
+    assert!(whole > 1300, "{whole}");
+    let other =
+        json!({"role": "system", "content": format!("{} Today is Monday.", system["content"].as_str().unwrap())});
+    let (_, computed) = pair.ask(&[other, user("What is 12 + 30?")]);
+    assert!(computed < whole / 2 + 100, "{computed} of {whole}");
+}
+
 /// Whose slot was given to another conversation goes on from what was kept.
 #[test]
 fn conversations_come_back_to_a_slot() {

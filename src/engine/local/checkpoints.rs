@@ -2,7 +2,8 @@
 //!
 //! A recurrent state cannot be cut back: without this, a prompt that shares only its beginning with what a slot holds is
 //! computed anew. So the state is saved where prompts are likely to part: before the first message of the user (behind the
-//! system prompt and tools), before the newest one, and before the answer. Only what cannot be cut is saved; the attention
+//! system prompt and tools), before the newest one, before the answer, and now and then within long messages, where a pass
+//! ends: the tools may be others, or the end of a document. Only what cannot be cut is saved; the attention
 //! part stays in the slot. What a slot holds is saved as a whole before another conversation takes its place.
 //!
 //! llama-server has context checkpoints and a prompt cache for the same purposes.
@@ -18,6 +19,10 @@ const SHORTEST: usize = 32;
 
 /// Sequences that are shorter are not kept when they lose their slot.
 pub(super) const SHORTEST_KEPT: usize = 64;
+
+/// States between messages are so many tokens apart at least, and this part of the sequence.
+const BETWEEN: usize = 512;
+const BETWEEN_PART: usize = 8;
 
 /// What cannot be cut back of a sequence, as it was at a length.
 #[derive(Debug, Clone)]
@@ -71,6 +76,11 @@ pub(super) fn reusable(tokens: &[Token], checkpoints: &[Checkpoint], prompt: &[T
     lengths.filter(|length| *length <= common).max().unwrap_or(0)
 }
 
+/// Whether the last saved state of a sequence, at the length `last`, is far behind its end.
+pub(super) fn is_far(last: usize, length: usize) -> bool {
+    length >= last + BETWEEN.max(length / BETWEEN_PART)
+}
+
 /// Lengths of a prompt at which it is worthwhile to save the state, ascending and behind the first `reused` tokens.
 pub(super) fn lengths(prompt: &[Token], borders: &[Border], reused: usize) -> Vec<usize> {
     let places = (0..prompt.len()).filter_map(|at| {
@@ -110,6 +120,16 @@ mod tests {
     fn prompt(messages: &[(Token, usize)]) -> Vec<Token> {
         let message = |(role, length): &(Token, usize)| [vec![1, *role], vec![9; *length]].concat();
         messages.iter().flat_map(message).collect()
+    }
+
+    #[test]
+    fn states_between_messages_are_far_apart() {
+        assert!(!is_far(0, BETWEEN - 1));
+        assert!(is_far(0, BETWEEN));
+        // Of long sequences a larger part is computed again.
+        let long = BETWEEN * BETWEEN_PART * 2;
+        assert!(!is_far(long - BETWEEN, long));
+        assert!(is_far(long - BETWEEN * 2, long));
     }
 
     #[test]

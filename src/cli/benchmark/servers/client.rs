@@ -171,14 +171,17 @@ impl Server {
         self.read(response, submitted, arrived).await
     }
 
-    /// Sends a chat with tools, as a client of OpenAI's API does: the server may keep the prompt, and the answer ends where the
+    /// Sends a chat with tools (null for none), as a client of OpenAI's API does: the server may keep the prompt, and the answer ends where the
     /// model ends it, after `tokens` tokens at the latest.
     pub(super) async fn chat(&self, messages: &[Value], tools: &Value, tokens: u32) -> anyhow::Result<Reply> {
         let submitted = Instant::now();
-        let request = json!({
-            "model": self.model, "messages": messages, "tools": tools, "max_tokens": tokens, "temperature": 0,
+        let mut request = json!({
+            "model": self.model, "messages": messages, "max_tokens": tokens, "temperature": 0,
             "stream": true, "stream_options": {"include_usage": true},
         });
+        if !tools.is_null() {
+            request["tools"] = tools.clone();
+        }
         let response = self.send(Method::POST, CHAT, Some(&request), self.timeout).await?;
         self.read(response, submitted, || {}).await
     }

@@ -448,9 +448,12 @@ impl<'m> Worker<'m> {
             let _ = active.events.send(Event::Progress(progress));
         }
         let saves = active.saves_at.pop_if(|length| *length == slot.cached.len()).is_some();
+        let keeps = active.keeps && part.logits.is_none();
         self.observe(part, from, part.tokens, true);
         if saves {
             self.save(part.slot);
+        } else if self.saves && keeps {
+            self.save_between(part.slot);
         }
         let Some(logits) = part.logits else { return };
         let active = self.slots[part.slot].active.as_ref();

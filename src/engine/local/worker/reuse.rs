@@ -6,7 +6,7 @@ use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 
 use super::Worker;
 use crate::engine::Token;
-use crate::engine::local::checkpoints::{Checkpoint, Kept, SHORTEST_KEPT, bytes, reusable};
+use crate::engine::local::checkpoints::{Checkpoint, Kept, SHORTEST_KEPT, bytes, is_far, reusable};
 use crate::engine::local::queue::QueuedRequest;
 use crate::engine::local::slot::Slot;
 
@@ -133,6 +133,23 @@ impl Worker<'_> {
 
     /// Saves what cannot be cut back of a slot's sequence, as it is now.
     pub(super) fn save(&mut self, index: usize) {
+        self.save_as_of(index, self.clock);
+    }
+
+    /// The same behind a pass that did not end where prompts are likely to part, if the last state is far back and nothing
+    /// else has to make room for it. It is the first to make room itself, until a prompt goes on from there.
+    pub(super) fn save_between(&mut self, index: usize) {
+        let slot = &self.slots[index];
+        let size = self
+            .context
+            .state_seq_get_size_ext(slot.sequence, LlamaStateSeqFlags::PARTIAL_ONLY);
+        let last = slot.checkpoints.last().map_or(0, |checkpoint| checkpoint.length);
+        if is_far(last, slot.cached.len()) && self.saved_bytes() + size as u64 <= self.prompt_cache {
+            self.save_as_of(index, 0);
+        }
+    }
+
+    fn save_as_of(&mut self, index: usize, used: u64) {
         let slot = &self.slots[index];
         let (sequence, length) = (slot.sequence, slot.cached.len());
         if slot.checkpoints.iter().any(|checkpoint| checkpoint.length == length) {
@@ -142,7 +159,7 @@ impl Worker<'_> {
             self.slots[index].checkpoints.push(Checkpoint {
                 length,
                 state: Arc::new(state),
-                used: self.clock,
+                used,
             });
             self.tell_bytes();
         }

@@ -21,8 +21,8 @@ pub(super) const EXTRA_TOKENS: u32 = 1200;
 
 /// Characters of a message of the user, or of thoughts.
 const MESSAGE: usize = 120;
-/// Characters of what a tool returns.
-const RESULT: usize = 1200;
+/// Calls of a tool before an answer.
+const CALLS: u32 = 6;
 
 /// Nobody reads an answer and asks again in less.
 const READING: Duration = Duration::from_secs(1);
@@ -53,7 +53,7 @@ pub(super) async fn measure(target: &mut Target, case: Case, run: u32) -> anyhow
     )
     .await?;
     let mut parts = vec![first, second, again, edited, other];
-    parts.extend(with_a_tool(target, system, &tools, case, run).await?);
+    parts.extend(after_calls(target, system, case, run).await?);
     let base = parts[0].values[2];
     for part in &mut parts[1..] {
         let ratio = part.values[2].zip(base).map(|(time, base)| time / base);
@@ -62,28 +62,42 @@ pub(super) async fn measure(target: &mut Target, case: Case, run: u32) -> anyhow
     Ok(parts)
 }
 
-/// A conversation in which a tool is called after a thought. Until the answer the client gives the thought back; behind it the
-/// template leaves it out.
-async fn with_a_tool(target: &Target, system: Value, tools: &Value, case: Case, run: u32) -> anyhow::Result<[Part; 2]> {
-    let call = json!({
-        "role": "assistant",
-        "content": null,
-        "reasoning_content": text(MESSAGE, seed(run, 5)),
+/// A conversation in which a tool is called several times, each after a thought. Until the answer the client gives the thoughts
+/// back; behind it the template leaves them out. No tools are offered: there is to be an answer.
+async fn after_calls(target: &Target, system: Value, case: Case, run: u32) -> anyhow::Result<[Part; 2]> {
+    let mut conversation = vec![
+        system,
+        json!({"role": "user", "content": "What is the weather in Rome?"}),
+    ];
+    for number in 5..5 + CALLS {
         // Mistral's templates want ids of nine characters.
-        "tool_calls": [{"id": "call00001", "type": "function", "function": {
-            "name": "get_weather", "arguments": "{\"city\": \"Rome\"}",
-        }}],
-    });
-    let result = json!({"role": "tool", "tool_call_id": "call00001", "content": text(RESULT, seed(run, 6))});
-    let mut conversation = vec![system, user(run, 7), call, result];
-    let (result, answer) = turn(target, "result of a tool", &conversation, tools, case.generate).await?;
-    conversation.extend([answer, user(run, 8)]);
+        let id = format!("call{number:05}");
+        let arguments = r#"{"city": "Rome"}"#;
+        conversation.extend([
+            json!({
+                "role": "assistant",
+                "content": null,
+                "reasoning_content": text(MESSAGE, seed(run, number)),
+                "tool_calls": [{"id": id, "type": "function", "function": {"name": "get_weather", "arguments": arguments}}],
+            }),
+            json!({"role": "tool", "tool_call_id": id, "content": r#"{"temperature": 21, "sky": "sunny"}"#}),
+        ]);
+    }
+    let (result, answer) = turn(
+        target,
+        "after six calls of a tool",
+        &conversation,
+        &Value::Null,
+        case.generate,
+    )
+    .await?;
+    conversation.extend([answer, user(run, 4)]);
     tokio::time::sleep(READING).await;
     let next = turn(
         target,
         "next question, a second later",
         &conversation,
-        tools,
+        &Value::Null,
         case.generate,
     );
     Ok([result, next.await?.0])
