@@ -21,6 +21,10 @@ impl Worker<'_> {
     pub(super) fn act(&mut self) {
         for job in self.shared.slot_jobs(|slot| self.slots[slot].active.is_none()) {
             let started = Instant::now();
+            if !matches!(job.work, SlotWork::Save(_)) {
+                // What the slot gets must not be lost to the turn of what it had.
+                self.shared.turns.forget();
+            }
             let done = match &job.work {
                 SlotWork::Save(path) => self.write(job.slot, path),
                 SlotWork::Restore(path) => self.read(job.slot, path),

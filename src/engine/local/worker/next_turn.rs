@@ -24,6 +24,7 @@ impl Worker<'_> {
         let slots = self.slots.iter().enumerate();
         let best = slots.max_by_key(|(_, slot)| (common(slot), slot.last_used));
         let Some((index, slot)) = best else { return false };
+        // Requests and what is done with slots end the wait: the slot of the answer still has it.
         if common(slot) == turn.len() || turn.len() >= self.context_length as usize || !self.has_room_for(index, turn) {
             return false;
         }
