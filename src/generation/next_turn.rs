@@ -13,7 +13,7 @@ use super::conversation::{Conversation, Ending, Message, Role};
 use super::error::GenerationError;
 use super::output::{FinishReason, Piece};
 use super::prompts::Prompts;
-use super::request::Options;
+use super::request::{Options, OutputFormat};
 use crate::engine::{Token, TokenEngine};
 
 /// A conversation that is being answered.
@@ -21,7 +21,7 @@ pub(super) struct NextTurn {
     engine: Arc<dyn TokenEngine>,
     prompts: Prompts,
     conversation: Conversation,
-    options: Options,
+    format: OutputFormat,
     /// The content of the answer so far.
     content: String,
     /// There are thoughts that the next prompt may leave out.
@@ -41,7 +41,7 @@ impl NextTurn {
             engine: engine.clone(),
             prompts: prompts.clone(),
             conversation: conversation.clone(),
-            options: options.clone(),
+            format: options.format.clone(),
             content: String::new(),
             thoughts: conversation.messages.iter().any(|message| message.reasoning.is_some()),
         })
@@ -95,6 +95,6 @@ impl NextTurn {
             // Any: only what comes before it counts.
             Message::new(Role::User, "Go on."),
         ]);
-        self.prompts.before_newest(conversation, &self.options.format).await
+        self.prompts.before_newest(conversation, &self.format).await
     }
 }

@@ -107,6 +107,15 @@ impl<'m> Worker<'m> {
         }
     }
 
+    /// Tells what makes the guesses that a pass has computed tokens of a prompt, if the slot still holds them.
+    pub(super) fn observe_prompt(&mut self, part: &Part) {
+        if let Some(from) = part.prompt
+            && self.slots[part.slot].cached.len() >= from + part.tokens
+        {
+            self.observe(part, from, part.tokens, true);
+        }
+    }
+
     /// Takes note that the sure tokens and the guesses of a part are computed, and samples behind each as long as the guesses
     /// are right.
     pub(super) fn decoded(&mut self, part: &Part) {

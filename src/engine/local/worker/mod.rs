@@ -9,6 +9,7 @@ mod files;
 mod next_turn;
 mod pool;
 mod reuse;
+mod warm_up;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ use crate::engine::local::schedule::{Pacer, Waiting, choose_prompts};
 use crate::engine::local::sealed::SavedSequences;
 use crate::engine::local::slot::{self, Sequence, Slot};
 use crate::engine::{EngineError, Event, FinishReason, Token};
-use crate::experts::{Device, ExpertCache, MAX_QUEUED_TOKENS, Phase, Routing};
+use crate::experts::{ExpertCache, Phase, Routing};
 use crate::llama::log::Listener;
 use crate::telemetry::ModelMetrics;
 
@@ -87,6 +88,8 @@ struct Part {
     tokens: usize,
     /// Index of the first of them in the batch.
     first: i32,
+    /// Where they begin in the sequence, if they are of a prompt.
+    prompt: Option<usize>,
     /// Index of the first token whose logits are wanted: the last one that is sure.
     logits: Option<i32>,
 }
@@ -138,45 +141,6 @@ impl<'m> Worker<'m> {
             piece: Vec::new(),
             model,
         }
-    }
-
-    /// Computes one token, so that lazily mapped weights and kernels are there for the first request; with copies of experts
-    /// on a GPU also a prompt, so that the memory and the kernels for long ones are.
-    pub(super) fn warm_up(&mut self) -> Result<(), ComputeError> {
-        let on_gpu = |cache: &Arc<ExpertCache>| matches!(cache.device(), Device::Gpu(_));
-        let long = MAX_QUEUED_TOKENS + 1;
-        let most = self
-            .batch_tokens
-            .min(usize::try_from(self.context_length).unwrap_or(usize::MAX));
-        self.teaches(false);
-        let mut done = self.warm_up_with(1);
-        if self.experts.as_ref().is_some_and(on_gpu) && long <= most {
-            done = done.and_then(|()| self.warm_up_with(long));
-        }
-        self.teaches(true);
-        done
-    }
-
-    /// Whether the cache of experts learns from the passes that follow.
-    fn teaches(&self, does: bool) {
-        if let Some(experts) = &self.experts {
-            experts.rehearse(!does);
-        }
-    }
-
-    /// Computes so many tokens of nothing.
-    fn warm_up_with(&mut self, tokens: usize) -> Result<(), ComputeError> {
-        let token = LlamaToken(self.end_tokens.first().copied().unwrap_or(0));
-        self.batch.clear();
-        for place in 0..tokens {
-            let position = i32::try_from(place).map_err(|_| ComputeError::Batch)?;
-            let added = self.batch.add(token, position, &[0], place + 1 == tokens);
-            added.map_err(|_| ComputeError::Batch)?;
-        }
-        let result = self.decode();
-        self.context.synchronize();
-        self.context.clear_kv_cache();
-        result
     }
 
     fn decode(&mut self) -> Result<(), ComputeError> {
@@ -370,6 +334,7 @@ impl<'m> Worker<'m> {
             slot: index,
             tokens: tokens.len() + guesses.len(),
             first,
+            prompt: active.pending.is_empty().then_some(start),
             logits: wants_logits.then_some(last_sure),
         });
     }
@@ -419,6 +384,10 @@ impl<'m> Worker<'m> {
         for part in &parts {
             self.computed(part);
         }
+        // What follows prompts does so when the first tokens of the answers have left.
+        for part in &parts {
+            self.observe_prompt(part);
+        }
         self.parts = parts;
         true
     }
@@ -449,7 +418,6 @@ impl<'m> Worker<'m> {
         }
         let saves = active.saves_at.pop_if(|length| *length == slot.cached.len()).is_some();
         let keeps = active.keeps && part.logits.is_none();
-        self.observe(part, from, part.tokens, true);
         if saves {
             self.save(part.slot);
         } else if self.saves && keeps {

@@ -87,9 +87,10 @@ impl Worker<'_> {
             slot: index,
             tokens: tokens.len(),
             first: 0,
+            prompt: Some(from),
             logits: None,
         };
-        self.observe(&part, from, tokens.len(), true);
+        self.observe_prompt(&part);
         true
     }
 
