@@ -84,7 +84,7 @@ fn servers_with_tls_and_a_key_are_asked() {
             match command {
                 ["ps"] => assert_eq!(told[0]["model"], "m"),
                 _ => {
-                    let rate = &told["cases"][0]["servers"][0]["decode_per_second"]["min"];
+                    let rate = &told["cases"][0]["servers"][0]["total_per_second"]["min"];
                     assert!(rate.as_f64().unwrap() > 0.0, "{told}");
                 }
             }
