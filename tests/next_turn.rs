@@ -114,9 +114,9 @@ fn only_the_message_of_the_user_is_left() {
 /// Who asks again at once, after a moment, or in between: answers are those of a server that prepares nothing.
 #[test]
 fn whenever_the_next_turn_comes_answers_are_the_same() {
-    for draft in ["none", "mtp"] {
-        let keys = format!("draft = {{ kind = \"{draft}\" }}");
-        let (server, reference) = (serve("", &keys), serve("prepare_next_turn = false", &keys));
+    let cached = "draft = { kind = \"none\" }\nexperts = { placement = \"cache\", device = \"cpu\", cache = \"25%\" }";
+    for keys in ["draft = { kind = \"none\" }", "draft = { kind = \"mtp\" }", cached] {
+        let (server, reference) = (serve("", keys), serve("prepare_next_turn = false", keys));
         let mut numbers = fastrand::Rng::with_seed(5);
         let mut talks = [conversation("What is 8 + 9?"), conversation("What is 31 + 5?")];
         for turn in 0..16 {
@@ -125,7 +125,7 @@ fn whenever_the_next_turn_comes_answers_are_the_same() {
             assert_eq!(
                 ours.message,
                 ask(&reference, talk).message,
-                "{draft}, turn {turn}: {talk:?}"
+                "{keys}, turn {turn}: {talk:?}"
             );
             let (one, other) = (numbers.u8(1..60), numbers.u8(1..40));
             let question = format!("What is {one} + {other}?");
@@ -137,7 +137,7 @@ fn whenever_the_next_turn_comes_answers_are_the_same() {
             }
             std::thread::sleep(Duration::from_millis(numbers.u64(..500)));
         }
-        assert!(server.metric(PREPARED, REASONER) > 0.0, "{draft}");
+        assert!(server.metric(PREPARED, REASONER) > 0.0, "{keys}");
     }
 }
 
