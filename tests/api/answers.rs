@@ -129,8 +129,9 @@ fn a_burst_arrives_complete_and_in_order() {
         .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
         .collect();
     assert_eq!(text, expect);
-    // What comes while an answer is read leaves in one piece: of a burst that may be all of it, or each token by itself. Beside
-    // the text there are the chunk of the role, that of the end, and `[DONE]`.
+    // What comes while an answer is read leaves in one piece. How many there are is a matter of time: until the first parse is
+    // over text is held, which on a busy machine can be all of the burst. Mostly nearly each token leaves by itself. Beside the
+    // text there are the chunk of the role, that of the end, and `[DONE]`.
     assert!((4..=20_003).contains(&lines.len()), "{}", lines.len());
 }
 

@@ -171,8 +171,8 @@ impl Server {
         self.read(response, submitted, arrived).await
     }
 
-    /// Sends a chat with tools (null for none), as a client of OpenAI's API does: the server may keep the prompt, and the answer ends where the
-    /// model ends it, after `tokens` tokens at the latest.
+    /// Sends a chat with tools (null for none), as a client of OpenAI's API does: the server may keep the prompt, and the answer
+    /// ends where the model ends it, after `tokens` tokens at the latest.
     pub(super) async fn chat(&self, messages: &[Value], tools: &Value, tokens: u32) -> anyhow::Result<Reply> {
         let submitted = Instant::now();
         let mut request = json!({

@@ -140,15 +140,19 @@ impl Worker<'_> {
     /// else has to make room for it. It is the first to make room itself, until a prompt goes on from there.
     pub(super) fn save_between(&mut self, index: usize) {
         let slot = &self.slots[index];
+        let last = slot.checkpoints.last().map_or(0, |checkpoint| checkpoint.length);
+        if !is_far(last, slot.cached.len()) {
+            return;
+        }
         let size = self
             .context
             .state_seq_get_size_ext(slot.sequence, LlamaStateSeqFlags::PARTIAL_ONLY);
-        let last = slot.checkpoints.last().map_or(0, |checkpoint| checkpoint.length);
-        if is_far(last, slot.cached.len()) && self.saved_bytes() + size as u64 <= self.prompt_cache {
+        if self.saved_bytes() + size as u64 <= self.prompt_cache {
             self.save_as_of(index, 0);
         }
     }
 
+    /// Saves the state as if it had been used last at that value of the worker's clock.
     fn save_as_of(&mut self, index: usize, used: u64) {
         let slot = &self.slots[index];
         let (sequence, length) = (slot.sequence, slot.cached.len());
