@@ -8,3 +8,4 @@ mod choices;
 mod embeddings;
 mod grammar;
 mod logprobs;
+mod tokens;

@@ -14,6 +14,7 @@ mod grammar;
 mod infill;
 mod load;
 mod logprobs;
+mod prompt;
 mod queue;
 mod quiet;
 mod sampler;
@@ -48,7 +49,7 @@ use self::queue::{QueuedRequest, Refused, Shared, SlotJob, SlotWork};
 use self::sealed::Draft;
 use self::thinking::Thinking;
 use self::thread::{Thread, memory};
-use self::tokenize::{aside, longest_piece, split};
+use self::tokenize::{Tokenizer, aside, split};
 use super::{
     Embeddings, EngineError, EventStream, GenerateRequest, Health, InfillTokens, MAX_ROUTED_TOKENS, MemoryUse,
     ModelInfo, Pooling, Prompt, SlotAction, SlotCounts, SlotOutcome, SlotState, Token, TokenEngine,
@@ -64,8 +65,8 @@ pub struct LocalEngine {
     shared: Arc<Shared>,
     metrics: ModelMetrics,
     model: Arc<OnceLock<Arc<LlamaModel>>>,
-    /// Bytes of text that one token may stand for; counted when it is first needed.
-    longest_piece: OnceLock<Option<usize>>,
+    /// There before the model is ready.
+    tokenizer: Arc<OnceLock<Arc<Tokenizer>>>,
     grammars: Arc<Grammars>,
     /// There is one when the model is loaded and makes embeddings.
     embedder: Arc<OnceLock<Embedder>>,
@@ -84,6 +85,7 @@ impl LocalEngine {
     pub fn start(info: ModelInfo, spec: LoadSpec, queue: usize, metrics: ModelMetrics) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::new(spec.parallel, queue));
         let model = Arc::new(OnceLock::new());
+        let tokenizer = Arc::new(OnceLock::new());
         let memory = Arc::new(OnceLock::new());
         let embedder = Arc::new(OnceLock::new());
         let thread = Thread {
@@ -91,6 +93,7 @@ impl LocalEngine {
             spec: spec.clone(),
             shared: shared.clone(),
             model: model.clone(),
+            tokenizer: tokenizer.clone(),
             memory: memory.clone(),
             embedder: Arc::downgrade(&embedder),
             metrics: metrics.clone(),
@@ -104,7 +107,7 @@ impl LocalEngine {
             shared,
             metrics,
             model,
-            longest_piece: OnceLock::new(),
+            tokenizer,
             grammars: Arc::default(),
             embedder,
             memory,
@@ -180,55 +183,6 @@ impl LocalEngine {
             model: self.info.name.clone(),
             reason,
         }
-    }
-
-    async fn prompt_tokens(&self, model: Arc<LlamaModel>, prompt: Prompt) -> Result<Vec<Token>, EngineError> {
-        let mut tokens = match prompt {
-            Prompt::Text { text, add_special } => {
-                self.refuse_endless(&model, &text).await?;
-                split(model.clone(), text, add_special, true).await?
-            }
-            Prompt::Tokens(tokens) => {
-                check_tokens("prompt", &tokens, &model)?;
-                tokens
-            }
-        };
-        let vocab = model.vocab();
-        if tokens.is_empty() && vocab.bos().0 >= 0 {
-            tokens.push(vocab.bos().0);
-        }
-        if tokens.is_empty() {
-            return Err(invalid("prompt", "the prompt is empty"));
-        }
-        Ok(tokens)
-    }
-
-    /// Refuses a text that cannot fit the context whatever its tokens are: counting them would take long.
-    async fn refuse_endless(&self, model: &Arc<LlamaModel>, text: &str) -> Result<(), EngineError> {
-        /// Texts up to so many bytes per token of the context are counted.
-        const ORDINARY: usize = 16;
-        let context = usize::try_from(self.info.context).unwrap_or(usize::MAX);
-        if text.len() <= context.saturating_mul(ORDINARY) {
-            return Ok(());
-        }
-        let longest = match self.longest_piece.get() {
-            Some(longest) => *longest,
-            None => {
-                let model = model.clone();
-                let longest = aside(move || longest_piece(&model.vocab())).await?;
-                *self.longest_piece.get_or_init(|| longest)
-            }
-        };
-        let least = longest.map_or(0, |longest| text.len().div_ceil(longest.max(1)));
-        if least <= context {
-            return Ok(());
-        }
-        Err(EngineError::PromptTooLong {
-            model: self.info.name.clone(),
-            bytes: text.len(),
-            least_tokens: least,
-            context: self.info.context,
-        })
     }
 
     /// What a call for vectors needs; an error if the model makes none.
@@ -521,7 +475,14 @@ impl TokenEngine for LocalEngine {
         add_special: bool,
         parse_special: bool,
     ) -> BoxFuture<'_, Result<Vec<Token>, EngineError>> {
-        async move { split(self.model()?, text, add_special, parse_special).await }.boxed()
+        async move {
+            let model = self.model()?;
+            if parse_special {
+                return self.text_tokens(model, text, add_special).await;
+            }
+            split(model, text, add_special, false).await
+        }
+        .boxed()
     }
 
     fn token_pieces(&self, tokens: Vec<Token>) -> BoxFuture<'_, Result<Vec<Vec<u8>>, EngineError>> {

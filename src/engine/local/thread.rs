@@ -12,6 +12,7 @@ use super::embedder::{self, Embedder};
 use super::error::LoadError;
 use super::load::{self, LoadSpec};
 use super::queue::{Shared, fail};
+use super::tokenize::Tokenizer;
 use super::worker::Worker;
 use crate::engine::{Buffers, EngineError, Health, MemoryUse};
 use crate::experts::Device;
@@ -26,6 +27,7 @@ pub(super) struct Thread {
     pub(super) spec: LoadSpec,
     pub(super) shared: Arc<Shared>,
     pub(super) model: Arc<OnceLock<Arc<LlamaModel>>>,
+    pub(super) tokenizer: Arc<OnceLock<Arc<Tokenizer>>>,
     pub(super) memory: Arc<OnceLock<MemoryUse>>,
     /// Weak: when the engine is dropped no job can come any more, and the thread ends.
     pub(super) embedder: Weak<OnceLock<Embedder>>,
@@ -129,6 +131,7 @@ impl Thread {
     /// Lets requests in.
     fn ready(&self, model: &Arc<LlamaModel>, memory: MemoryUse, embedder: Option<Embedder>, started: Instant) {
         // Set once, here.
+        let _ = self.tokenizer.set(Arc::new(Tokenizer::new(&model.vocab())));
         let _ = self.model.set(model.clone());
         let _ = self.memory.set(memory);
         if let (Some(embedder), Some(place)) = (embedder, self.embedder.upgrade()) {

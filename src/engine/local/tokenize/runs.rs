@@ -1,116 +1,16 @@
-//! From text to tokens.
+//! Cuts in runs of characters of one kind that are too long for llama.cpp.
 //!
 //! llama.cpp splits text for most byte-level vocabularies with `std::regex`, which recurses once per character of a match:
 //! ten thousand spaces or letters in a row overflow the stack and end the process (`unicode_regex_split_stl` in
 //! `src/unicode.cpp`; Mistral-Nemo and gpt-oss take that way). No match is longer than a run of characters of one kind,
 //! so long runs are cut before llama.cpp sees them.
 
-use std::sync::{Arc, LazyLock};
-
-use llama_cpp_2::model::LlamaModel;
-use llama_cpp_2::token_type::LlamaTokenAttr;
-use llama_cpp_2::vocab::{LlamaVocab, VocabType};
-use tokio::sync::Semaphore;
-
-use crate::engine::{EngineError, Token};
-
-/// Texts up to this size are tokenized where they arrive; longer ones would block an async worker for too long.
-const INLINE_TEXT: usize = 16 * 1024;
 /// Characters between two changes from or to white space; four times as many are still well inside a thread's stack.
 const LONGEST_RUN: usize = 512;
 
-/// Long texts are tokenized a few at a time: they must not take all cores from the models.
-static LONG_TEXTS: LazyLock<Semaphore> =
-    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(4))));
-
-/// The most bytes of text that one token stands for; `None` where a token may stand for any number of them.
-pub(super) fn longest_piece(vocab: &LlamaVocab<'_>) -> Option<usize> {
-    // Other kinds drop or fold white space.
-    if !matches!(vocab.vocab_type(), VocabType::BPE | VocabType::SPM) {
-        return None;
-    }
-    let mut piece = Vec::new();
-    let lengths = vocab.tokens().map(|token| {
-        piece.clear();
-        vocab.token_to_piece_into(token, &mut piece, true, None);
-        piece.len()
-    });
-    lengths.max()
-}
-
-/// Tokenizes, away from the async workers when it may take long.
-pub(super) async fn split(
-    model: Arc<LlamaModel>,
-    text: String,
-    add_special: bool,
-    parse_special: bool,
-) -> Result<Vec<Token>, EngineError> {
-    let short = text.len() <= INLINE_TEXT;
-    let work = move || tokenize(&model.vocab(), &text, add_special, parse_special);
-    if short {
-        return Ok(work());
-    }
-    aside(work).await
-}
-
-/// Runs long work on text away from the async workers, when it is its turn.
-pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, EngineError> {
-    // Never closed.
-    let turn = LONG_TEXTS.acquire().await.ok();
-    // What it logs belongs to who asked.
-    let span = tracing::Span::current();
-    let done = tokio::task::spawn_blocking(move || (span.in_scope(work), turn)).await;
-    let (result, _) = done.map_err(|error| EngineError::Compute {
-        model: String::new(),
-        reason: format!("tokenizing failed: {error}"),
-    })?;
-    Ok(result)
-}
-
-pub(super) fn tokenize(vocab: &LlamaVocab<'_>, text: &str, add_special: bool, parse_special: bool) -> Vec<Token> {
-    // Other kinds of vocabularies use no regular expressions, and some begin every text with a space.
-    let cuts = match vocab.vocab_type() {
-        VocabType::BPE => cuts(text, || special_texts(vocab)),
-        _ => Vec::new(),
-    };
-    let mut tokens = Vec::new();
-    let (mut start, last) = (0, cuts.len());
-    for (index, end) in cuts.into_iter().chain([text.len()]).enumerate() {
-        let whole = last == 0;
-        if add_special && !whole && index == 0 && vocab.should_add_bos() {
-            tokens.push(vocab.bos().0);
-        }
-        let piece = vocab.tokenize(&text.as_bytes()[start..end], add_special && whole, parse_special);
-        tokens.extend(piece.into_iter().map(|token| token.0));
-        if add_special && !whole && index == last && vocab.should_add_eos() {
-            tokens.push(vocab.eos().0);
-        }
-        start = end;
-    }
-    // Chat templates often write the BOS that the tokenizer adds as well.
-    let bos = vocab.bos().0;
-    if add_special && tokens.len() > 1 && tokens[0] == bos && tokens[1] == bos {
-        tokens.remove(0);
-    }
-    tokens
-}
-
-/// Texts that are one token wherever they stand.
-fn special_texts(vocab: &LlamaVocab<'_>) -> Vec<String> {
-    vocab
-        .tokens()
-        .filter(|token| {
-            let attributes = vocab.attr(*token);
-            attributes.contains(LlamaTokenAttr::Control) || attributes.contains(LlamaTokenAttr::UserDefined)
-        })
-        .filter_map(|token| Some(vocab.text(token)?.to_str().ok()?.to_owned()))
-        .filter(|text| text.len() > 1)
-        .collect()
-}
-
 /// Where to cut so that no run is too long, preferably where a word ends: there the tokenizer cuts, too. Never inside a
 /// special text. A text that only grows at its end keeps its cuts but the last.
-fn cuts(text: &str, special: impl Fn() -> Vec<String>) -> Vec<usize> {
+pub(super) fn cuts(text: &str, special: impl Fn() -> Vec<String>) -> Vec<usize> {
     let mut cuts = Vec::new();
     let mut specials = None;
     // Of the run that is being read: characters since its start or the last cut, and the ends of words in it.
