@@ -267,7 +267,7 @@ impl Request {
         messages: &[Message],
         json_schema: &str,
     ) -> Result<Rendered, GenerationError> {
-        let rendered = template.render(&chat::Request {
+        let rendered = template.render(chat::Request {
             messages: messages.iter().map(message).collect(),
             tools: self.tools.iter().map(tool).collect(),
             tool_choice: self.choice,

@@ -24,7 +24,7 @@ fn prepare(template: &str, tools: bool, ending: &str) -> (Parser, Form) {
         messages.push(json!({"role": "assistant", "content": ending}));
     }
     let rendered = template
-        .render(&Request {
+        .render(Request {
             messages,
             tools: if tools {
                 vec![tool("weather"), tool("weather_map")]

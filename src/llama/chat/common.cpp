@@ -3,6 +3,7 @@
 // Requests and results are JSON texts. No exception leaves this file: what fails gives a message instead. The Rust side
 // (mod.rs beside this file) checks sizes and depths before it calls, since `common` recurses over what it is given.
 
+#include "chat-auto-parser.h"
 #include "chat.h"
 #include "json-schema-to-grammar.h"
 #include "json.h"
@@ -16,8 +17,6 @@
 #include <new>
 #include <stdexcept>
 #include <string>
-
-using json = common_json;
 
 namespace {
 
@@ -149,6 +148,23 @@ std::string described(const common_chat_msg & message) {
     return out.dump_safe();
 }
 
+// Whether `common` finds out by an analysis of the template, anew at each rendering, what answers look like. Templates that it
+// knows have functions of their own instead, and these may change the messages.
+bool is_analysed(const common_chat_templates * templates, const std::string & bos, const std::string & eos) {
+    const common_chat_template source(common_chat_templates_source(templates), bos, eos);
+    autoparser::generation_params params;
+    params.messages = json::array();
+    params.messages.push_back({
+        { "role", "user" },
+        { "content", "?" },
+    });
+    try {
+        return !common_chat_try_specialized_template(source, source.source(), params).has_value();
+    } catch (const std::exception &) {
+        return false;
+    }
+}
+
 } // namespace
 
 struct hearth_chat_template {
@@ -165,7 +181,7 @@ void hearth_chat_free(char * text) {
     std::free(text);
 }
 
-// Reads a template. `out` is a JSON text of what it can do, or what is wrong.
+// Reads a template. `out` is a JSON text of what it can do, and of whether it `is_analysed`, or what is wrong.
 bool hearth_chat_template_new(
     const char * source, size_t source_length,
     const char * bos, size_t bos_length,
@@ -192,6 +208,7 @@ bool hearth_chat_template_new(
         for (const auto & [name, has] : common_chat_templates_get_caps(result->templates.get())) {
             caps[name] = has;
         }
+        caps["is_analysed"]   = is_analysed(result->templates.get(), begin, end);
         std::string described = caps.dump_safe();
         *made = result.release();
         return described;
@@ -202,11 +219,14 @@ void hearth_chat_template_free(hearth_chat_template * made) {
     delete made;
 }
 
-// Renders a conversation.
+// Renders a conversation. With `prompt_only` nothing but the prompt and the generation prompt is right, and for a template that
+// `is_analysed`, in a conversation that does not go on with its final message, these are the same.
 bool hearth_chat_render(
-    const hearth_chat_template * made, const char * request, size_t request_length, char ** out, size_t * length) {
+    const hearth_chat_template * made, const char * request, size_t request_length, bool prompt_only, char ** out,
+    size_t * length) {
     return guarded(out, length, [&] {
-        const auto inputs = inputs_of(json::parse(std::string(request, request_length)));
+        auto inputs = inputs_of(json::parse(std::string(request, request_length)));
+        inputs.force_pure_content = prompt_only;
         return described(common_chat_templates_apply(made->templates.get(), inputs));
     });
 }

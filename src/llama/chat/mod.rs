@@ -6,6 +6,7 @@
 
 #![expect(unsafe_code, reason = "calls into common.cpp")]
 
+mod known;
 mod pool;
 mod source;
 
@@ -15,6 +16,7 @@ use std::ptr::{self, NonNull};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use known::{Kind, Known};
 pub use pool::{RunError, run};
 
 /// What `common` says is wrong, in its own words.
@@ -53,6 +55,7 @@ unsafe extern "C" {
         made: *const RawTemplate,
         request: *const c_char,
         request_length: usize,
+        prompt_only: bool,
         out: *mut *mut c_char,
         length: *mut usize,
     ) -> bool;
@@ -110,6 +113,16 @@ pub struct Template {
     can: Abilities,
     /// It has a place for the thoughts of earlier messages.
     thoughts: bool,
+    /// For a template that `common` would analyse anew at each rendering.
+    known: Option<Known>,
+}
+
+/// What common.cpp tells of a template.
+#[derive(Deserialize)]
+struct Compiled {
+    #[serde(flatten)]
+    can: Abilities,
+    is_analysed: bool,
 }
 
 /// What a template knows to write, as far as `common` finds out by trying.
@@ -127,7 +140,7 @@ pub struct Abilities {
 
 // SAFETY: the object is not tied to a thread.
 unsafe impl Send for Template {}
-// SAFETY: it is only read after it was made: rendering builds its state anew each time.
+// SAFETY: it is only read after it was made: rendering builds its state anew each time, and what is known has a lock.
 unsafe impl Sync for Template {}
 
 /// A conversation as `common` reads it.
@@ -261,7 +274,7 @@ impl Template {
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self, ChatError> {
         let source = source::readable(source);
         let mut made = ptr::null_mut();
-        let can = call(|out, length| {
+        let compiled = call(|out, length| {
             // SAFETY: pointers and lengths are those of the texts, and the results have places.
             unsafe {
                 hearth_chat_template_new(
@@ -290,8 +303,11 @@ impl Template {
             thoughts: ["reasoning_content", "thinking"]
                 .iter()
                 .any(|name| source.contains(name)),
+            known: None,
         };
-        template.can = read(&can)?;
+        let Compiled { can, is_analysed } = read(&compiled)?;
+        template.can = can;
+        template.known = is_analysed.then(Known::default);
         Ok(template)
     }
 
@@ -304,16 +320,33 @@ impl Template {
     ///
     /// # Errors
     /// When the template refuses it, or cannot be rendered, in `common`'s words.
-    pub fn render(&self, request: &Request<'_>) -> Result<Rendered, ChatError> {
-        let text = if self.thoughts || !has_thoughts(request) {
-            serde_json::to_string(request)
-        } else {
-            serde_json::to_string(&without_thoughts(request.clone()))
+    pub fn render(&self, mut request: Request<'_>) -> Result<Rendered, ChatError> {
+        if !self.thoughts {
+            without_thoughts(&mut request);
+        }
+        let text = written(&request)?;
+        let Some(known) = self.known.as_ref().filter(|_| !request.continue_final_message) else {
+            return self.render_text(&text, &request, false);
         };
-        let text = text.map_err(|error| ChatError(error.to_string()))?;
+        request.messages = Vec::new();
+        let Rendered { prompt, parser, .. } = self.render_text(&text, &request, true)?;
+        let kind = Kind {
+            request: written(&request)?,
+            generation_prompt: parser.generation_prompt,
+        };
+        if let Some(rendered) = known.get(&kind, prompt) {
+            return Ok(rendered);
+        }
+        let rendered = self.render_text(&text, &request, false)?;
+        known.put(kind, &rendered);
+        Ok(rendered)
+    }
+
+    /// Renders a request that is written as `text`; with `prompt_only`, nothing but the prompt and the generation prompt.
+    fn render_text(&self, text: &str, request: &Request<'_>, prompt_only: bool) -> Result<Rendered, ChatError> {
         let described = call(|out, length| {
             // SAFETY: the template lives as long as `self`; the text's pointer and length fit.
-            unsafe { hearth_chat_render(self.raw.as_ptr(), chars(&text), text.len(), out, length) }
+            unsafe { hearth_chat_render(self.raw.as_ptr(), chars(text), text.len(), prompt_only, out, length) }
         })?;
         let mut rendered: Rendered = read(&described)?;
         rendered.parser.reasoning_apart = request.reasoning_apart;
@@ -321,14 +354,13 @@ impl Template {
     }
 }
 
-fn has_thoughts(request: &Request<'_>) -> bool {
-    let mut messages = request.messages.iter();
-    messages.any(|message| message.get("reasoning_content").is_some())
+fn written(request: &Request<'_>) -> Result<String, ChatError> {
+    serde_json::to_string(request).map_err(|error| ChatError(error.to_string()))
 }
 
 /// Leaves out what a template without a place for it cannot print: `common` would put it into the content of some, in front of the
 /// answer, of which these print only the first part. A message that goes on keeps its thoughts.
-fn without_thoughts(mut request: Request<'_>) -> Request<'_> {
+fn without_thoughts(request: &mut Request<'_>) {
     let complete = request
         .messages
         .len()
@@ -338,7 +370,6 @@ fn without_thoughts(mut request: Request<'_>) -> Request<'_> {
             message.shift_remove("reasoning_content");
         }
     }
-    request
 }
 
 impl Drop for Template {

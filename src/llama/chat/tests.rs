@@ -31,7 +31,7 @@ fn a_conversation_becomes_a_prompt_and_a_parser() {
     let template = Template::new(TAGS, "<s>", "</s>").unwrap();
     assert!(template.abilities().tools && template.abilities().tool_calls);
     let hello = json!([{"role": "user", "content": "hi"}]);
-    let rendered = template.render(&request(hello.clone(), json!([]), &variables)).unwrap();
+    let rendered = template.render(request(hello.clone(), json!([]), &variables)).unwrap();
     assert_eq!(
         rendered.prompt,
         "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
@@ -44,7 +44,7 @@ fn a_conversation_becomes_a_prompt_and_a_parser() {
     assert!(rendered.preserved.iter().any(|text| text == "<tool_call>"));
 
     let mut with_tools = request(hello, weather(), &variables);
-    let rendered = template.render(&with_tools).unwrap();
+    let rendered = template.render(with_tools.clone()).unwrap();
     assert!(rendered.lazy && rendered.grammar.contains("root ::="));
     assert_eq!(rendered.triggers[0].kind(), Some(TriggerKind::Word));
     assert_eq!(rendered.triggers[0].value.trim(), "<tool_call>");
@@ -56,7 +56,7 @@ fn a_conversation_becomes_a_prompt_and_a_parser() {
     assert_eq!(message.tool_calls[0].arguments, r#"{"city": "Rome"}"#);
 
     with_tools.tool_choice = Choice::Required;
-    let rendered = template.render(&with_tools).unwrap();
+    let rendered = template.render(with_tools).unwrap();
     assert!(!rendered.lazy && rendered.grammar.contains("root ::="));
 }
 
@@ -70,7 +70,7 @@ fn variables_do_not_replace_the_conversation() {
         json!([]),
         variables.as_object().unwrap(),
     );
-    assert_eq!(template.render(&request).unwrap().prompt, "abnone");
+    assert_eq!(template.render(request).unwrap().prompt, "abnone");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn thoughts_do_not_displace_an_answer() {
         {"role": "assistant", "reasoning_content": "hm", "content": "b"},
         {"role": "user", "content": "c"},
     ]);
-    let rendered = template.render(&request(messages, json!([]), &variables)).unwrap();
+    let rendered = template.render(request(messages, json!([]), &variables)).unwrap();
     assert_eq!(rendered.prompt, "<a><b><c>");
 }
 
@@ -101,10 +101,10 @@ fn what_fails_says_why() {
     )
     .unwrap();
     let two = json!([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]);
-    let message = refuses.render(&request(two, json!([]), &variables)).unwrap_err().0;
+    let message = refuses.render(request(two, json!([]), &variables)).unwrap_err().0;
     assert!(message.contains("only one"), "{message}");
     let bad = request(json!([{"role": "user"}]), json!([]), &variables);
-    assert!(refuses.render(&bad).is_err());
+    assert!(refuses.render(bad).is_err());
     assert!(schema_grammar(&json!({"type": "nothing"})).is_err());
     assert!(
         schema_grammar(&json!({"type": "integer"}))
@@ -119,7 +119,7 @@ fn brackets_fit_the_stack() {
     let variables = Map::new();
     let template = Template::new(TAGS, "", "").unwrap();
     let rendered = template
-        .render(&request(
+        .render(request(
             json!([{"role": "user", "content": "hi"}]),
             weather(),
             &variables,
