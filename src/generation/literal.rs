@@ -3,21 +3,20 @@
 //! Before a conversation is rendered, texts of control tokens within it are replaced by characters for private use, one for each
 //! token. In the prompt they show which parts are to be tokenized as plain text.
 
-use std::collections::{BTreeSet, HashMap};
+use std::sync::LazyLock;
+
+use aho_corasick::{AhoCorasick, MatchKind};
 
 /// The first of the characters; the plane has some 65,000.
 const FIRST: u32 = 0xF_0000;
 const MAX_TOKENS: usize = 60_000;
 
 /// The control tokens of a vocabulary, by their texts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Literals {
     texts: Vec<String>,
-    by_text: HashMap<String, char>,
-    /// Bytes of the texts, longest first.
-    lengths: Vec<usize>,
-    /// Bytes with which they begin.
-    starts: BTreeSet<u8>,
+    /// Finds them; `None` if it were larger than gigabytes.
+    finder: Option<AhoCorasick>,
 }
 
 /// A part of a prompt.
@@ -37,59 +36,38 @@ impl Literals {
             .take(MAX_TOKENS)
             .cloned()
             .collect();
-        let lengths: BTreeSet<usize> = texts.iter().map(String::len).collect();
+        let finder = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(&texts);
+        let finder = finder.inspect_err(|error| {
+            tracing::warn!(%error, "there are too many control tokens: in messages, too, they are control tokens");
+        });
         Self {
-            by_text: (FIRST..)
-                .zip(&texts)
-                .filter_map(|(code, text)| Some((text.clone(), char::from_u32(code)?)))
-                .collect(),
-            lengths: lengths.into_iter().rev().collect(),
-            starts: texts.iter().filter_map(|text| text.bytes().next()).collect(),
+            finder: finder.ok(),
             texts,
         }
     }
 
-    /// The text with characters in the place of control tokens; `None` if it has none of them.
+    /// The text with characters in the place of control tokens, the longest where there are several; `None` if it has none of
+    /// them.
     pub(super) fn hide(&self, text: &str) -> Option<String> {
-        let mut out = String::new();
-        let mut copied = 0;
-        let mut at = 0;
-        let bytes = text.as_bytes();
-        while at < bytes.len() {
-            let found = self.starts.contains(&bytes[at]).then(|| self.at(&text[at..])).flatten();
-            let Some((length, character)) = found else {
-                at += 1;
-                while !text.is_char_boundary(at) {
-                    at += 1;
-                }
-                continue;
-            };
-            out.push_str(&text[copied..at]);
-            out.push(character);
-            at += length;
-            copied = at;
-        }
-        (copied > 0).then(|| out + &text[copied..])
-    }
-
-    /// The longest control token with which a text begins.
-    fn at(&self, text: &str) -> Option<(usize, char)> {
-        self.lengths
-            .iter()
-            .find_map(|length| Some((*length, *self.by_text.get(text.get(..*length)?)?)))
+        let finder = self.finder.as_ref().filter(|finder| finder.is_match(text))?;
+        let mut out = String::with_capacity(text.len());
+        finder.replace_all_with(text, &mut out, |found, _, out| {
+            out.extend((FIRST..).nth(found.pattern().as_usize()).and_then(char::from_u32));
+            true
+        });
+        Some(out)
     }
 
     /// Whether a template wrote one of the characters in another way, such as by JSON's escapes: then it cannot be found again.
     pub(super) fn is_mangled(prompt: &str) -> bool {
         // The first halves of the plane's surrogate pairs are U+DB80 to U+DBBF.
-        ["\\udb8", "\\udb9", "\\udba", "\\udbb", "\\U000f"]
-            .iter()
-            .any(|escape| {
-                let whole = prompt.as_bytes();
-                whole
-                    .windows(escape.len())
-                    .any(|part| part.eq_ignore_ascii_case(escape.as_bytes()))
-            })
+        static ESCAPES: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
+            let escapes = ["\\udb8", "\\udb9", "\\udba", "\\udbb", "\\U000f"];
+            AhoCorasick::builder().ascii_case_insensitive(true).build(escapes).ok()
+        });
+        ESCAPES.as_ref().is_none_or(|escapes| escapes.is_match(prompt))
     }
 
     /// The parts of a prompt.
