@@ -5,6 +5,7 @@
 //! has the distribution that it has without drafts, whatever samplers and grammars take part (it is the rejection sampling of
 //! Leviathan et al., 2023, for guesses that are certain).
 
+mod computed;
 mod lookup;
 mod mtp;
 mod pace;
@@ -14,6 +15,7 @@ mod wish;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::model::LlamaModel;
 
+pub(super) use self::computed::{Computed, Of};
 use self::lookup::Lookup;
 use self::mtp::Mtp;
 pub use self::pace::Pace;
@@ -120,9 +122,9 @@ impl<'m> Drafts<'m> {
         match &mut self.source {
             Source::Mtp(mtp) => {
                 mtp.observe(slot, text, pass.start, pass.count, pass.place);
-                Ok(mtp.follow(slot, pass.prompt)?)
+                Ok(mtp.follow(slot, pass.of)?)
             }
-            Source::Small(small) if pass.prompt => small.follow(slot, &text[..pass.start + pass.count]),
+            Source::Small(small) if pass.of != Of::Answer => small.follow(slot, &text[..pass.start + pass.count]),
             Source::Small(_) | Source::Lookup(_) => Ok(()),
         }
     }
@@ -169,16 +171,4 @@ impl<'m> Drafts<'m> {
             Source::Lookup(_) => Ok(()),
         }
     }
-}
-
-/// Tokens of a slot that a pass has computed.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Computed {
-    /// Of the first one, in the text.
-    pub(super) start: usize,
-    pub(super) count: usize,
-    /// Of the first one, in the pass.
-    pub(super) place: i32,
-    /// They belong to a prompt.
-    pub(super) prompt: bool,
 }

@@ -5,6 +5,7 @@
 
 use llama_cpp_2::context::LlamaContext;
 
+use super::computed::Of;
 use super::wish::{Wish, probability};
 use crate::engine::Token;
 use crate::engine::local::sampler::argmax;
@@ -12,6 +13,9 @@ use crate::llama::mtp::{HeadParams, HiddenStates, Input, MtpError, MtpHead};
 
 /// Tokens that the head is behind at most where no guesses are made.
 const BEHIND: usize = 64;
+/// The same within a prompt, whose first token does not wait for the head: their hidden states are kept, 8 KiB each for
+/// Qwen3-Next-80B-A3B.
+const BEHIND_PROMPT: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Mtp<'m> {
@@ -105,13 +109,17 @@ impl<'m> Mtp<'m> {
         }
     }
 
-    /// Brings the head up to what the model has computed, where it is so far behind that it would cost memory, or if it
-    /// is a prompt.
-    pub(super) fn follow(&mut self, slot: usize, prompt: bool) -> Result<(), MtpError> {
+    /// Brings the head up to what the model has computed, where it is so far behind that it would cost memory, or at the end of
+    /// a prompt.
+    pub(super) fn follow(&mut self, slot: usize, of: Of) -> Result<(), MtpError> {
+        let least = match of {
+            Of::Prompt => BEHIND_PROMPT,
+            Of::PromptEnd => 1,
+            Of::Answer => BEHIND,
+        };
         let sequence = &self.sequences[slot];
         let end = sequence.tokens.len();
-        let behind = end - sequence.done.min(end);
-        if behind == 0 || (!prompt && behind < BEHIND) {
+        if end - sequence.done.min(end) < least {
             return Ok(());
         }
         self.feed(slot, end, &[], false)?;

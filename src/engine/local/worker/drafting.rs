@@ -6,7 +6,7 @@ use llama_cpp_2::context::session::LlamaStateSeqFlags;
 use llama_cpp_2::token::LlamaToken;
 
 use super::{Part, Worker};
-use crate::engine::local::drafts::{Computed, Drafts};
+use crate::engine::local::drafts::{Computed, Drafts, Of};
 use crate::engine::local::error::{ComputeError, DraftError};
 use crate::experts::Phase;
 
@@ -93,13 +93,13 @@ impl<'m> Worker<'m> {
     }
 
     /// Tells what makes the guesses that a pass has computed tokens of a slot, `count` from `start` on.
-    pub(super) fn observe(&mut self, part: &Part, start: usize, count: usize, prompt: bool) {
+    fn observe(&mut self, part: &Part, start: usize, count: usize, of: Of) {
         let Some(drafts) = &mut self.drafts else { return };
         let computed = Computed {
             start,
             count,
             place: part.first,
-            prompt,
+            of,
         };
         let text = &self.slots[part.slot].cached;
         if let Err(error) = drafts.observe(part.slot, text, computed) {
@@ -112,7 +112,12 @@ impl<'m> Worker<'m> {
         if let Some(from) = part.prompt
             && self.slots[part.slot].cached.len() >= from + part.tokens
         {
-            self.observe(part, from, part.tokens, true);
+            let of = if part.logits.is_some() {
+                Of::PromptEnd
+            } else {
+                Of::Prompt
+            };
+            self.observe(part, from, part.tokens, of);
         }
     }
 
@@ -153,7 +158,7 @@ impl<'m> Worker<'m> {
             // The request has failed, or what it held was not to be kept.
             return;
         }
-        self.observe(part, start, sure + kept, false);
+        self.observe(part, start, sure + kept, Of::Answer);
         if kept < guesses.len() {
             self.take_back(index, start, start + sure + kept);
         }

@@ -1,0 +1,22 @@
+//! What makes the guesses hears of each pass of the model.
+
+/// Tokens of a slot that a pass has computed.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine::local) struct Computed {
+    /// Of the first one, in the text.
+    pub(in crate::engine::local) start: usize,
+    pub(in crate::engine::local) count: usize,
+    /// Of the first one, in the pass.
+    pub(in crate::engine::local) place: i32,
+    pub(in crate::engine::local) of: Of,
+}
+
+/// What a pass computed a part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine::local) enum Of {
+    /// A prompt that goes on.
+    Prompt,
+    /// The last one of a prompt; the first token of the answer has left.
+    PromptEnd,
+    Answer,
+}
