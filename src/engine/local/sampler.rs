@@ -204,6 +204,24 @@ impl Choice {
     }
 }
 
+/// What the next token of a sequence is chosen from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Logits<'l> {
+    /// Those of a position of the last batch.
+    Computed(i32),
+    /// Those of an earlier one.
+    Saved(&'l [f32]),
+}
+
+impl<'l> Logits<'l> {
+    pub(super) fn of(self, context: &'l LlamaContext<'_>) -> &'l [f32] {
+        match self {
+            Self::Computed(index) => context.get_logits_ith(index),
+            Self::Saved(logits) => logits,
+        }
+    }
+}
+
 impl Sampler {
     /// `ends` are the end tokens that may be chosen.
     pub(super) fn new(choice: Choice, grammar: Option<Matcher>, thinking: Option<Thinking>, ends: Vec<Token>) -> Self {
@@ -216,22 +234,24 @@ impl Sampler {
         }
     }
 
-    /// Chooses a token from the logits of position `index` of the last batch, and remembers it. `within_character`: the text
-    /// so far ends inside of a character.
+    /// Chooses a token, and remembers it. `within_character`: the text so far ends inside of a character.
     ///
     /// # Errors
     /// [`ComputeError::NotANumber`] if a logit is NaN: comparisons would choose some token all the same. Errors of the grammar.
     pub(super) fn sample(
         &mut self,
         context: &LlamaContext<'_>,
-        index: i32,
+        from: Logits<'_>,
         within_character: bool,
     ) -> Result<Sampled, ComputeError> {
-        let logits = context.get_logits_ith(index);
+        let logits = from.of(context);
         if has_nan(logits) {
             return Err(ComputeError::NotANumber);
         }
-        if self.grammar.is_none() && self.thinking.is_none() {
+        if self.grammar.is_none()
+            && self.thinking.is_none()
+            && let Logits::Computed(index) = from
+        {
             // The way of nearly all requests.
             return Ok(Sampled::Token(match &mut self.choice {
                 Choice::Greedy => argmax(logits),

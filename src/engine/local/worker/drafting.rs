@@ -8,6 +8,7 @@ use llama_cpp_2::token::LlamaToken;
 use super::{Part, Worker};
 use crate::engine::local::drafts::{Computed, Drafts, Of};
 use crate::engine::local::error::{ComputeError, DraftError};
+use crate::engine::local::sampler::Logits;
 use crate::experts::Phase;
 
 /// How often a pass is computed to find out how long it takes; the shortest time counts.
@@ -140,7 +141,7 @@ impl<'m> Worker<'m> {
             let guess = guesses.get(kept).copied();
             // As many as fit the batch.
             let place = logits + i32::try_from(kept).unwrap_or(i32::MAX);
-            if !self.sample(index, place, guess) {
+            if !self.sample(index, Logits::Computed(place), guess) {
                 break guess.is_some();
             }
             right += 1;

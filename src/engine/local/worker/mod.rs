@@ -20,13 +20,13 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
 use self::reuse::Leader;
-use crate::engine::local::checkpoints::{self, Kept};
+use crate::engine::local::checkpoints::{self, Kept, logits_behind};
 use crate::engine::local::drafts::Drafts;
 use crate::engine::local::error::ComputeError;
 use crate::engine::local::load::LoadSpec;
 use crate::engine::local::logprobs::token_logprob;
 use crate::engine::local::queue::{QueuedRequest, Shared, fail};
-use crate::engine::local::sampler::{Choice, Sampled, Sampler};
+use crate::engine::local::sampler::{Choice, Logits, Sampled, Sampler};
 use crate::engine::local::schedule::{Pacer, Waiting, choose_prompts};
 use crate::engine::local::sealed::SavedSequences;
 use crate::engine::local::slot::{self, Sequence, Slot};
@@ -196,18 +196,27 @@ impl<'m> Worker<'m> {
     fn admit(&mut self) {
         while self.slots.iter().any(|slot| slot.active.is_none()) {
             let Some(request) = self.shared.pop_if(|request| self.has_room(request)) else {
-                return;
+                break;
             };
             self.start(request);
+        }
+        // When all are there: others may share such a prompt.
+        for index in 0..self.slots.len() {
+            let active = self.slots[index].active.as_mut();
+            if let Some(logits) = active.and_then(|active| active.at_once.take()) {
+                self.begin_answer(index, Logits::Saved(&logits));
+            }
         }
     }
 
     fn start(&mut self, request: QueuedRequest) {
         self.shared.turns.forget();
         let same = self.same_prompt(&request);
+        // The experts of the last token are told, too: it is computed in any case.
+        let beginning = &request.prompt[..request.prompt.len() - usize::from(request.routed_experts)];
         let chosen = slot::choose(&self.slots, request.prompt.len(), |slot| {
             if request.cache_prompt && same.is_none() {
-                slot.reusable(&request.prompt, self.can_trim(slot.sequence))
+                slot.reusable(beginning, self.can_trim(slot.sequence))
             } else {
                 0
             }
@@ -221,9 +230,15 @@ impl<'m> Worker<'m> {
         if let Some((from, Leader::HasIt)) = same {
             reused = self.take_over(from, index, &request.prompt);
         } else if request.cache_prompt && same.is_none() {
-            reused = self.exchange(index, reused, &request.prompt);
+            reused = self.exchange(index, reused, beginning);
         }
         if reused < self.slots[index].cached.len() && !self.trim(index, reused) {
+            reused = 0;
+        }
+        let at_once = logits_behind(&self.slots[index].checkpoints, request.prompt.len()).cloned();
+        let at_once = at_once.filter(|_| reused == request.prompt.len());
+        if reused == request.prompt.len() && at_once.is_none() {
+            self.clear(index);
             reused = 0;
         }
         self.slots[index].truncate(reused);
@@ -250,6 +265,7 @@ impl<'m> Worker<'m> {
         };
         let mut active = Sequence::new(request, reused, self.prefilled, sampler, now);
         active.saves_at = saves_at.into_iter().rev().collect();
+        active.at_once = at_once;
         if let Some((from, Leader::Computes)) = same {
             active.follows = Some(from);
         }
@@ -417,22 +433,34 @@ impl<'m> Worker<'m> {
             let _ = active.events.send(Event::Progress(progress));
         }
         let saves = active.saves_at.pop_if(|length| *length == slot.cached.len()).is_some();
-        let keeps = active.keeps && part.logits.is_none();
-        if saves {
-            self.save(part.slot);
-        } else if self.saves && keeps {
-            self.save_between(part.slot);
+        let keeps = active.keeps;
+        let Some(logits) = part.logits else {
+            if saves {
+                self.save(part.slot);
+            } else if self.saves && keeps {
+                self.save_between(part.slot);
+            }
+            return;
+        };
+        let computed = self.slots[part.slot].cached.len();
+        self.begin_answer(part.slot, Logits::Computed(logits));
+        // The first token does not wait for it.
+        if saves && self.slots[part.slot].cached.len() == computed {
+            self.save_end(part.slot, logits);
         }
-        let Some(logits) = part.logits else { return };
-        let active = self.slots[part.slot].active.as_ref();
+    }
+
+    /// Chooses the first token of a slot whose prompt is computed, and of those that wait for the same prompt.
+    fn begin_answer(&mut self, index: usize, logits: Logits<'_>) {
+        let active = self.slots[index].active.as_ref();
         if active.is_some_and(|active| active.generated == 0) {
-            self.share_prompt(part.slot, logits);
+            self.share_prompt(index, logits);
         }
-        self.sample(part.slot, logits, None);
+        self.sample(index, logits, None);
     }
 
     /// Chooses the next token of a slot, and sends what it completes. Returns whether it is what was guessed.
-    fn sample(&mut self, index: usize, logits: i32, guess: Option<Token>) -> bool {
+    fn sample(&mut self, index: usize, logits: Logits<'_>, guess: Option<Token>) -> bool {
         let Some(active) = &mut self.slots[index].active else {
             return false;
         };
@@ -475,7 +503,7 @@ impl<'m> Worker<'m> {
             .vocab()
             .token_to_piece_into(LlamaToken(token), &mut self.piece, active.prints(token), None);
         if let Some(top) = active.logprobs {
-            let logits = self.context.get_logits_ith(logits);
+            let logits = logits.of(&self.context);
             active.hold_logprob(token_logprob(self.model, logits, token, &self.piece, top));
         }
         let mut released = active.text.push(token, &self.piece);

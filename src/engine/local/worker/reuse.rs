@@ -8,6 +8,7 @@ use super::Worker;
 use crate::engine::Token;
 use crate::engine::local::checkpoints::{Checkpoint, Kept, SHORTEST_KEPT, bytes, is_far, reusable};
 use crate::engine::local::queue::QueuedRequest;
+use crate::engine::local::sampler::Logits;
 use crate::engine::local::slot::Slot;
 
 /// A prompt is taken over from another slot if it is not less than this part of the context.
@@ -70,7 +71,7 @@ impl Worker<'_> {
     }
 
     /// Gives the prompt that a slot has just computed to those that wait for it, and samples for them.
-    pub(super) fn share_prompt(&mut self, from: usize, logits: i32) {
+    pub(super) fn share_prompt(&mut self, from: usize, logits: Logits<'_>) {
         for index in 0..self.slots.len() {
             let follower = self.slots[index]
                 .active
@@ -133,7 +134,13 @@ impl Worker<'_> {
 
     /// Saves what cannot be cut back of a slot's sequence, as it is now.
     pub(super) fn save(&mut self, index: usize) {
-        self.save_as_of(index, self.clock);
+        self.save_as_of(index, self.clock, None);
+    }
+
+    /// The same at the end of a prompt, with the logits that its last token has in the last batch.
+    pub(super) fn save_end(&mut self, index: usize, logits: i32) {
+        let logits = self.context.get_logits_ith(logits).into();
+        self.save_as_of(index, self.clock, Some(logits));
     }
 
     /// The same behind a pass that did not end where prompts are likely to part, if the last state is far back and nothing
@@ -148,12 +155,12 @@ impl Worker<'_> {
             .context
             .state_seq_get_size_ext(slot.sequence, LlamaStateSeqFlags::PARTIAL_ONLY);
         if self.saved_bytes() + size as u64 <= self.prompt_cache {
-            self.save_as_of(index, 0);
+            self.save_as_of(index, 0, None);
         }
     }
 
     /// Saves the state as if it had been used last at that value of the worker's clock.
-    fn save_as_of(&mut self, index: usize, used: u64) {
+    fn save_as_of(&mut self, index: usize, used: u64, logits: Option<Arc<[f32]>>) {
         let slot = &self.slots[index];
         let (sequence, length) = (slot.sequence, slot.cached.len());
         if slot.checkpoints.iter().any(|checkpoint| checkpoint.length == length) {
@@ -164,6 +171,7 @@ impl Worker<'_> {
                 length,
                 state: Arc::new(state),
                 used,
+                logits,
             });
             self.tell_bytes();
         }
