@@ -16,6 +16,7 @@ fn main() {
     println!("cargo:rerun-if-changed=Cargo.lock");
     println!("cargo:rustc-env=LLAMA_CPP_SYS_VERSION={VERSION}");
     check_of_the_processor();
+    aligned_arrays();
     if std::env::var_os("CARGO_FEATURE_DYNAMIC_BACKENDS").is_some() {
         libraries_beside_the_program();
     }
@@ -37,6 +38,20 @@ fn beside_llama(llama: &Path) {
         build.include(llama.join(folder));
     }
     build.compile("hearth_llama");
+}
+
+/// Compiles `src/llama/arrays.cpp`, which aligns what llama.cpp allocates.
+fn aligned_arrays() {
+    const SOURCE: &str = "src/llama/arrays.cpp";
+    println!("cargo:rerun-if-changed={SOURCE}");
+    let mut build = cc::Build::new();
+    // Before the library that has the operator otherwise.
+    build
+        .cpp(true)
+        .std("c++17")
+        .file(SOURCE)
+        .link_lib_modifier("+whole-archive");
+    build.compile("hearth_arrays");
 }
 
 /// Puts llama.cpp's libraries and modules beside the program, which looks for them there, so that all can be copied.

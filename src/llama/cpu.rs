@@ -1,6 +1,7 @@
 //! What the processor has, and what llama.cpp's code for it was compiled for.
 //!
 //! `cpu.c` beside this file also ends the program, before `main`, on a processor that lacks what it was compiled for.
+//! `arrays.cpp` lets the arrays that llama.cpp allocates begin at cache lines.
 
 #![expect(unsafe_code, reason = "calls into llama.cpp and cpu.c")]
 
@@ -30,4 +31,17 @@ pub(crate) fn build() -> String {
     // SAFETY: returns a string in static memory, which only changes in a call, and calls come one by one.
     let line = unsafe { CStr::from_ptr(llama_cpp_sys_2::llama_print_system_info()) };
     line.to_string_lossy().into_owned()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    // SAFETY: the declaration is that of arrays.cpp.
+    unsafe extern "C" {
+        safe fn hearth_arrays_are_aligned() -> bool;
+    }
+
+    #[test]
+    fn arrays_of_llama_cpp_begin_at_cache_lines() {
+        assert!(hearth_arrays_are_aligned());
+    }
 }
