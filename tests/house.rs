@@ -376,6 +376,50 @@ fn documents_name_what_is_there() {
     assert_eq!(names, expected);
 }
 
+/// The packages of a lock file with their versions, and the names of what this project's package depends on.
+fn locked(path: &str) -> (BTreeSet<(String, String)>, BTreeSet<String>) {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let lock: toml::Table = text.parse().unwrap();
+    let text = |value: &toml::Value| value.as_str().unwrap().to_owned();
+    let packages = lock["package"].as_array().unwrap();
+    let ours = packages
+        .iter()
+        .find(|package| text(&package["name"]) == "hearth")
+        .unwrap();
+    // A version stands behind a name that is there twice.
+    let name = |dependency| text(dependency).split(' ').next().unwrap().to_owned();
+    let dependencies = ours["dependencies"].as_array().unwrap().iter().map(name);
+    let versions = packages
+        .iter()
+        .map(|package| (text(&package["name"]), text(&package["version"])));
+    (versions.collect(), dependencies.collect())
+}
+
+/// The fuzz targets have a lock file of their own: it must have what this package needs, in the same versions.
+#[test]
+fn what_is_fuzzed_is_what_is_shipped() {
+    let (versions, dependencies) = locked("Cargo.lock");
+    let (fuzzed, known) = locked("fuzz/Cargo.lock");
+    let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let needed = |name: &String| {
+        ["dependencies", "build-dependencies"]
+            .iter()
+            .any(|kind| manifest[*kind].get(name).is_some())
+    };
+    let missing: Vec<_> = dependencies
+        .iter()
+        .filter(|name| needed(name) && !known.contains(*name))
+        .collect();
+    assert!(missing.is_empty(), "fuzz/Cargo.lock has none of {missing:?}");
+    let names: BTreeSet<_> = versions.iter().map(|(name, _)| name).collect();
+    let other: Vec<_> = fuzzed
+        .difference(&versions)
+        .filter(|(name, _)| names.contains(name))
+        .collect();
+    assert!(other.is_empty(), "fuzz/Cargo.lock has other versions: {other:?}");
+}
+
 /// What the checks above would say of a crate with these files.
 fn made_up(files: &[(&str, &str)]) -> Crate {
     Crate::new(files.iter().map(|(path, text)| Source {
