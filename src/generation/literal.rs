@@ -15,7 +15,7 @@ const MAX_TOKENS: usize = 60_000;
 #[derive(Debug)]
 pub(super) struct Literals {
     texts: Vec<String>,
-    /// Finds them; `None` if it were larger than gigabytes.
+    /// Finds them; `None` if their texts together are too long for it, which is gigabytes.
     finder: Option<AhoCorasick>,
 }
 

@@ -105,15 +105,15 @@ pub(super) fn lengths(prompt: &[Token], borders: &[Border], reused: usize) -> Ve
         let border = borders.iter().find(|border| border.begins(&prompt[at..]))?;
         Some((at, at + border.tokens.len(), border.of_user))
     });
-    let (mut first, mut newest, mut last) = (None, None, Some(prompt.len()));
+    let (mut first, mut newest, mut last) = (None, None, prompt.len());
     for (at, end, of_user) in places {
-        last = Some(if end + 1 < prompt.len() { at } else { prompt.len() });
+        last = if end + 1 < prompt.len() { at } else { prompt.len() };
         if of_user {
             first = first.or(Some(at));
             newest = Some(at);
         }
     }
-    let mut lengths: Vec<usize> = [first, newest, last].into_iter().flatten().collect();
+    let mut lengths: Vec<usize> = [first, newest, Some(last)].into_iter().flatten().collect();
     lengths.retain(|length| *length >= SHORTEST && *length > reused);
     lengths.sort_unstable();
     lengths.dedup();

@@ -13,10 +13,6 @@ const LONE_PASS: Duration = Duration::from_millis(100);
 /// A smaller part of a prompt makes no use of a pass, and would take forever on a slow machine.
 const MIN_CHUNK: usize = 64;
 
-/// Tokens that llama.cpp's attention on CPUs computes together; a rest takes as long (`ggml_fa_tile_config` in
-/// `ggml-cpu/common.h`).
-const TILE: usize = 64;
-
 /// Prompts up to this length share a pass: its fixed price is larger than what the first of them gains alone.
 const SHORT_PROMPT: usize = 64;
 
@@ -74,9 +70,7 @@ impl Pacer {
         };
         if decoding == 0 {
             return match affordable(LONE_PASS) {
-                Some(tokens) if tokens < self.batch && tokens >= self.batch / 2 => {
-                    tokens.next_multiple_of(TILE).min(self.batch)
-                }
+                Some(tokens) if tokens >= self.batch / 2 => tokens.min(self.batch),
                 _ => self.batch,
             };
         }
@@ -222,8 +216,8 @@ mod tests {
 
     #[test]
     fn a_lone_prefill_has_short_passes_where_they_cost_little() {
-        // 400, in whole tiles.
-        assert_eq!(machine(0.0, 0.25).budget(0, 1), 7 * TILE);
+        let budget = machine(0.0, 0.25).budget(0, 1);
+        assert!((399..=400).contains(&budget), "{budget}");
         assert_eq!(machine(0.0, 0.02).budget(0, 1), BATCH);
     }
 

@@ -57,7 +57,7 @@ pub(super) struct Sequence {
     /// Lengths of the prompt at which a state is to be saved, the next one last.
     pub(super) saves_at: Vec<usize>,
     /// The logits of the first token, where the whole prompt was there.
-    pub(super) at_once: Option<Arc<[f32]>>,
+    pub(super) first_logits: Option<Arc<[f32]>>,
     /// Tokens that were sampled and are not computed, or must be computed again; none during prefill.
     pub(super) pending: Vec<Token>,
     /// Guesses for what follows them, for the next pass.
@@ -101,7 +101,7 @@ impl Sequence {
             max_tokens: request.max_tokens,
             keeps: request.cache_prompt,
             saves_at: Vec::new(),
-            at_once: None,
+            first_logits: None,
             pending: Vec::new(),
             guesses: Vec::new(),
             drafted: 0,

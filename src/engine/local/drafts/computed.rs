@@ -8,15 +8,15 @@ pub(in crate::engine::local) struct Computed {
     pub(in crate::engine::local) count: usize,
     /// Of the first one, in the pass.
     pub(in crate::engine::local) place: i32,
-    pub(in crate::engine::local) of: Of,
+    pub(in crate::engine::local) reached: Reached,
 }
 
-/// What a pass computed a part of.
+/// How far a pass brought a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine::local) enum Of {
-    /// A prompt that goes on.
+pub(in crate::engine::local) enum Reached {
+    /// A place within the prompt.
     Prompt,
-    /// The last one of a prompt; the first token of the answer has left.
+    /// The end of the prompt; the first token of the answer has left.
     PromptEnd,
     Answer,
 }

@@ -15,7 +15,7 @@ mod wish;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::model::LlamaModel;
 
-pub(super) use self::computed::{Computed, Of};
+pub(super) use self::computed::{Computed, Reached};
 use self::lookup::Lookup;
 use self::mtp::Mtp;
 pub use self::pace::Pace;
@@ -122,9 +122,11 @@ impl<'m> Drafts<'m> {
         match &mut self.source {
             Source::Mtp(mtp) => {
                 mtp.observe(slot, text, pass.start, pass.count, pass.place);
-                Ok(mtp.follow(slot, pass.of)?)
+                Ok(mtp.follow(slot, pass.reached)?)
             }
-            Source::Small(small) if pass.of != Of::Answer => small.follow(slot, &text[..pass.start + pass.count]),
+            Source::Small(small) if pass.reached != Reached::Answer => {
+                small.follow(slot, &text[..pass.start + pass.count])
+            }
             Source::Small(_) | Source::Lookup(_) => Ok(()),
         }
     }

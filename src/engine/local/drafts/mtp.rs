@@ -5,7 +5,7 @@
 
 use llama_cpp_2::context::LlamaContext;
 
-use super::computed::Of;
+use super::computed::Reached;
 use super::wish::{Wish, probability};
 use crate::engine::Token;
 use crate::engine::local::sampler::argmax;
@@ -111,11 +111,11 @@ impl<'m> Mtp<'m> {
 
     /// Brings the head up to what the model has computed, where it is so far behind that it would cost memory, or at the end of
     /// a prompt.
-    pub(super) fn follow(&mut self, slot: usize, of: Of) -> Result<(), MtpError> {
-        let least = match of {
-            Of::Prompt => BEHIND_PROMPT,
-            Of::PromptEnd => 1,
-            Of::Answer => BEHIND,
+    pub(super) fn follow(&mut self, slot: usize, reached: Reached) -> Result<(), MtpError> {
+        let least = match reached {
+            Reached::Prompt => BEHIND_PROMPT,
+            Reached::PromptEnd => 1,
+            Reached::Answer => BEHIND,
         };
         let sequence = &self.sequences[slot];
         let end = sequence.tokens.len();

@@ -37,7 +37,7 @@ pub(super) async fn split(
     add_special: bool,
     parse_special: bool,
 ) -> Result<Vec<Token>, EngineError> {
-    sized(text, move |text| {
+    here_or_aside(text, move |text| {
         tokenize(&model.vocab(), text, add_special, parse_special)
     })
     .await
@@ -50,10 +50,11 @@ pub(super) async fn split_prompt(
     text: String,
     add_special: bool,
 ) -> Result<Vec<Token>, EngineError> {
-    sized(text, move |text| tokenizer.tokens(&model.vocab(), text, add_special)).await
+    here_or_aside(text, move |text| tokenizer.tokens(&model.vocab(), text, add_special)).await
 }
 
-async fn sized(
+/// Here if the text is short.
+async fn here_or_aside(
     text: String,
     work: impl FnOnce(&str) -> Vec<Token> + Send + 'static,
 ) -> Result<Vec<Token>, EngineError> {

@@ -6,7 +6,7 @@ use llama_cpp_2::context::session::LlamaStateSeqFlags;
 use llama_cpp_2::token::LlamaToken;
 
 use super::{Part, Worker};
-use crate::engine::local::drafts::{Computed, Drafts, Of};
+use crate::engine::local::drafts::{Computed, Drafts, Reached};
 use crate::engine::local::error::{ComputeError, DraftError};
 use crate::engine::local::sampler::Logits;
 use crate::experts::Phase;
@@ -94,13 +94,13 @@ impl<'m> Worker<'m> {
     }
 
     /// Tells what makes the guesses that a pass has computed tokens of a slot, `count` from `start` on.
-    fn observe(&mut self, part: &Part, start: usize, count: usize, of: Of) {
+    fn observe(&mut self, part: &Part, start: usize, count: usize, reached: Reached) {
         let Some(drafts) = &mut self.drafts else { return };
         let computed = Computed {
             start,
             count,
             place: part.first,
-            of,
+            reached,
         };
         let text = &self.slots[part.slot].cached;
         if let Err(error) = drafts.observe(part.slot, text, computed) {
@@ -113,12 +113,12 @@ impl<'m> Worker<'m> {
         if let Some(from) = part.prompt
             && self.slots[part.slot].cached.len() >= from + part.tokens
         {
-            let of = if part.logits.is_some() {
-                Of::PromptEnd
+            let reached = if part.logits.is_some() {
+                Reached::PromptEnd
             } else {
-                Of::Prompt
+                Reached::Prompt
             };
-            self.observe(part, from, part.tokens, of);
+            self.observe(part, from, part.tokens, reached);
         }
     }
 
@@ -159,7 +159,7 @@ impl<'m> Worker<'m> {
             // The request has failed, or what it held was not to be kept.
             return;
         }
-        self.observe(part, start, sure + kept, Of::Answer);
+        self.observe(part, start, sure + kept, Reached::Answer);
         if kept < guesses.len() {
             self.take_back(index, start, start + sure + kept);
         }

@@ -203,7 +203,7 @@ impl<'m> Worker<'m> {
         // When all are there: others may share such a prompt.
         for index in 0..self.slots.len() {
             let active = self.slots[index].active.as_mut();
-            if let Some(logits) = active.and_then(|active| active.at_once.take()) {
+            if let Some(logits) = active.and_then(|active| active.first_logits.take()) {
                 self.begin_answer(index, Logits::Saved(&logits));
             }
         }
@@ -235,11 +235,14 @@ impl<'m> Worker<'m> {
         if reused < self.slots[index].cached.len() && !self.trim(index, reused) {
             reused = 0;
         }
-        let at_once = logits_behind(&self.slots[index].checkpoints, request.prompt.len()).cloned();
-        let at_once = at_once.filter(|_| reused == request.prompt.len());
-        if reused == request.prompt.len() && at_once.is_none() {
-            self.clear(index);
-            reused = 0;
+        let mut first_logits = None;
+        if reused == request.prompt.len() {
+            first_logits = logits_behind(&self.slots[index].checkpoints, reused).cloned();
+            if first_logits.is_none() {
+                // They had to make room for what was kept just now.
+                self.clear(index);
+                reused = 0;
+            }
         }
         self.slots[index].truncate(reused);
         if let Some(drafts) = &mut self.drafts {
@@ -265,7 +268,7 @@ impl<'m> Worker<'m> {
         };
         let mut active = Sequence::new(request, reused, self.prefilled, sampler, now);
         active.saves_at = saves_at.into_iter().rev().collect();
-        active.at_once = at_once;
+        active.first_logits = first_logits;
         if let Some((from, Leader::Computes)) = same {
             active.follows = Some(from);
         }

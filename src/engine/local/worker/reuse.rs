@@ -166,7 +166,8 @@ impl Worker<'_> {
         if slot.checkpoints.iter().any(|checkpoint| checkpoint.length == length) {
             return;
         }
-        if let Some(state) = self.state(sequence, LlamaStateSeqFlags::PARTIAL_ONLY) {
+        let beside = logits.as_deref().map_or(0, size_of_val);
+        if let Some(state) = self.state(sequence, LlamaStateSeqFlags::PARTIAL_ONLY, beside) {
             self.slots[index].checkpoints.push(Checkpoint {
                 length,
                 state: Arc::new(state),
@@ -223,7 +224,7 @@ impl Worker<'_> {
         if size > LARGEST_BESIDE_STREAMS && self.slots.iter().any(|slot| slot.active.is_some()) {
             return;
         }
-        if let Some(state) = self.state(sequence, LlamaStateSeqFlags::empty()) {
+        if let Some(state) = self.state(sequence, LlamaStateSeqFlags::empty(), 0) {
             let slot = &self.slots[index];
             self.kept.push(Kept {
                 tokens: slot.cached.clone(),
@@ -235,9 +236,10 @@ impl Worker<'_> {
         }
     }
 
-    /// The state of a sequence. What was not used for longest goes, to stay within the budget.
-    fn state(&mut self, sequence: i32, flags: LlamaStateSeqFlags) -> Option<SeqState> {
-        let size = self.context.state_seq_get_size_ext(sequence, flags) as u64;
+    /// The state of a sequence, with which so many bytes `beside` it are kept. What was not used for longest goes, to stay within
+    /// the budget.
+    fn state(&mut self, sequence: i32, flags: LlamaStateSeqFlags, beside: usize) -> Option<SeqState> {
+        let size = (self.context.state_seq_get_size_ext(sequence, flags) + beside) as u64;
         if size > self.prompt_cache {
             return None;
         }
