@@ -23,6 +23,10 @@ fn main() {
     let source = crate_source();
     bindings(&source);
     beside_llama(&source.join("llama.cpp"));
+    if std::env::var_os("CARGO_FEATURE_DYNAMIC_BACKENDS").is_none() {
+        // Its kernels would be in a module.
+        prompt_attention(&source.join("llama.cpp/ggml"));
+    }
 }
 
 /// Compiles what calls functions of llama.cpp that only C++ knows. llama-cpp-sys-2 links what it calls.
@@ -38,6 +42,25 @@ fn beside_llama(llama: &Path) {
         build.include(llama.join(folder));
     }
     build.compile("hearth_llama");
+}
+
+/// Compiles `src/llama/prompt_attention.cpp`, with the kernels of ggml's CPU backend, for the same processor.
+fn prompt_attention(ggml: &Path) {
+    const SOURCE: &str = "src/llama/prompt_attention.cpp";
+    println!("cargo:rerun-if-changed={SOURCE}");
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++17").warnings(false).file(SOURCE);
+    let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    // As llama-cpp-sys-2 looks for it.
+    let mut flags = flags.split('\x1f').filter_map(|flag| flag.split_once("target-cpu="));
+    if let Some((_, processor)) = flags.next() {
+        let arm = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|name| name == "aarch64");
+        build.flag(format!("-m{}={processor}", if arm { "cpu" } else { "arch" }));
+    }
+    for folder in ["include", "src", "src/ggml-cpu"] {
+        build.include(ggml.join(folder));
+    }
+    build.compile("hearth_prompt_attention");
 }
 
 /// Compiles `src/llama/arrays.cpp`, which aligns what llama.cpp allocates.

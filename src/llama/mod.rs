@@ -9,4 +9,6 @@ pub(crate) mod modules;
 pub mod mtp;
 pub mod openmp;
 pub(crate) mod outputs;
+#[cfg(all(target_os = "linux", not(feature = "dynamic-backends")))]
+pub(crate) mod prompt_attention;
 pub mod quantize;

@@ -136,6 +136,8 @@ pub(crate) fn backend() -> &'static LlamaBackend {
         send_logs_to_tracing(LogOptions::default());
         #[cfg(feature = "dynamic-backends")]
         crate::llama::modules::load();
+        #[cfg(all(target_os = "linux", not(feature = "dynamic-backends")))]
+        crate::llama::prompt_attention::register();
         let nodes = host::numa_nodes();
         let initialised = if nodes > 1 {
             tracing::info!(nodes, "several NUMA nodes: threads are spread over them");
